@@ -1,0 +1,176 @@
+"""The command line: parses, calls the library, prints."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+from . import __version__
+
+if TYPE_CHECKING:
+    from .encoder import FastLaneEncoder
+    from .modeling.search_fastlane import FastLaneIndex
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs one command; gives the exit status, 1 for a problem that the message names."""
+    options = build_parser().parse_args(arguments)
+    command: Callable[[argparse.Namespace], None] = options.command
+    try:
+        command(options)
+    except (ValueError, OSError, ImportError) as error:
+        print(f"fastlane: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+    return 0
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The parser of `fastlane` and its commands."""
+    parser = argparse.ArgumentParser(prog="fastlane", description="Routed late-interaction search.")
+    parser.add_argument("--version", action="version", version=__version__)
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    export = commands.add_parser("export", help="write the model of this package as a Hub folder")
+    export.add_argument("directory", metavar="DIR", help="a new or empty folder")
+    export.set_defaults(command=run_export)
+
+    index = commands.add_parser("index", help="build an index over a corpus")
+    index.add_argument(
+        "corpus", metavar="CORPUS", help="JSONL, CSV, TSV or Parquet file, or a folder of texts"
+    )
+    index.add_argument("--out", metavar="DIR", required=True, help="folder of the index")
+    index.add_argument("--model", metavar="CHECKPOINT", default="fastlane-minilm")
+    index.add_argument(
+        "--document-routes",
+        type=parse_document_routes,
+        metavar="N",
+        default="default",
+        help="token views kept of a document: a number, a fraction such as 0.25, or 'all'",
+    )
+    index.add_argument("--batch-size", type=int, metavar="N", default=32)
+    index.set_defaults(command=run_index)
+
+    search = commands.add_parser("search", help="search an index")
+    search.add_argument("index", metavar="INDEX", help="folder that 'fastlane index' wrote")
+    search.add_argument("query", metavar="QUERY")
+    search.add_argument("--model", metavar="CHECKPOINT", help="default: the one that indexed")
+    add_search_options(search)
+    search.set_defaults(command=run_search)
+
+    demo = commands.add_parser("demo", help="ask Python's own documentation on this machine")
+    demo.add_argument("question", metavar="QUESTION", nargs="?", help="default: a few of ours")
+    add_search_options(demo, top_k=3)
+    demo.set_defaults(command=run_demo)
+    return parser
+
+
+def add_search_options(parser: argparse.ArgumentParser, top_k: int = 10) -> None:
+    """Adds the options that every search takes."""
+    parser.add_argument("--top-k", type=int, metavar="N", default=top_k, help="hits to show")
+    parser.add_argument(
+        "--routes",
+        type=parse_routes,
+        metavar="N",
+        default="default",
+        help="token views of the query: a number, or 'all'; default: the checkpoint's",
+    )
+
+
+def parse_routes(text: str) -> int | None:
+    """A number of routes, or None for 'all'."""
+    return None if text == "all" else int(text)
+
+
+def parse_document_routes(text: str) -> int | float | None:
+    """A number of routes, a fraction, or None for 'all'."""
+    return float(text) if "." in text else parse_routes(text)
+
+
+def run_export(options: argparse.Namespace) -> None:
+    """`fastlane export`."""
+    _quiet_transformers()
+    from .hub import export
+
+    export(options.directory)
+    print(f"wrote {options.directory}")
+
+
+def run_index(options: argparse.Namespace) -> None:
+    """`fastlane index`."""
+    from .corpus import read_corpus
+
+    documents = list(read_corpus(options.corpus))
+    encoder = _load_encoder(options.model)
+    index = encoder.build_index(
+        [document.content for document in documents],
+        [document.id for document in documents],
+        num_routes=options.document_routes,
+        batch_size=options.batch_size,
+        show_progress_bar=True,
+    )
+    index.metadata["checkpoint"] = options.model
+    index.save(options.out)
+    print(f"{len(index):,} documents, {index.num_vectors:,} token vectors in {options.out}")
+
+
+def run_search(options: argparse.Namespace) -> None:
+    """`fastlane search`."""
+    from .modeling.search_fastlane import FastLaneIndex
+
+    index = FastLaneIndex.load(options.index)
+    encoder = _load_encoder(options.model or str(index.metadata.get("checkpoint")))
+    index.encoder = encoder
+    _answer(index, encoder, options.query, options)
+
+
+def run_demo(options: argparse.Namespace) -> None:
+    """`fastlane demo`."""
+    from .demo import demo_index
+    from .python_docs import DEMO_QUESTIONS
+
+    encoder = _load_encoder("fastlane-minilm")
+    index = demo_index(encoder)
+    questions = DEMO_QUESTIONS if options.question is None else [options.question]
+    for number, question in enumerate(questions):
+        if number:
+            print()
+        _answer(index, encoder, question, options)
+
+
+def _answer(
+    index: FastLaneIndex, encoder: FastLaneEncoder, query: str, options: argparse.Namespace
+) -> None:
+    from .display import format_hits
+
+    num_routes = options.routes
+    if num_routes == "default":
+        num_routes = encoder.fastlane_config.query_num_routes
+        if num_routes is None:
+            print(
+                "(this checkpoint's router is untrained: full late interaction, num_routes=None)",
+                file=sys.stderr,
+            )
+    hits = index.search(query, top_k=options.top_k, num_routes=num_routes)
+    print(format_hits(encoder, query, hits, color=sys.stdout.isatty()))
+
+
+def _load_encoder(name: str) -> FastLaneEncoder:
+    _quiet_transformers()
+    from .encoder import FastLaneEncoder
+
+    return FastLaneEncoder(name)
+
+
+def _quiet_transformers() -> None:
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
+    logging.set_verbosity_error()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

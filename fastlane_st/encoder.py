@@ -1,0 +1,116 @@
+"""FastLaneEncoder: a FastLane checkpoint as a Sentence Transformers model, no flag needed."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from sentence_transformers import MultiVectorEncoder
+
+from . import registration as registration
+from .hub import DEFAULT_CHECKPOINT, default_checkpoint
+from .model_card.card import render_card
+from .modeling.checkpoint_fastlane import MODULES, write_module_list
+from .modeling.configuration_fastlane import FastLaneConfig
+from .modeling.modeling_fastlane import FastLaneModel
+from .modeling.search_fastlane import FastLaneIndex
+from .modeling.st_fastlane import FastLaneTransformer
+
+
+class FastLaneEncoder(MultiVectorEncoder):
+    """A `MultiVectorEncoder` whose queries and documents are routed.
+
+    Everything that Sentence Transformers offers works on it: `encode_query`, `encode_document`,
+    `similarity`, prompts, pools of processes, losses, trainers, evaluators, adapters. Encoding
+    takes `num_routes=`: a positive integer, None for every token (plain late interaction), for
+    documents also the fraction to keep; without it, the checkpoint's own default.
+
+    Args:
+        model_name_or_path: Checkpoint folder, Hub name, or `"fastlane-minilm"` for the model that
+            this package carries.
+        **kwargs: Those of `MultiVectorEncoder`.
+
+    Raises:
+        ValueError: The folder or repository holds no FastLane checkpoint.
+
+    Example::
+
+        encoder = FastLaneEncoder("fastlane-minilm")
+        routed = encoder.encode_query("how do I parse JSON?", num_routes=1)  # (1, 128)
+    """
+
+    def __init__(self, model_name_or_path: str | os.PathLike[str] | None = None, **kwargs: Any):
+        if model_name_or_path is not None:
+            model_name_or_path = str(model_name_or_path)
+            if model_name_or_path == DEFAULT_CHECKPOINT:
+                model_name_or_path = str(default_checkpoint())
+            _check_folder(model_name_or_path)
+        super().__init__(model_name_or_path, **kwargs)
+        if not isinstance(self[0], FastLaneTransformer):
+            raise _no_checkpoint(str(model_name_or_path))
+
+    @classmethod
+    def from_backbone(cls, name_or_path: str | os.PathLike[str], **kwargs: Any) -> FastLaneEncoder:
+        """A new encoder over an existing backbone; see `FastLaneModel.from_backbone`."""
+        return cls.from_model(FastLaneModel.from_backbone(name_or_path, **kwargs))
+
+    @classmethod
+    def from_model(cls, model: FastLaneModel) -> FastLaneEncoder:
+        """The encoder around a copy of `model`."""
+        with tempfile.TemporaryDirectory() as folder:
+            model.save_pretrained(folder)
+            return cls(folder)
+
+    @property
+    def fastlane_config(self) -> FastLaneConfig:
+        """The model's configuration."""
+        config = self[0].config
+        assert isinstance(config, FastLaneConfig)
+        return config
+
+    def build_index(
+        self, documents: Iterable[str], ids: Iterable[str | int] | None = None, **kwargs: Any
+    ) -> FastLaneIndex:
+        """A `FastLaneIndex` over `documents`; the arguments are those of `FastLaneIndex.build`."""
+        return FastLaneIndex.build(self, documents, ids, **kwargs)
+
+    def save(self, path: str | os.PathLike[str], *args: Any, **kwargs: Any) -> None:
+        """Saves a checkpoint folder that loads with and without this package.
+
+        The arguments are those of `MultiVectorEncoder.save`.
+        """
+        super().save(str(path), *args, **kwargs)
+        write_module_list(Path(path))
+
+    def _create_model_card(self, path: str, *args: Any, **kwargs: Any) -> None:
+        retrained = "generated_from_trainer" in (self.model_card_data.tags or [])
+        card = None if retrained else self._model_card_text
+        (Path(path) / "README.md").write_text(card or render_card(self.fastlane_config), "utf-8")
+
+    def _load_module_class_from_ref(self, class_ref: str, *args: Any, **kwargs: Any) -> Any:
+        if class_ref == MODULES[0]["type"]:
+            return FastLaneTransformer
+        return super()._load_module_class_from_ref(class_ref, *args, **kwargs)
+
+
+def _check_folder(path: str) -> None:
+    config = Path(path) / "config.json"
+    if Path(path).is_dir() and not (config.exists() and _is_fastlane(config)):
+        raise _no_checkpoint(path)
+
+
+def _is_fastlane(config: Path) -> bool:
+    return bool(
+        json.loads(config.read_text("utf-8")).get("model_type") == FastLaneConfig.model_type
+    )
+
+
+def _no_checkpoint(name: str) -> ValueError:
+    return ValueError(
+        f"{name} is no FastLane checkpoint (its config.json has no model_type 'fastlane'); "
+        "FastLaneEncoder.from_backbone builds a new model over a plain encoder"
+    )

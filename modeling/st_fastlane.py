@@ -1,0 +1,113 @@
+"""The Sentence Transformers module: a FastLaneModel as the one module of a MultiVectorEncoder."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Literal
+
+from sentence_transformers.base.modules import Transformer
+from torch import Tensor
+
+from .routing_fastlane import NumRoutes, Task, gumbel_top_k_gate
+
+if TYPE_CHECKING:
+    from .modeling_fastlane import FastLaneModel
+
+
+class FastLaneTransformer(Transformer):
+    """Gives the routed token embeddings of a text.
+
+    Call `encode_query(texts, num_routes=…)` and `encode_document(texts, num_routes=…)` of the
+    `MultiVectorEncoder` around it; what `num_routes` means stands at `FastLaneModel.route`. In
+    evaluation `attention_mask` is narrowed to the kept views, while `token_embeddings`,
+    `router_logits` and `input_ids` stay whole, so `output_value=None` shows them all. In training a
+    query's embeddings are multiplied by the Gumbel gate instead, and its mask stays whole, since
+    the router learns from the views that it didn't choose as well. Inputs without a task count as
+    documents, as elsewhere in the library.
+    """
+
+    forward_kwargs: set[str] = {"task", "num_routes"}  # noqa: RUF012
+    model: FastLaneModel
+    temperature: float = 1.0
+    """Of the training gate; an evaluation pass doesn't read it."""
+
+    def __init__(self, model_name_or_path: str, **kwargs: Any) -> None:
+        kwargs["modality_config"] = {
+            "text": {"method": "forward", "method_output_name": "token_embeddings"}
+        }
+        kwargs["module_output_name"] = "token_embeddings"
+        kwargs["unpad_inputs"] = False  # the router attends within a text, not across a flat batch
+        super().__init__(model_name_or_path, **kwargs)
+        if self.query_length is None:
+            self.query_length = self.config.query_length
+        if self.document_length is None:
+            self.document_length = self.config.document_length
+        assert self.tokenizer is not None
+        self.model.tokenizer = self.tokenizer
+        self._prompts: dict[str, str | None] = {}
+
+    @property
+    def max_seq_length(self) -> int:
+        """Longest document in tokens. Setting it sets the longest query, too."""
+        return self.document_length or self.config.document_length
+
+    @max_seq_length.setter
+    def max_seq_length(self, value: int) -> None:
+        self.query_length = self.document_length = value
+
+    def get_embedding_dimension(self) -> int:
+        """Dimension D of a token embedding."""
+        return int(self.config.embedding_dim)
+
+    def preprocess(  # type: ignore[override]  # processing_kwargs pass through by keyword
+        self, inputs: Any, prompt: str | None = None, **kwargs: Any
+    ) -> dict[str, Any]:
+        """Tokenises texts, cut at the side's length."""
+        kwargs["task"] = kwargs.get("task") or "document"
+        features: dict[str, Any] = super().preprocess(inputs, prompt=prompt, **kwargs)
+        return features
+
+    def forward(  # type: ignore[override]  # the keywords that forward_kwargs lists
+        self,
+        features: dict[str, Any],
+        task: Task | None = None,
+        num_routes: NumRoutes | Literal["default"] = "default",
+    ) -> dict[str, Any]:
+        """Encodes and routes; see the class for what the features hold afterwards."""
+        side: Task = task or features.get("task") or "document"
+        accepted = ("input_ids", "attention_mask", "token_type_ids", "position_ids")
+        inputs = {name: features[name] for name in accepted if name in features}
+        output = self.model(**inputs, task=side)
+        features["token_embeddings"] = output.token_embeddings
+        features["router_logits"] = output.router_logits
+        resolved = self.model.resolve_num_routes(side, num_routes)
+        if self.training and side == "query" and resolved is not None:
+            gate: Tensor = gumbel_top_k_gate(
+                output.router_logits, output.token_mask, resolved, self.temperature
+            )
+            features["token_embeddings"] = output.token_embeddings * gate.unsqueeze(-1)
+            features["attention_mask"] = output.token_mask
+        else:
+            features["attention_mask"] = self.model.route(output, side, resolved)
+        return features
+
+    def on_model_ready(self, model: Any) -> None:
+        """Gives the encoder our prompts where it has none, and remembers where to find its own."""
+        for task in ("query", "document"):
+            if model.prompts.get(task) is None:
+                model.prompts[task] = getattr(self.config, f"{task}_prompt")
+        self._prompts = model.prompts
+
+    def save(self, output_path: str, *args: Any, **kwargs: Any) -> None:
+        """Saves the whole checkpoint folder, with the settings of today in its configuration."""
+        config = self.config
+        config.query_length, config.document_length = self.query_length, self.document_length
+        for task in ("query", "document"):
+            if task in self._prompts:
+                setattr(config, f"{task}_prompt", self._prompts[task] or "")
+        super().save(output_path, *args, **kwargs)
+
+    def get_config_dict(self) -> dict[str, Any]:
+        """The module's settings; lengths stand in the model's own configuration."""
+        settings = super().get_config_dict()
+        own = ("query_length", "document_length", "unpad_inputs")
+        return {key: value for key, value in settings.items() if key not in own}

@@ -1,0 +1,215 @@
+"""FastLaneModel: what one forward pass gives, routing of texts, and starting from a backbone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import DOCUMENTS, QUERIES
+
+from fastlane_st import FastLaneConfig, FastLaneModel
+from fastlane_st.modeling.projection_fastlane import ViewProjection, principal_components
+
+
+def loop_similarity(query: torch.Tensor, document: torch.Tensor) -> float:
+    return sum(max(float(q @ d) for d in document) for q in query)
+
+
+def test_forward_gives_unit_embeddings_and_a_logit_for_every_token(
+    any_model: FastLaneModel,
+) -> None:
+    features = any_model.tokenize(QUERIES, "query")
+    output = any_model(**features)
+    batch, tokens = features["input_ids"].shape
+    assert output.token_embeddings.shape == (batch, tokens, 4)
+    assert output.router_logits.shape == (batch, tokens)
+    torch.testing.assert_close(output.token_embeddings.norm(dim=-1), torch.ones(batch, tokens))
+
+
+def test_special_tokens_and_padding_are_not_views(any_model: FastLaneModel) -> None:
+    # Each of our words is one token; the tokenizer puts one special token on either side.
+    lengths = [len(views) for views in any_model.encode_query(QUERIES, num_routes=None)]
+    assert lengths == [6, 3, 8, 1]  # the third is cut at 10 tokens, special ones included
+
+
+def test_special_tokens_are_views_where_the_configuration_says_so(checkpoint: Path) -> None:
+    model = FastLaneModel.from_pretrained(checkpoint, use_special_tokens=True)
+    assert [len(views) for views in model.encode_query(QUERIES, num_routes=None)] == [8, 5, 10, 3]
+
+
+def test_a_text_without_words_keeps_its_special_tokens(any_model: FastLaneModel) -> None:
+    everything, one = (any_model.encode_document(["", "  "], num_routes=k) for k in (None, 1))
+    assert [len(views) for views in everything] == [2, 2]
+    assert [len(views) for views in one] == [1, 1]
+
+
+def test_the_kept_views_are_those_with_the_highest_logits(any_model: FastLaneModel) -> None:
+    for features in any_model.encode_query(QUERIES, num_routes=2, output_value=None):
+        tokens = features["input_ids"]
+        special = torch.isin(tokens, torch.tensor(any_model.config.special_token_ids))
+        allowed = [i for i in range(len(tokens)) if not special[i]]
+        ranked = sorted(allowed, key=lambda i: -features["router_logits"][i])
+        assert torch.nonzero(features["attention_mask"]).flatten().tolist() == sorted(ranked[:2])
+
+
+def test_routed_views_are_among_all_views_and_in_their_order(any_model: FastLaneModel) -> None:
+    full = any_model.encode_query(QUERIES, num_routes=None)
+    for routed, views in zip(any_model.encode_query(QUERIES, num_routes=3), full, strict=True):
+        places = [int((views - view).abs().sum(-1).argmin()) for view in routed]
+        assert places == sorted(set(places))
+        assert len(places) == min(3, len(views))
+        torch.testing.assert_close(views[places], routed)
+
+
+def test_more_routes_than_tokens_give_all_tokens(any_model: FastLaneModel) -> None:
+    many, full = (any_model.encode_query(QUERIES, num_routes=k) for k in (100, None))
+    for one, other in zip(many, full, strict=True):
+        assert torch.equal(one, other)
+
+
+def test_documents_keep_a_number_or_a_fraction(any_model: FastLaneModel) -> None:
+    full = [len(views) for views in any_model.encode_document(DOCUMENTS, num_routes=None)]
+    half = [len(views) for views in any_model.encode_document(DOCUMENTS, num_routes=0.5)]
+    two = [len(views) for views in any_model.encode_document(DOCUMENTS, num_routes=2)]
+    assert half == [-(-count // 2) for count in full]
+    assert two == [min(2, count) for count in full]
+
+
+def test_the_configuration_decides_where_a_call_does_not(checkpoint: Path) -> None:
+    model = FastLaneModel.from_pretrained(checkpoint, query_num_routes=1, document_num_routes=0.5)
+    assert {len(views) for views in model.encode_query(QUERIES)} == {1}
+    assert len(model.encode_document("sort a list of number")) == 3
+    assert len(model.encode_query("sort a list of number", num_routes=None)) == 5
+
+
+@pytest.mark.parametrize("num_routes", [0, -2, 0.5, True])
+def test_a_wrong_number_of_query_routes_is_refused(model: FastLaneModel, num_routes: float) -> None:
+    with pytest.raises(
+        ValueError, match=f"num_routes must be a positive integer or None, got {num_routes}"
+    ):
+        model.encode_query(QUERIES, num_routes=num_routes)
+
+
+def test_evaluation_is_deterministic_and_indifferent_to_the_batch(any_model: FastLaneModel) -> None:
+    any_model.train()
+    first = any_model.encode_query(QUERIES, num_routes=2)
+    again = any_model.encode_query(QUERIES, num_routes=2)
+    single = any_model.encode_query(QUERIES, num_routes=2, batch_size=1)
+    for one, other, alone in zip(first, again, single, strict=True):
+        assert torch.equal(one, other)
+        torch.testing.assert_close(one, alone)
+
+
+def test_numpy_output_and_a_single_text(model: FastLaneModel) -> None:
+    one = model.encode_query("read a file", num_routes=2, convert_to_numpy=True)
+    assert isinstance(one, np.ndarray)
+    assert one.dtype == np.float32
+    assert one.shape == (2, 4)
+    assert model.encode_query([]) == []
+
+
+def test_similarity_is_the_sum_of_each_views_best_match(any_model: FastLaneModel) -> None:
+    queries = any_model.encode_query(QUERIES, num_routes=3)
+    documents = any_model.encode_document(DOCUMENTS)
+    scores = any_model.similarity(queries, documents)
+    expected = [[loop_similarity(query, document) for document in documents] for query in queries]
+    torch.testing.assert_close(scores, torch.tensor(expected))
+
+
+def test_prompts_and_lengths_come_from_the_configuration(checkpoint: Path) -> None:
+    settings = {"query_prompt": "python ", "query_length": 5}
+    model = FastLaneModel.from_pretrained(checkpoint, **settings)
+    [ids] = model.tokenize(["sort the list in time"], "query")["input_ids"]
+    words = model.tokenizer.convert_ids_to_tokens(ids.tolist())
+    assert words == ["[CLS]", "python", "sort", "the", "[SEP]"]
+
+
+def test_the_backbone_keeps_its_weights_and_loses_its_pooler(
+    backbone_folder: Callable[[str], Path],
+) -> None:
+    from transformers import AutoModel
+
+    folder = backbone_folder("bert")
+    model = FastLaneModel.from_backbone(folder, embedding_dim=4, calibration_texts=DOCUMENTS)
+    expected = AutoModel.from_pretrained(folder).state_dict()
+    own = model.backbone.state_dict()
+    assert set(expected) - set(own) == {"pooler.dense.weight", "pooler.dense.bias"}
+    assert all(torch.equal(own[name], expected[name]) for name in own)
+
+
+def test_a_full_projection_keeps_every_inner_product(
+    backbone_folder: Callable[[str], Path],
+) -> None:
+    folder = backbone_folder("bert")
+    model = FastLaneModel.from_backbone(
+        folder, embedding_dim=8, context_weight=0, calibration_texts=DOCUMENTS
+    )
+    [features] = model.encode_document([DOCUMENTS[0]], output_value=None)
+    output = model(**model.tokenize([DOCUMENTS[0]], "document"))
+    states = torch.nn.functional.normalize(output.last_hidden_state[0], dim=-1)
+    embeddings = features["token_embeddings"]
+    torch.testing.assert_close(embeddings @ embeddings.T, states @ states.T)
+
+
+def test_a_view_is_its_token_in_the_context_of_its_text() -> None:
+    # Directions x and y have the mean direction (x + y)/√2; padding, far off, doesn't count.
+    projection = ViewProjection(
+        FastLaneConfig({"model_type": "bert", "hidden_size": 2}, embedding_dim=2, context_weight=2)
+    )
+    projection.linear.weight.data.copy_(torch.eye(2))
+    states, mask = torch.tensor([[[3.0, 0], [0, 5], [-9, -9]]]), torch.tensor([[1, 1, 0]])
+    mixed = projection.mix_context(states, mask, "query")[0, :2]
+    torch.testing.assert_close(mixed, torch.tensor([[1 + 2**0.5, 2**0.5], [2**0.5, 1 + 2**0.5]]))
+    projection.document_context_weight.data.zero_()
+    plain = projection(states, mask, "document")[0, :2]
+    torch.testing.assert_close(plain, torch.eye(2))
+
+
+def test_principal_components_of_three_vectors_worked_out_by_hand() -> None:
+    # Unit vectors x, x and y: the second moment is diag(2, 1), so x comes first.
+    states = torch.tensor([[2.0, 0.0], [-3.0, 0.0], [0.0, 1.0]])
+    assert principal_components(states, 2).tolist() == [[1, 0], [0, 1]]
+    assert principal_components(states, 1).tolist() == [[1, 0]]
+
+
+def test_too_few_calibration_tokens_are_refused() -> None:
+    with pytest.raises(
+        ValueError, match="4 components need at least as many calibration tokens, got 2"
+    ):
+        principal_components(torch.zeros(2, 8), 4)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (
+            {"embedding_dim": 9},
+            "embedding_dim must be at most the backbone's hidden size, 8, got 9",
+        ),
+        (
+            {"document_length": 33},
+            "document_length must be at most the backbone's positions, 32, got 33",
+        ),
+        ({"embedding_dim": 0}, "embedding_dim must be at least 1, got 0"),
+        ({"router_num_heads": 3}, "router_dim must be a multiple of router_num_heads, got 8 and 3"),
+        ({"query_num_routes": 0}, "num_routes must be a positive integer or None, got 0"),
+    ],
+)
+def test_settings_that_cannot_be_are_refused(
+    backbone_folder: Callable[[str], Path], settings: dict[str, int], message: str
+) -> None:
+    defaults = {"embedding_dim": 4, "router_dim": 8, "query_length": 9, "document_length": 12}
+    with pytest.raises(ValueError, match=message):
+        FastLaneModel.from_backbone(backbone_folder("bert"), **{**defaults, **settings})
+
+
+def test_a_configuration_survives_its_own_json(tmp_path: Path) -> None:
+    config = FastLaneConfig({"model_type": "modernbert", "hidden_size": 8}, query_num_routes=2)
+    config.save_pretrained(tmp_path)
+    loaded = FastLaneConfig.from_pretrained(tmp_path)
+    assert loaded.to_dict() == config.to_dict()
+    assert type(loaded.backbone_config) is type(config.backbone_config)
+    assert loaded.hidden_size == 8

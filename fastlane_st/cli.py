@@ -46,7 +46,7 @@ def build_parser() -> argparse.ArgumentParser:
     index.add_argument("--model", metavar="CHECKPOINT", default="fastlane-minilm")
     index.add_argument(
         "--document-routes",
-        type=parse_document_routes,
+        type=parse_routes,
         metavar="N",
         default="default",
         help="token views kept of a document: a number, a fraction such as 0.25, or 'all'",
@@ -80,14 +80,16 @@ def add_search_options(parser: argparse.ArgumentParser, top_k: int = 10) -> None
     )
 
 
-def parse_routes(text: str) -> int | None:
-    """A number of routes, or None for 'all'."""
-    return None if text == "all" else int(text)
-
-
-def parse_document_routes(text: str) -> int | float | None:
-    """A number of routes, a fraction, or None for 'all'."""
-    return float(text) if "." in text else parse_routes(text)
+def parse_routes(text: str) -> int | float | str | None:
+    """A number or a fraction, None for 'all', or 'default'; whether it can be, the library says."""
+    if text == "default":
+        return text
+    if text == "all":
+        return None
+    try:
+        return float(text) if "." in text else int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"expected a number or 'all', got {text!r}") from None
 
 
 def run_export(options: argparse.Namespace) -> None:
@@ -124,7 +126,7 @@ def run_search(options: argparse.Namespace) -> None:
     index = FastLaneIndex.load(options.index)
     encoder = _load_encoder(options.model or str(index.metadata.get("checkpoint")))
     index.encoder = encoder
-    _answer(index, encoder, options.query, options)
+    _answer(index, encoder, [options.query], options)
 
 
 def run_demo(options: argparse.Namespace) -> None:
@@ -135,14 +137,14 @@ def run_demo(options: argparse.Namespace) -> None:
     encoder = _load_encoder("fastlane-minilm")
     index = demo_index(encoder)
     questions = DEMO_QUESTIONS if options.question is None else [options.question]
-    for number, question in enumerate(questions):
-        if number:
-            print()
-        _answer(index, encoder, question, options)
+    _answer(index, encoder, questions, options)
 
 
 def _answer(
-    index: FastLaneIndex, encoder: FastLaneEncoder, query: str, options: argparse.Namespace
+    index: FastLaneIndex,
+    encoder: FastLaneEncoder,
+    queries: Sequence[str],
+    options: argparse.Namespace,
 ) -> None:
     from .display import format_hits
 
@@ -150,12 +152,11 @@ def _answer(
     if num_routes == "default":
         num_routes = encoder.fastlane_config.query_num_routes
         if num_routes is None:
-            print(
-                "(this checkpoint's router is untrained: full late interaction, num_routes=None)",
-                file=sys.stderr,
-            )
-    hits = index.search(query, top_k=options.top_k, num_routes=num_routes)
-    print(format_hits(encoder, query, hits, color=sys.stdout.isatty()))
+            message = "the router of this checkpoint is untrained: full late interaction"
+            print(f"({message}, num_routes=None)", file=sys.stderr)
+    for query in queries:
+        hits = index.search(query, top_k=options.top_k, num_routes=num_routes)
+        print(format_hits(encoder, query, hits, color=sys.stdout.isatty()) + "\n")
 
 
 def _load_encoder(name: str) -> FastLaneEncoder:

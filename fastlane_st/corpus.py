@@ -54,6 +54,7 @@ def read_corpus(path: Path | str) -> Iterator[Document]:
         FileNotFoundError: there is nothing at `path`.
         ValueError: the format is unknown, or, while reading, a document is broken, an id comes
             twice or there is no document at all. The message names the file and the line.
+        ImportError: pyarrow, which Parquet needs, is not installed.
     """
     path = Path(path)
     if not path.exists():

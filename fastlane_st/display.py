@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
 MARKS = ("»", "«")
 ANSI_MARKS = ("\033[1;33m", "\033[0m")
+MOST_MARKED = 4
 
 
 def format_hits(
@@ -25,7 +26,8 @@ def format_hits(
 ) -> str:
     """Gives the query and its ranked hits: rank, score, id and text.
 
-    In the query the routed words are marked, in a text the words that they met.
+    In the query the routed words are marked, in a text the words that they met. Of many routes
+    only the strongest few are marked, and none in the query.
 
     Args:
         encoder: The encoder that answered.
@@ -38,16 +40,16 @@ def format_hits(
         return "nothing found"
     marks = ANSI_MARKS if color else MARKS
     routes = [match.query_position for match in hits[0].matches]
-    lines = [mark(query, word_spans(encoder, query, routes, "query"), marks)]
+    shown_routes = routes if len(routes) <= MOST_MARKED else []
+    lines = [mark(query, word_spans(encoder, query, shown_routes, "query"), marks)]
     for rank, hit in enumerate(hits, start=1):
         lines.append(f"\n{rank:3}.  {hit.score:.4f}  {hit.id}")
-        if hit.text is None:
-            continue
-        met = [match.document_position for match in hit.matches]
-        best = next(match for match in hit.matches if match.query_position == hit.route)
-        spans = word_spans(encoder, hit.text, met, "document")
-        [center] = word_spans(encoder, hit.text, [best.document_position], "document") or [(0, 0)]
-        lines.append("      " + excerpt(hit.text, spans, center, marks, width))
+        if hit.text is not None:
+            strongest = sorted(hit.matches, key=lambda match: -match.similarity)[:MOST_MARKED]
+            met = [match.document_position for match in strongest]
+            spans = word_spans(encoder, hit.text, met, "document")
+            [center] = word_spans(encoder, hit.text, met[:1], "document") or [(0, 0)]
+            lines.append("      " + excerpt(hit.text, spans, center, marks, width))
     return "\n".join(lines)
 
 

@@ -84,7 +84,8 @@ def _eval_result(row: ResultRow) -> EvalResult:
     return EvalResult(
         task_type="retrieval",
         dataset_type=row["dataset"],
-        dataset_name=f"{row['dataset']} ({routes} routes)",
+        dataset_name=row["dataset"],
+        dataset_config=f"num_routes={routes}",
         dataset_split=row["split"],
         metric_type=row["metric"],
         metric_value=row["value"],

@@ -1,0 +1,160 @@
+"""Speed of encoding, importing and searching, as ratios within one run.
+
+    python benchmarks/speed.py --out benchmarks/results/speed.json
+
+Two things that are compared run in turns, A B A B …, so that the machine's drift hits both; what is
+reported is the median of the pairwise ratios, with the smallest and the largest.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import torch
+from sentence_transformers import MultiVectorEncoder
+from sentence_transformers.base.modules import Normalize, Transformer
+from sentence_transformers.base.modules.dense import Dense
+from sentence_transformers.multi_vector_encoder.modules import MultiVectorMask
+
+from fastlane_st import FastLaneEncoder
+from fastlane_st.hub import base_weights
+from fastlane_st.python_docs import python_documents
+
+BATCH_SIZE = 32
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--documents", type=int, default=256)
+    parser.add_argument("--runs", type=int, default=7)
+    options = parser.parse_args()
+
+    texts = [document.content for document in islice(python_documents(), options.documents)]
+    routed, plain = FastLaneEncoder("fastlane-minilm"), plain_encoder()
+    results = {
+        "command": "python benchmarks/speed.py --out benchmarks/results/speed.json",
+        "machine": {
+            "processor": processor(),
+            "threads": torch.get_num_threads(),
+            "dtype": "float32",
+            "batch_size": BATCH_SIZE,
+            "runs": options.runs,
+            "python": platform.python_version(),
+            "torch": torch.__version__,
+        },
+        "documents": len(texts),
+        "encode_documents": compare(
+            lambda: routed.encode_document(texts, batch_size=BATCH_SIZE, num_routes=None),
+            lambda: plain.encode_document(texts, batch_size=BATCH_SIZE),
+            options.runs,
+        ),
+        "encode_documents_quarter": compare(
+            lambda: routed.encode_document(texts, batch_size=BATCH_SIZE, num_routes=0.25),
+            lambda: plain.encode_document(texts, batch_size=BATCH_SIZE),
+            options.runs,
+        ),
+        "encode_queries": compare(
+            lambda: routed.encode_query(queries(texts), batch_size=BATCH_SIZE, num_routes=1),
+            lambda: plain.encode_query(queries(texts), batch_size=BATCH_SIZE),
+            options.runs,
+        ),
+        "search": search_against_similarity(routed, texts, options.runs),
+        "import_seconds": import_seconds(options.runs),
+    }
+    options.out.parent.mkdir(parents=True, exist_ok=True)
+    options.out.write_text(json.dumps(results, indent=2) + "\n")
+    print(json.dumps(results, indent=2))
+
+
+def plain_encoder() -> MultiVectorEncoder:
+    """ST's own multi-vector model over the same backbone, with a projection of the same size."""
+    transformer = Transformer(
+        str(base_weights()), query_length=128, document_length=256, unpad_inputs=False
+    )
+    dense = Dense(
+        384, 128, bias=False, activation_function=None, module_input_name="token_embeddings"
+    )
+    normalize = Normalize(module_input_name="token_embeddings")
+    return MultiVectorEncoder(modules=[transformer, dense, MultiVectorMask(), normalize])
+
+
+def queries(texts: list[str]) -> list[str]:
+    """The first dozen words of each text: queries of a usual length."""
+    return [" ".join(text.split()[:12]) for text in texts]
+
+
+def search_against_similarity(
+    encoder: FastLaneEncoder, texts: list[str], runs: int
+) -> dict[str, Any]:
+    """One-route search over the flat index against MaxSim by `similarity`, vectors given."""
+    index = encoder.build_index(texts)
+    documents = encoder.encode_document(texts, num_routes=None)
+    routed = encoder.encode_query(queries(texts), num_routes=1)
+    full = encoder.encode_query(queries(texts), num_routes=None)
+    one = compare(
+        lambda: index.search(routed, top_k=10),
+        lambda: encoder.similarity(routed, documents).topk(10),
+        runs,
+    )
+    everything = compare(
+        lambda: index.search(routed, top_k=10),
+        lambda: encoder.similarity(full, documents).topk(10),
+        runs,
+    )
+    return {"vectors": index.num_vectors, "same_routes": one, "all_query_tokens": everything}
+
+
+def compare(ours: Callable[[], Any], other: Callable[[], Any], runs: int) -> dict[str, Any]:
+    """Times two calls in turns; the ratio is throughput, ours over the other's: above 1 is faster."""
+    ours(), other()
+    pairs = [(seconds(ours), seconds(other)) for _ in range(runs)]
+    ratios = [theirs / own for own, theirs in pairs]
+    return {
+        "ours_seconds": statistics.median(own for own, _ in pairs),
+        "other_seconds": statistics.median(theirs for _, theirs in pairs),
+        "ratio": {"median": statistics.median(ratios), "min": min(ratios), "max": max(ratios)},
+    }
+
+
+def seconds(call: Callable[[], Any]) -> float:
+    start = time.perf_counter()
+    call()
+    return time.perf_counter() - start
+
+
+def import_seconds(runs: int) -> dict[str, float]:
+    """Wall-clock of `import fastlane_st` beyond that of starting Python."""
+    found: list[float] = []
+    for _ in range(runs):
+        bare, whole = (
+            seconds(lambda code=code: subprocess.run([sys.executable, "-c", code], check=True))
+            for code in ("pass", "import fastlane_st")
+        )
+        found.append(whole - bare)
+    return {"median": statistics.median(found), "min": min(found), "max": max(found)}
+
+
+def processor() -> str:
+    """The processor's name and how many cores this process may use."""
+    name = platform.processor() or platform.machine()
+    info = Path("/proc/cpuinfo")
+    if info.exists():
+        lines = [line for line in info.read_text().splitlines() if line.startswith("model name")]
+        name = lines[0].split(":", 1)[1].strip() if lines else name
+    return f"{name}, {os.cpu_count()} cores"
+
+
+if __name__ == "__main__":
+    main()

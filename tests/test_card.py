@@ -1,0 +1,90 @@
+"""The model card: Hugging Face's parser reads it, its snippets run, its numbers are the file's."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from huggingface_hub import ModelCard
+
+from fastlane_st import FastLaneConfig, FastLaneEncoder
+from fastlane_st.model_card.card import Results, render_card
+
+RESULTS: Results = {
+    "command": "python benchmarks/quality.py",
+    "rows": [
+        {"dataset": "nq", "split": "test", "num_routes": 1, "metric": "ndcg_at_10", "value": 0.5},
+        {
+            "dataset": "nq",
+            "split": "test",
+            "num_routes": None,
+            "metric": "ndcg_at_10",
+            "value": 0.6,
+        },
+    ],
+}
+
+
+def config(**settings: object) -> FastLaneConfig:
+    return FastLaneConfig({"model_type": "bert"}, base_model="org/base", **settings)
+
+
+def test_the_hubs_parser_reads_licence_base_model_and_tags() -> None:
+    card = ModelCard(render_card(config()))
+    assert card.data.license == "apache-2.0"
+    assert card.data.base_model == "org/base"
+    tags = {"sentence-transformers", "multi-vector", "late-interaction"}
+    assert set(card.data.tags or []) >= tags
+    assert card.data.library_name == "sentence-transformers"
+    assert not card.data.eval_results
+
+
+def test_measured_results_stand_in_the_table_and_in_the_metadata() -> None:
+    card = ModelCard(render_card(config(query_num_routes=1), RESULTS, name="fastlane-test"))
+    assert "| nq | test | 1 | ndcg_at_10 | 0.5000 |\n| nq | test | all | ndcg_at_10 | 0.6000 |" in (
+        card.text
+    )
+    assert "Measured with `python benchmarks/quality.py`." in card.text
+    found = {
+        (result.dataset_config, result.metric_value) for result in card.data.eval_results or []
+    }
+    assert found == {("num_routes=1", 0.5), ("num_routes=all", 0.6)}
+
+
+def test_without_results_the_card_says_so() -> None:
+    text = render_card(config())
+    assert "None have been measured for this checkpoint." in text
+    assert "Its router has not been trained yet" in text
+
+
+@pytest.mark.parametrize("number", [0, 1, 2])
+def test_each_of_the_cards_snippets_runs(checkpoint: Path, number: int, tmp_path: Path) -> None:
+    card = render_card(FastLaneConfig.from_pretrained(checkpoint), model_id=str(checkpoint))
+    snippets = re.findall(r"```python\n(.*?)```", card, flags=re.DOTALL)
+    assert len(snippets) == 3
+    done = subprocess.run(
+        [sys.executable, "-c", snippets[number]],
+        cwd=tmp_path,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip()
+
+
+def test_saving_keeps_the_card_that_a_checkpoint_came_with(
+    checkpoint: Path, tmp_path: Path
+) -> None:
+    encoder = FastLaneEncoder(checkpoint)
+    encoder.save_pretrained(tmp_path / "same")
+    same = (tmp_path / "same" / "README.md").read_text("utf-8")
+    assert same == (checkpoint / "README.md").read_text("utf-8")
+    encoder.model_card_data.add_tags("generated_from_trainer")
+    encoder[0].config.query_num_routes = 1
+    encoder.save_pretrained(tmp_path / "trained")
+    assert "It answers with few routes" in (tmp_path / "trained" / "README.md").read_text("utf-8")

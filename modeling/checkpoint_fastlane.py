@@ -18,12 +18,16 @@ HUB_FILES = (
     "checkpoint_fastlane.py",
     "configuration_fastlane.py",
     "encoding_fastlane.py",
+    "index_arguments_fastlane.py",
+    "index_contents_fastlane.py",
     "modeling_fastlane.py",
     "projection_fastlane.py",
+    "ranking_fastlane.py",
     "routing_fastlane.py",
     "search_fastlane.py",
     "st_fastlane.py",
     "storage_fastlane.py",
+    "views_fastlane.py",
 )
 MODULES = [{"idx": 0, "name": "0", "path": "", "type": "st_fastlane.FastLaneTransformer"}]
 

@@ -11,13 +11,12 @@ import hashlib
 import json
 import os
 import re
-from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType
-from typing import IO, Any, Protocol
+from typing import IO, Any
 
 import numpy as np
-import numpy.typing as npt
+
+from .index_contents_fastlane import IndexContents, import_faiss
 
 MANIFEST = "index.json"
 FORMAT = "fastlane-index"
@@ -26,54 +25,6 @@ SUFFIXES = {"vectors": "faiss", "offsets": "npy", "positions": "npy", "documents
 OWN_FILE = re.compile(
     r"(vectors|offsets|positions|documents)-\d{6,}\.(faiss|npy|jsonl)|index\.json\.tmp"
 )
-
-
-class FlatVectors(Protocol):
-    """What is used of `faiss.IndexFlatIP`: float32 vectors of length `d`, by inner product."""
-
-    ntotal: int
-    d: int
-    metric_type: int
-
-    def search(
-        self, x: npt.NDArray[np.float32], k: int
-    ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]:
-        """Similarities and numbers, both `(len(x), k)`, of the `k` best vectors."""
-
-    def get_xb(self) -> object:
-        """A pointer to the vectors."""
-
-
-@dataclass(slots=True)
-class IndexContents:
-    """All that an index holds. Document `i` owns the vectors `offsets[i]` to `offsets[i + 1] - 1`.
-
-    Attributes:
-        vectors: Every stored token vector, document after document.
-        offsets: int64 of shape `(num_documents + 1,)`, from 0 to the number of vectors.
-        positions: int32 of shape `(num_vectors,)`: each vector's token position in its document.
-        ids: One per document, all different; 1 and "1" are two ids.
-        texts: One per document, or None if the index was made without texts.
-        metadata: Free keys with JSON values.
-    """
-
-    vectors: FlatVectors
-    offsets: npt.NDArray[np.int64]
-    positions: npt.NDArray[np.int32]
-    ids: list[str | int]
-    texts: list[str] | None
-    metadata: dict[str, Any]
-
-
-def import_faiss() -> ModuleType:
-    """The module `faiss`, asked for only here because a checkpoint is of use without it."""
-    try:
-        import faiss
-    except ImportError as error:
-        raise ImportError(
-            'an index needs FAISS: pip install "fastlane-st[cpu]", or "fastlane-st[gpu]"'
-        ) from error
-    return faiss
 
 
 def write_contents(directory: str | os.PathLike[str], contents: IndexContents) -> None:
@@ -265,24 +216,13 @@ def _verify(path: Path, expected: dict[str, int | str]) -> None:
 
 
 def _check_counts(directory: Path, manifest: dict[str, Any], contents: IndexContents) -> None:
-    offsets, num_vectors = contents.offsets, contents.vectors.ntotal
     found = {
         "dim": contents.vectors.d,
         "num_documents": len(contents.ids),
-        "num_vectors": num_vectors,
+        "num_vectors": contents.vectors.ntotal,
     }
-    consistent = (
-        all(manifest[key] == count for key, count in found.items())
-        and contents.vectors.metric_type == import_faiss().METRIC_INNER_PRODUCT
-        and offsets.shape == (len(contents.ids) + 1,)
-        and offsets[0] == 0
-        and offsets[-1] == num_vectors
-        and bool((np.diff(offsets) >= 0).all())
-        and contents.positions.shape == (num_vectors,)
-        and (contents.texts is None or len(contents.texts) == len(contents.ids))
-    )
-    if not consistent:
+    if not contents.is_consistent or any(manifest[key] != found[key] for key in found):
         raise ValueError(
-            f"{directory} contradicts itself: its files hold {found}, {len(offsets)} offsets and "
-            f"{len(contents.positions)} positions; build the index again"
+            f"{directory} contradicts itself: its files hold {found}, {len(contents.offsets)} "
+            f"offsets and {len(contents.positions)} positions; build the index again"
         )

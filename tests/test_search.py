@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from sentence_transformers.util import maxsim
-from transformers.dynamic_module_utils import get_imports, get_relative_imports
+from transformers.dynamic_module_utils import get_imports, get_relative_import_files
 
-from fastlane_st.modeling import search_fastlane, storage_fastlane
+from fastlane_st.modeling import ranking_fastlane, search_fastlane
+from fastlane_st.modeling.checkpoint_fastlane import HUB_FILES
 from fastlane_st.modeling.search_fastlane import FastLaneIndex, Hit, Match
 
 # Each word's token vector and router logit. [CLS] and [SEP] stand around them and are never routed.
@@ -230,6 +232,28 @@ def test_by_default_each_route_proposes_a_hundred_documents_or_four_times_top_k(
     assert index.search([np.eye(2)], top_k=1, candidates=151)[0][0].score == 1.0
 
 
+@pytest.mark.parametrize("block_vectors", [1, 7, 100_000])
+def test_scores_of_several_views_are_exact_whatever_the_block(
+    block_vectors: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # 200 documents of 1 to 9 vectors, all but equal: float32 sums would order them otherwise.
+    monkeypatch.setattr(ranking_fastlane, "BLOCK_VECTORS", block_vectors)
+    generator = np.random.default_rng(0)
+    base = generator.normal(size=100)
+    documents = [
+        (base + generator.normal(size=(count, 100)) * 1e-7).astype("f4")
+        for count in generator.integers(1, 10, 200)
+    ]
+    query = generator.normal(size=(3, 100)).astype("f4")
+    exact = [
+        (document.astype(float) @ query.astype(float).T).astype("f4").max(axis=0).sum(dtype=float)
+        for document in documents
+    ]
+    best = np.argsort(np.negative(exact), kind="stable")[:10]
+    hits = FastLaneIndex.from_embeddings(documents).search([query], candidates=200)[0]
+    assert scores(hits) == [(number, exact[number]) for number in best]
+
+
 def test_queries_of_one_and_of_several_views_share_a_batch(index: FastLaneIndex) -> None:
     alone = [index.search(text, num_routes=2) for text in ("sky", "red car", "blue")]
     assert index.search(["sky", "red car", "blue"], num_routes=2) == alone
@@ -390,6 +414,18 @@ def test_the_encoders_dimension_must_be_the_indexs() -> None:
         index.search([[[1.0]], [[1.0, 2.0]]])
 
 
+def test_an_encoder_set_later_must_have_the_indexs_dimension() -> None:
+    index = FastLaneIndex.from_embeddings([[[1.0, 0.0, 0.0]]], ids=["a"])
+    index.encoder = encoder = WordEncoder()
+    assert scores(index.search("red")) == [("a", 1.0)]
+    message = "the encoder gives 128-dimensional vectors, the index holds 3: use the checkpoint"
+    with pytest.raises(ValueError, match=message):
+        index.encoder = WordEncoder(dim=128)
+    assert index.encoder is encoder
+    index.encoder = None
+    assert index.encoder is None
+
+
 @pytest.mark.parametrize(
     ("queries", "options", "message"),
     [
@@ -439,9 +475,17 @@ def test_a_missing_faiss_is_named_only_when_it_is_needed(monkeypatch: pytest.Mon
         FastLaneIndex.from_embeddings([[[1.0]]])
 
 
-def test_a_checkpoint_asks_for_no_package_but_numpy_and_torch() -> None:
-    standard = sys.stdlib_module_names
-    for module in (search_fastlane, storage_fastlane):
-        assert set(get_imports(module.__file__)) - standard <= {"numpy", "torch"}
-    assert get_relative_imports(search_fastlane.__file__) == ["storage_fastlane"]
-    assert get_relative_imports(storage_fastlane.__file__) == []
+def test_search_needs_no_package_but_numpy_and_torch_and_only_files_of_a_checkpoint() -> None:
+    files = [search_fastlane.__file__, *get_relative_import_files(search_fastlane.__file__)]
+    assert {Path(file).name for file in files} == {
+        "index_arguments_fastlane.py",
+        "index_contents_fastlane.py",
+        "ranking_fastlane.py",
+        "routing_fastlane.py",
+        "search_fastlane.py",
+        "storage_fastlane.py",
+        "views_fastlane.py",
+    }
+    assert {Path(file).name for file in files} <= set(HUB_FILES)
+    packages = {package for file in files for package in get_imports(file)}
+    assert packages - sys.stdlib_module_names - {"transformers"} == {"numpy", "torch"}

@@ -1,0 +1,146 @@
+"""Views: the token vectors of a text that a search compares, from an encoder or as given."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple, Protocol, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+Embeddings: TypeAlias = torch.Tensor | npt.NDArray[Any] | Sequence[Sequence[float]]
+Positions: TypeAlias = Sequence[int] | npt.NDArray[np.integer[Any]]
+Features: TypeAlias = Mapping[str, torch.Tensor]
+
+
+class Encoder(Protocol):
+    """What gives token vectors: a FastLaneModel, or the Sentence Transformers model around it.
+
+    With `output_value=None` each text gives a mapping with `token_embeddings (tokens, dim)` and
+    `attention_mask (tokens,)`, true exactly at the routed views.
+    """
+
+    def encode_query(
+        self,
+        texts: list[str],
+        /,
+        *,
+        output_value: None,
+        num_routes: int | None = ...,
+        batch_size: int = ...,
+        show_progress_bar: bool = ...,
+    ) -> Sequence[Features]:
+        """Encodes queries."""
+
+    def encode_document(
+        self,
+        texts: list[str],
+        /,
+        *,
+        output_value: None,
+        num_routes: int | float | None = ...,
+        batch_size: int = ...,
+        show_progress_bar: bool | None = ...,
+    ) -> Sequence[Features]:
+        """Encodes documents; `num_routes` may be the fraction of the tokens to keep."""
+
+    def get_embedding_dimension(self) -> int | None:
+        """The length of a token vector, if known."""
+
+
+class Views(NamedTuple):
+    """Vectors `(views, dim)` of one text, and where in it their tokens stand, `(views,)`."""
+
+    vectors: npt.NDArray[np.float32]
+    positions: npt.NDArray[np.int32]
+
+
+def document_views(
+    encoder: Encoder, texts: list[str], ids: list[str | int], chunk_size: int, **options: Any
+) -> Iterator[Views]:
+    """Each text's routed views, holding the padded tensors of `chunk_size` texts at a time."""
+    for start in range(0, len(texts), chunk_size):
+        chunk = slice(start, start + chunk_size)
+        encoded = encoder.encode_document(texts[chunk], output_value=None, **options)
+        for id, features in zip(ids[chunk], encoded, strict=True):
+            yield routed_views(features, f"document {id!r}")
+
+
+def query_views(
+    queries: list[Any], encoder: Encoder | None, num_routes: int | None, dim: int, first: int
+) -> list[Views]:
+    """The views of queries that are all texts, or all arrays.
+
+    Args:
+        queries: A batch of at least one.
+        encoder: Encodes texts.
+        num_routes: Views routed from each text.
+        dim: The index's dimension.
+        first: The number of the batch's first query, for errors.
+
+    Raises:
+        ValueError: Texts without an encoder, a query without views, or another dimension.
+    """
+    as_texts = isinstance(queries[0], str)
+    if as_texts:
+        encoded = _encode_queries(encoder, queries, num_routes)
+        views = [routed_views(one, f"query {n}") for n, one in enumerate(encoded, first)]
+    else:
+        views = [given_views(one, f"query {n}") for n, one in enumerate(queries, first)]
+    for number, (vectors, _) in enumerate(views, first):
+        count, given = vectors.shape
+        if given != dim:
+            giver = "the encoder" if as_texts else f"query {number}"
+            raise ValueError(f"{giver} gives {given}-dimensional vectors, the index holds {dim}")
+        if count == 0:
+            raise ValueError(f"query {number} has no views: none of its tokens can be routed")
+    return views
+
+
+def routed_views(features: Features, owner: str) -> Views:
+    """The views at which the attention mask is true; errors name the `owner`."""
+    routed = features["attention_mask"].bool()
+    positions = routed.nonzero()[:, 0].cpu().numpy()
+    return given_views(features["token_embeddings"][routed], owner, positions)
+
+
+def given_views(embeddings: Embeddings, owner: str, positions: Positions | None = None) -> Views:
+    """Vectors as float32 on the CPU, at positions 0, 1, 2, … by default.
+
+    Raises:
+        ValueError: The shape is not `(views, dim)`, a value is not finite in float32, or the
+            positions are more or fewer; it names the `owner`.
+    """
+    if isinstance(embeddings, torch.Tensor):
+        embeddings = embeddings.detach().float().cpu().numpy()
+    with np.errstate(over="ignore"):  # beyond float32 is inf, refused below
+        vectors = np.ascontiguousarray(embeddings, dtype=np.float32)
+    if vectors.ndim != 2 or vectors.shape[1] == 0:
+        raise ValueError(f"{owner} must be vectors of shape (number, dim), got {vectors.shape}")
+    if not np.isfinite(vectors).all():
+        raise ValueError(
+            f"{owner} has a vector with NaN or infinity: only finite float32 can be used"
+        )
+    if positions is None:
+        positions = range(len(vectors))
+    if len(positions) != len(vectors):
+        raise ValueError(f"{owner} has {len(vectors)} vectors, got {len(positions)} positions")
+    return Views(vectors, np.asarray(positions, dtype=np.int32))
+
+
+def _encode_queries(
+    encoder: Encoder | None, texts: list[str], num_routes: int | None
+) -> Sequence[Features]:
+    if encoder is None:
+        raise ValueError(
+            "text queries need an encoder: pass one to FastLaneIndex.load(directory, encoder), "
+            "or search with vectors"
+        )
+    return encoder.encode_query(
+        texts,
+        output_value=None,
+        num_routes=num_routes,
+        batch_size=len(texts),
+        show_progress_bar=False,
+    )

@@ -62,8 +62,8 @@ class FastLaneIndex:
         *,
         num_routes: NumRoutes | Literal["default"] = "default",
         batch_size: int = 32,
-        chunk_size: int = 1024,
-        show_progress_bar: bool | None = None,
+        chunk_size: int = 256,
+        show_progress_bar: bool = False,
     ) -> FastLaneIndex:
         """Encodes and indexes texts, holding the padded tensors of `chunk_size` of them at a time.
 
@@ -78,11 +78,11 @@ class FastLaneIndex:
         texts = check_documents(documents)
         checked = check_ids(ids, len(texts))
         check_counts(batch_size=batch_size, chunk_size=chunk_size)
-        options: dict[str, Any] = {"batch_size": batch_size, "show_progress_bar": show_progress_bar}
+        options: dict[str, Any] = {"batch_size": batch_size}
         if num_routes != "default":
             check_num_routes(num_routes, allow_fraction=True)
             options["num_routes"] = num_routes
-        views = document_views(encoder, texts, checked, chunk_size, **options)
+        views = document_views(encoder, texts, checked, chunk_size, show_progress_bar, **options)
         return cls(collect_contents(views, checked, texts), encoder)
 
     @classmethod

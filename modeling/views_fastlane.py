@@ -8,6 +8,7 @@ from typing import Any, NamedTuple, Protocol, TypeAlias
 import numpy as np
 import numpy.typing as npt
 import torch
+from tqdm.auto import tqdm
 
 Embeddings: TypeAlias = torch.Tensor | npt.NDArray[Any] | Sequence[Sequence[float]]
 Positions: TypeAlias = Sequence[int] | npt.NDArray[np.integer[Any]]
@@ -57,14 +58,22 @@ class Views(NamedTuple):
 
 
 def document_views(
-    encoder: Encoder, texts: list[str], ids: list[str | int], chunk_size: int, **options: Any
+    encoder: Encoder,
+    texts: list[str],
+    ids: list[str | int],
+    chunk_size: int,
+    show_progress_bar: bool,
+    **options: Any,
 ) -> Iterator[Views]:
     """Each text's routed views, holding the padded tensors of `chunk_size` texts at a time."""
-    for start in range(0, len(texts), chunk_size):
-        chunk = slice(start, start + chunk_size)
-        encoded = encoder.encode_document(texts[chunk], output_value=None, **options)
-        for id, features in zip(ids[chunk], encoded, strict=True):
-            yield routed_views(features, f"document {id!r}")
+    options |= {"output_value": None, "show_progress_bar": False}
+    with tqdm(total=len(texts), desc="Indexing", unit="doc", disable=not show_progress_bar) as bar:
+        for start in range(0, len(texts), chunk_size):
+            chunk = slice(start, start + chunk_size)
+            encoded = encoder.encode_document(texts[chunk], **options)
+            for id, features in zip(ids[chunk], encoded, strict=True):
+                yield routed_views(features, f"document {id!r}")
+            bar.update(len(encoded))
 
 
 def query_views(

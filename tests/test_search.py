@@ -268,7 +268,7 @@ def test_documents_are_encoded_chunk_by_chunk_with_the_callers_options() -> None
     index = FastLaneIndex.build(
         encoder, iter(["red", "car", "sky"]), batch_size=7, chunk_size=2, show_progress_bar=True
     )
-    options = {"num_routes": None, "batch_size": 7, "show_progress_bar": True}
+    options = {"num_routes": None, "batch_size": 7, "show_progress_bar": False}
     assert encoder.calls == [
         {"side": "document", "texts": ["red", "car"], **options},
         {"side": "document", "texts": ["sky"], **options},
@@ -475,7 +475,7 @@ def test_a_missing_faiss_is_named_only_when_it_is_needed(monkeypatch: pytest.Mon
         FastLaneIndex.from_embeddings([[[1.0]]])
 
 
-def test_search_needs_no_package_but_numpy_and_torch_and_only_files_of_a_checkpoint() -> None:
+def test_search_needs_only_torch_numpy_and_tqdm_and_files_of_a_checkpoint() -> None:
     files = [search_fastlane.__file__, *get_relative_import_files(search_fastlane.__file__)]
     assert {Path(file).name for file in files} == {
         "index_arguments_fastlane.py",
@@ -488,4 +488,4 @@ def test_search_needs_no_package_but_numpy_and_torch_and_only_files_of_a_checkpo
     }
     assert {Path(file).name for file in files} <= set(HUB_FILES)
     packages = {package for file in files for package in get_imports(file)}
-    assert packages - sys.stdlib_module_names - {"transformers"} == {"numpy", "torch"}
+    assert packages - sys.stdlib_module_names - {"transformers"} == {"numpy", "torch", "tqdm"}

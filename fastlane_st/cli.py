@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from . import __version__
@@ -60,6 +62,18 @@ def build_parser() -> argparse.ArgumentParser:
     search.add_argument("--model", metavar="CHECKPOINT", help="default: the one that indexed")
     add_search_options(search)
     search.set_defaults(command=run_search)
+
+    diagnose = commands.add_parser("diagnose", help="what a router chooses, and how well")
+    diagnose.add_argument("checkpoint", metavar="CHECKPOINT", help="folder, or fastlane-minilm")
+    diagnose.add_argument("data", metavar="DATA", help="BEIR folder: corpus, queries, qrels")
+    diagnose.add_argument("--split", metavar="NAME", help="default: the only one, or test")
+    diagnose.add_argument("--limit-queries", type=int, metavar="N", help="only the first N")
+    diagnose.add_argument(
+        "--limit-documents", type=int, metavar="N", help="the judged ones, and others up to N"
+    )
+    diagnose.add_argument("--batch-size", type=int, metavar="N", default=32)
+    diagnose.add_argument("--json", type=Path, metavar="FILE", help="write everything there, too")
+    diagnose.set_defaults(command=run_diagnose)
 
     demo = commands.add_parser("demo", help="ask Python's own documentation on this machine")
     demo.add_argument("question", metavar="QUESTION", nargs="?", help="default: a few of ours")
@@ -127,6 +141,25 @@ def run_search(options: argparse.Namespace) -> None:
     encoder = _load_encoder(options.model or str(index.metadata.get("checkpoint")))
     index.encoder = encoder
     _answer(index, encoder, [options.query], options)
+
+
+def run_diagnose(options: argparse.Namespace) -> None:
+    """`fastlane diagnose`."""
+    _quiet_transformers()
+    from .diagnostics import run_diagnose
+
+    found = run_diagnose(
+        options.checkpoint,
+        options.data,
+        split=options.split,
+        limit_queries=options.limit_queries,
+        limit_documents=options.limit_documents,
+        batch_size=options.batch_size,
+        show_progress=True,
+    )
+    print(found.render())
+    if options.json is not None:
+        options.json.write_text(json.dumps(found.to_dict(), indent=2) + "\n", encoding="utf-8")
 
 
 def run_demo(options: argparse.Namespace) -> None:

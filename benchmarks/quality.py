@@ -1,0 +1,234 @@
+"""Quality of a checkpoint, its controls and baselines on judged collections.
+
+    python benchmarks/quality.py --data COLLECTIONS --sets nqgold,mlquestions:test \\
+        --model fastlane-minilm --backbone BACKBONE --out benchmarks/results/quality.json
+
+COLLECTIONS holds a BEIR-layout folder for each set; `name:split` names the judgements where there
+are several. Settings are those of `fastlane_st.controls`, and as baselines `bm25`, with --backbone
+`dense_backbone` and `maxsim_backbone`, with --dense `dense_checkpoint`. The nDCG@10 of every query
+is beside the JSON, in an .npz by `set/setting`. A set that the JSON holds already isn't measured again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import shlex
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from machine import environment
+from quality_summary import (
+    Values,
+    by_length,
+    differences,
+    load_rows,
+    ratios,
+    save,
+    summarise,
+)
+from sentence_transformers import SentenceTransformer
+
+from fastlane_st import FastLaneEncoder
+from fastlane_st.baselines import Backbone, rank_by_bm25, rank_by_dense_encoder
+from fastlane_st.collection import Collection, read_collection
+from fastlane_st.controls import measure_controls
+from fastlane_st.evaluation import Metrics, evaluate_rankings, mean_metrics
+from fastlane_st.hub import DEFAULT_CHECKPOINT, default_checkpoint
+from fastlane_st.scoring import DocumentViews, encode_documents, encode_queries
+
+
+def main() -> None:
+    options = parse()
+    torch.set_num_threads(options.threads)
+    found = load(options)
+    rows = load_rows(options.out)
+    encoder = FastLaneEncoder(options.model)
+    for name in options.sets.split(","):
+        if name in found["sets"]:
+            print(f"{name}: already in {options.out}")
+            continue
+        found["sets"][name], rows[name] = measure_set(name, encoder, options)
+        found["over_sets"] = summarise({name: rows[name] for name in found["sets"]})
+        save(options.out, found, rows)
+        means = found["sets"][name]["means"]
+        for setting in means:
+            print(f"  {setting:26} {means[setting]['ndcg@10']:.4f}")
+
+
+def parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--sets", required=True, help="name or name:split, with commas")
+    parser.add_argument("--model", default=DEFAULT_CHECKPOINT)
+    parser.add_argument("--backbone", help="folder of the untouched encoder")
+    parser.add_argument("--dense", help="a Sentence Transformers checkpoint")
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--limit-queries", type=int, help="for a trial: the first N of each set")
+    parser.add_argument("--limit-documents", type=int, help="for a trial: the judged ones, up to N")
+    parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
+    parser.add_argument("--storage", choices=("float32", "float16"), default="float16")
+    parser.add_argument("--batch-size", type=int, default=32)
+    parser.add_argument(
+        "--threads",
+        type=int,
+        default=torch.get_num_threads(),
+        help="of encoding; OMP_NUM_THREADS limits those of scoring",
+    )
+    return parser.parse_args()
+
+
+def load(options: argparse.Namespace) -> dict[str, Any]:
+    """The results so far, or none; refuses those of other settings."""
+    settings = {
+        "model": fingerprint(options.model),
+        "backbone": fingerprint(options.backbone),
+        "dense": fingerprint(options.dense),
+        "limit_queries": options.limit_queries,
+        "limit_documents": options.limit_documents,
+        "dtype": options.dtype,
+        "storage": options.storage,
+        "batch_size": options.batch_size,
+    }
+    if not options.out.exists():
+        return {"settings": settings, "over_sets": {}, "sets": {}}
+    found: dict[str, Any] = json.loads(options.out.read_text())
+    if found["settings"] != settings:
+        raise SystemExit(f"{options.out} holds {found['settings']}, asked for {settings}")
+    return found
+
+
+def fingerprint(checkpoint: str | None) -> dict[str, str] | None:
+    """A checkpoint's name, and what its weights are."""
+    if checkpoint is None:
+        return None
+    folder = default_checkpoint() if checkpoint == DEFAULT_CHECKPOINT else Path(checkpoint)
+    if not folder.is_dir():
+        raise SystemExit(f"{checkpoint} is no folder; download the checkpoint first")
+    digest = hashlib.sha256()
+    for weights in sorted(folder.rglob("*.safetensors")):
+        digest.update(weights.read_bytes())
+    return {"name": Path(checkpoint).name, "sha256": digest.hexdigest()[:16]}
+
+
+def measure_set(
+    name: str, encoder: FastLaneEncoder, options: argparse.Namespace
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The JSON of one set, and its values a query."""
+    folder, _, split = name.partition(":")
+    collection = read_collection(options.data / folder, split or None)
+    collection = collection.limit(options.limit_queries, options.limit_documents)
+    print(f"{name}: {len(collection.queries):,} queries, {len(collection.documents):,} documents")
+    results, facts = measure_model(collection, encoder, options)
+    with timed("baselines", facts["seconds"]):
+        results |= measure_baselines(collection, encoder, options)
+    lengths = facts.pop("relevant_views")
+    rows: dict[str, Any] = {
+        setting: metrics["ndcg@10"].astype(np.float32) for setting, metrics in results.items()
+    }
+    return {
+        "command": shlex.join(["python", *sys.argv]),
+        "environment": environment(),
+        **facts,
+        "split": collection.split,
+        "queries": len(collection.queries),
+        "documents": len(collection.documents),
+        "means": {setting: mean_metrics(metrics) for setting, metrics in results.items()},
+        "ratio_to_full": ratios(
+            {setting: float(row.mean(dtype=float)) for setting, row in rows.items()}
+        ),
+        "differences": differences([rows]),
+        "by_document_length": by_length(lengths, rows),
+    }, {**rows, "query_ids": np.array(list(collection.queries))}
+
+
+def measure_model(
+    collection: Collection, encoder: FastLaneEncoder, options: argparse.Namespace
+) -> tuple[dict[str, Metrics], dict[str, Any]]:
+    seconds: dict[str, float] = {}
+    with timed("encode", seconds), autocast(options, encoder.device.type):
+        queries = encode_queries(
+            encoder, list(collection.queries.values()), batch_size=options.batch_size
+        )
+        documents = encode_documents(
+            encoder,
+            list(collection.documents.values()),
+            batch_size=options.batch_size,
+            dtype=options.storage,
+            show_progress=True,
+        )
+    with timed("score controls", seconds):
+        results = measure_controls(collection, queries, documents)
+    return results, {
+        "device": str(encoder.device),
+        "query_views": float(np.mean([len(query.logits) for query in queries])),
+        "document_views": float(documents.num_views.mean()),
+        "relevant_views": relevant_views(collection, documents),
+        "seconds": seconds,
+    }
+
+
+def measure_baselines(
+    collection: Collection, encoder: FastLaneEncoder, options: argparse.Namespace
+) -> dict[str, Metrics]:
+    rankings = {"bm25": rank_by_bm25(collection)}
+    config = encoder.fastlane_config
+    if options.backbone is not None:
+        device = encoder.device.type
+        backbone = Backbone(
+            options.backbone,
+            query_length=config.query_length,
+            document_length=config.document_length,
+            query_prompt=config.query_prompt,
+            document_prompt=config.document_prompt,
+            device=device,
+        )
+        with autocast(options, device):
+            rankings |= backbone.rank(
+                collection,
+                batch_size=options.batch_size,
+                dtype=options.storage,
+                show_progress=True,
+            )
+    if options.dense is not None:
+        dense = SentenceTransformer(options.dense, device=encoder.device.type)
+        with autocast(options, dense.device.type):
+            rankings["dense_checkpoint"] = rank_by_dense_encoder(
+                collection, dense, batch_size=options.batch_size
+            )
+    return {name: evaluate_rankings(collection, found) for name, found in rankings.items()}
+
+
+def autocast(options: argparse.Namespace, device: str) -> torch.autocast:
+    return torch.autocast(device, torch.bfloat16, enabled=options.dtype == "bfloat16")
+
+
+@contextmanager
+def timed(name: str, seconds: dict[str, float]) -> Iterator[None]:
+    start = time.perf_counter()
+    yield
+    seconds[name] = round(time.perf_counter() - start, 2)
+    print(f"  {name}: {seconds[name]:.1f} s")
+
+
+def relevant_views(collection: Collection, documents: DocumentViews) -> Values:
+    """How many views a query's relevant documents have, on average; NaN without one."""
+    lengths = dict(zip(collection.documents, documents.num_views.tolist(), strict=True))
+    relevant = [
+        [lengths[id] for id, grade in collection.qrels[query].items() if grade > 0]
+        for query in collection.queries
+    ]
+    return np.array([np.mean(one) if one else np.nan for one in relevant], dtype=np.float32)
+
+
+if __name__ == "__main__":
+    main()

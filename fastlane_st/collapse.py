@@ -1,0 +1,104 @@
+"""Alarms: the ways in which a router stops choosing, each with its name and its reason."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from .diagnostics import RouterDiagnostics
+
+
+@dataclass(frozen=True)
+class CollapseThresholds:
+    """From where on an alarm is raised; shares are of the queries with two or more views.
+
+    Attributes:
+        min_queries: With fewer such queries a share says little, and no alarm is raised.
+        end_share: Routes on the first view, or on the last. A question of ten views has its best
+            one there in 10 % of the cases by chance.
+        position_share: Routes on the most frequent other position.
+        token_share: Routes on the most frequent token. Queries on one subject share a word, but
+            half of them rarely share the one that tells them apart.
+        normalised_entropy: Mean entropy over that of a uniform choice. A fresh scorer gives .999.
+        function_share: Routes on special tokens, punctuation or stop words …
+        function_excess: … if that is so much above their share among all views: they are about 40 %
+            of an English question, and the encoder may well have put its meaning there.
+    """
+
+    min_queries: int = 20
+    end_share: float = 0.8
+    position_share: float = 0.8
+    token_share: float = 0.5
+    normalised_entropy: float = 0.98
+    function_share: float = 0.6
+    function_excess: float = 0.1
+
+
+@dataclass(frozen=True)
+class Alarm:
+    """A named failure, and the numbers that say so."""
+
+    name: str
+    reason: str
+
+
+def find_alarms(
+    diagnostics: RouterDiagnostics, thresholds: CollapseThresholds | None = None
+) -> tuple[Alarm, ...]:
+    """The failures that the numbers show; none if all is well."""
+    limits = thresholds or CollapseThresholds()
+    if diagnostics.num_choices < limits.min_queries:
+        return ()
+    alarms = [
+        *_position_alarms(diagnostics, limits),
+        *_token_alarms(diagnostics, limits),
+    ]
+    if diagnostics.normalised_entropy >= limits.normalised_entropy:
+        reason = (
+            f"the entropy of the choice is {diagnostics.normalised_entropy:.3f} of a uniform one's "
+            f"(alarm from {limits.normalised_entropy:g}): the router prefers no view, as if untrained"
+        )
+        alarms.append(Alarm("uniform choice", reason))
+    return tuple(alarms)
+
+
+def _position_alarms(found: RouterDiagnostics, limits: CollapseThresholds) -> list[Alarm]:
+    ends = {"first": found.first_share, "last": found.last_share}
+    alarms = [
+        Alarm(
+            f"always the {end} position",
+            f"{share:.0%} of the routes are the {end} view (alarm from {limits.end_share:.0%}), "
+            "whatever stands there",
+        )
+        for end, share in ends.items()
+        if share >= limits.end_share
+    ]
+    position = found.common_position
+    if not alarms and position.share >= limits.position_share:
+        reason = (
+            f"{position.share:.0%} of the routes are view {position.value} of their query (alarm "
+            f"from {limits.position_share:.0%}), whatever stands there"
+        )
+        alarms.append(Alarm("always the same position", reason))
+    return alarms
+
+
+def _token_alarms(found: RouterDiagnostics, limits: CollapseThresholds) -> list[Alarm]:
+    alarms = []
+    token = found.common_token
+    if token.share >= limits.token_share:
+        reason = (
+            f"{token.share:.0%} of the routes are {token.value!r} (alarm from "
+            f"{limits.token_share:.0%})"
+        )
+        alarms.append(Alarm("always the same token", reason))
+    share = 1 - found.kinds["content"]
+    chance = 1 - found.kinds_by_chance["content"]
+    if share >= limits.function_share and share >= chance + limits.function_excess:
+        reason = (
+            f"{share:.0%} of the routes are special tokens, punctuation or stop words (alarm from "
+            f"{limits.function_share:.0%}), which are {chance:.0%} of all views"
+        )
+        alarms.append(Alarm("punctuation and function words", reason))
+    return alarms

@@ -1,0 +1,235 @@
+"""What a router chooses on a judged collection, and how good the choice is."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from .collapse import Alarm, find_alarms
+from .collection import Collection, read_collection
+from .controls import score_queries
+from .routed_query import RankCorrelation, RoutedQuery, mean_rank_correlation, routed_query
+from .scoring import encode_documents, encode_queries
+from .token_kinds import KINDS, TokenKind
+
+if TYPE_CHECKING:
+    from .encoder import FastLaneEncoder
+
+
+@dataclass(frozen=True)
+class MostFrequent:
+    """The most frequent value, and the share of the queries that have it."""
+
+    value: int | str
+    share: float
+
+
+@dataclass(frozen=True)
+class RouterDiagnostics:
+    """What a router chooses as its one route, over the queries with two or more views.
+
+    Attributes:
+        collection: Name and split.
+        num_queries: Judged ones, which `ndcg` is the mean of.
+        num_choices: Those with two or more views, which all else is about.
+        entropy: Mean entropy of the softmax of the logits, in nats.
+        normalised_entropy: Mean of entropy over log(number of views); 1 is a uniform choice.
+        position_histogram: Shares of the routes by relative position, ten bins, first to last.
+        first_share: Of routes on the first view.
+        last_share: Of routes on the last view.
+        common_position: The most frequent route, by its place among the views.
+        common_token: The most frequent route, by its text.
+        kinds: Shares of the routes by kind of token.
+        kinds_by_chance: The same if the choice were random.
+        oracle_agreement: Share of routes with the best nDCG@10 that any view of the query has.
+        oracle_agreement_by_chance: The same if the choice were random.
+        rank_correlation: Of logits with usefulness, or None where no query tells.
+        ndcg: Mean nDCG@10 of one route by `router`, at `random`, by the `oracle`, and of all views
+            (`full`).
+        examples: A few queries, spread over the collection.
+    """
+
+    collection: str
+    num_queries: int
+    num_choices: int
+    entropy: float
+    normalised_entropy: float
+    position_histogram: tuple[float, ...]
+    first_share: float
+    last_share: float
+    common_position: MostFrequent
+    common_token: MostFrequent
+    kinds: Mapping[TokenKind, float]
+    kinds_by_chance: Mapping[TokenKind, float]
+    oracle_agreement: float
+    oracle_agreement_by_chance: float
+    rank_correlation: RankCorrelation | None
+    ndcg: Mapping[str, float]
+    examples: tuple[RoutedQuery, ...]
+
+    @property
+    def alarms(self) -> tuple[Alarm, ...]:
+        """The named failures that these numbers show."""
+        return find_alarms(self)
+
+    def to_dict(self) -> dict[str, Any]:
+        """For JSON, alarms included."""
+        found = asdict(self)
+        for example, routed in zip(found["examples"], self.examples, strict=True):
+            example["route"] = routed.route
+            for name in ("logits", "margins", "view_ndcg"):
+                values = example[name]
+                example[name] = None if values is None else values.round(4).tolist()
+        return {**found, "alarms": [asdict(alarm) for alarm in self.alarms]}
+
+    def render(self) -> str:
+        """For a terminal."""
+        ndcg = ", ".join(f"{name} {value:.3f}" for name, value in self.ndcg.items())
+        kinds = ", ".join(
+            f"{kind.replace('_', ' ')} {self.kinds[kind]:.0%} "
+            f"(at random {self.kinds_by_chance[kind]:.0%})"
+            for kind in KINDS
+        )
+        correlation = "no query tells"
+        if self.rank_correlation is not None:
+            found = self.rank_correlation
+            correlation = (
+                f"{found.mean:.3f} (95 % interval {found.low:.3f} to {found.high:.3f}, "
+                f"{found.num_queries} queries)"
+            )
+        lines = [
+            f"{self.collection}: {self.num_queries} queries, {self.num_choices} with a choice",
+            f"nDCG@10 of one route: {ndcg}",
+            f"entropy of the choice: {self.entropy:.2f} nats, {self.normalised_entropy:.2f} of a "
+            "uniform one's",
+            f"routes by kind: {kinds}",
+            f"routes on the first view {self.first_share:.0%}, on the last {self.last_share:.0%}; "
+            f"most often view {self.common_position.value} ({self.common_position.share:.0%})",
+            f"most frequent token: {self.common_token.value!r} ({self.common_token.share:.0%})",
+            f"as good as the oracle: {self.oracle_agreement:.0%} "
+            f"(at random {self.oracle_agreement_by_chance:.0%})",
+            f"rank correlation of logits with usefulness: {correlation}",
+        ]
+        alarms = [f"ALARM {alarm.name}: {alarm.reason}" for alarm in self.alarms]
+        return "\n".join([*lines, *(alarms or ["no alarm"])])
+
+
+def run_diagnose(
+    checkpoint: str | os.PathLike[str],
+    data: str | os.PathLike[str],
+    *,
+    split: str | None = None,
+    limit_queries: int | None = None,
+    limit_documents: int | None = None,
+    batch_size: int = 32,
+    show_progress: bool = False,
+) -> RouterDiagnostics:
+    """`fastlane diagnose`: loads a checkpoint and a BEIR folder, and diagnoses."""
+    from .encoder import FastLaneEncoder
+
+    collection = read_collection(data, split).limit(limit_queries, limit_documents)
+    encoder = FastLaneEncoder(checkpoint)
+    return diagnose(
+        encoder,
+        collection,
+        batch_size=batch_size,
+        dtype=np.float16,
+        show_progress=show_progress,
+    )
+
+
+def diagnose(
+    encoder: FastLaneEncoder,
+    collection: Collection,
+    *,
+    num_examples: int = 8,
+    batch_size: int = 32,
+    dtype: npt.DTypeLike = np.float32,
+    show_progress: bool = False,
+) -> RouterDiagnostics:
+    """Encodes a collection, stored as `dtype`, and looks at every query's one route.
+
+    Raises:
+        ValueError: No query has two views, so that there is nothing to choose.
+    """
+    queries = encode_queries(
+        encoder,
+        list(collection.queries.values()),
+        batch_size=batch_size,
+        show_progress=show_progress,
+    )
+    documents = encode_documents(
+        encoder,
+        list(collection.documents.values()),
+        batch_size=batch_size,
+        dtype=dtype,
+        show_progress=show_progress,
+    )
+    scored = score_queries(collection, queries, documents)
+    texts = collection.queries.values()
+    routed = [routed_query(encoder, *pair) for pair in zip(texts, scored, strict=True)]
+    return summarise(f"{collection.name}:{collection.split}", routed, num_examples)
+
+
+def summarise(
+    name: str, queries: Sequence[RoutedQuery], num_examples: int = 8
+) -> RouterDiagnostics:
+    """The diagnostics of some routed queries, on the collection `name`."""
+    choices = [query for query in queries if len(query.logits) > 1]
+    if not choices:
+        raise ValueError(f"{name}: no query has two views, so that there is nothing to choose")
+    places = np.array([query.route for query in choices])
+    last = np.array([len(query.logits) - 1 for query in choices])
+    histogram, _ = np.histogram(places / last, bins=10, range=(0, 1))
+    entropies = np.array([query.entropy for query in choices])
+    step = max(1, len(choices) // max(1, num_examples))
+    return RouterDiagnostics(
+        collection=name,
+        num_queries=len(queries),
+        num_choices=len(choices),
+        entropy=float(entropies.mean()),
+        normalised_entropy=float((entropies / np.log(last + 1)).mean()),
+        position_histogram=tuple((histogram / len(choices)).tolist()),
+        first_share=float((places == 0).mean()),
+        last_share=float((places == last).mean()),
+        common_position=_most_frequent(query.route for query in choices),
+        common_token=_most_frequent(query.tokens[query.route] for query in choices),
+        kinds=_shares([query.kinds[query.route]] for query in choices),
+        kinds_by_chance=_shares(query.kinds for query in choices),
+        oracle_agreement=_mean(
+            query.view_ndcg[query.route] == query.view_ndcg.max() for query in choices
+        ),
+        oracle_agreement_by_chance=_mean(
+            np.mean(query.view_ndcg == query.view_ndcg.max()) for query in choices
+        ),
+        rank_correlation=mean_rank_correlation(choices),
+        ndcg={
+            "router": _mean(query.view_ndcg[query.route] for query in queries),
+            "random": _mean(query.view_ndcg.mean() for query in queries),
+            "oracle": _mean(query.view_ndcg.max() for query in queries),
+            "full": _mean(query.full_ndcg for query in queries),
+        },
+        examples=tuple(choices[::step][:num_examples]),
+    )
+
+
+def _mean(values: Iterable[float]) -> float:
+    return float(np.mean(list(values)))
+
+
+def _most_frequent(values: Iterable[int | str]) -> MostFrequent:
+    counts = Counter(values)
+    [(value, count)] = counts.most_common(1)
+    return MostFrequent(value, count / counts.total())
+
+
+def _shares(kinds: Iterable[Sequence[TokenKind]]) -> dict[TokenKind, float]:
+    """The mean over queries of the share of each kind."""
+    rows = [[list(found).count(kind) / len(found) for kind in KINDS] for found in kinds]
+    return dict(zip(KINDS, np.mean(rows, axis=0).tolist(), strict=True))

@@ -1,0 +1,334 @@
+"""Every control against a slow double loop, on the encodings of a tiny model."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from math import ceil
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+import torch
+from conftest import DOCUMENTS, QUERIES
+from sentence_transformers import SentenceTransformer
+from sentence_transformers.base.modules import Transformer
+from sentence_transformers.sentence_transformer.modules import Pooling
+from transformers import AutoModel, AutoTokenizer
+
+from fastlane_st import FastLaneEncoder, scoring
+from fastlane_st.baselines import Backbone, rank_by_bm25, rank_by_dense_encoder
+from fastlane_st.collection import Collection
+from fastlane_st.controls import (
+    measure_controls,
+    ndcg_at_10,
+    route_choices,
+    score_queries,
+)
+from fastlane_st.evaluation import evaluate_rankings, top_documents
+from fastlane_st.scoring import (
+    DocumentViews,
+    QueryViews,
+    best_similarities,
+    encode_documents,
+    encode_queries,
+)
+
+COLLECTION = Collection(
+    name="tiny",
+    split="test",
+    documents={f"d{n}": text for n, text in enumerate(DOCUMENTS)},
+    queries={f"q{n}": text for n, text in enumerate(QUERIES)},
+    qrels={
+        "q0": {"d0": 2, "d1": 1},
+        "q1": {"d1": 1, "d3": 0},
+        "q2": {"d2": 1},
+        "q3": {"d4": 0},  # nothing relevant
+    },
+)
+
+
+@pytest.fixture(scope="module")
+def encoder(checkpoint: Path) -> FastLaneEncoder:
+    return FastLaneEncoder(checkpoint)
+
+
+@pytest.fixture(scope="module")
+def queries(encoder: FastLaneEncoder) -> list[QueryViews]:
+    return encode_queries(encoder, QUERIES, batch_size=2)
+
+
+@pytest.fixture(scope="module")
+def documents(encoder: FastLaneEncoder) -> DocumentViews:
+    return encode_documents(encoder, DOCUMENTS, batch_size=2)
+
+
+def maxsim(query: torch.Tensor, document: torch.Tensor) -> float:
+    return sum(max(float(view @ other) for other in document) for view in query)
+
+
+def rank(encoder: FastLaneEncoder, kept: list[torch.Tensor], **routing: float) -> list[list[int]]:
+    """The order of the documents for query views, by double loops over the encoder's own."""
+    stored = encoder.encode_document(DOCUMENTS, **(routing or {"num_routes": None}))
+    scores = [[maxsim(query, document) for document in stored] for query in kept]
+    return [top_documents(np.array(row)).tolist() for row in scores]
+
+
+def expected(rankings: Sequence[Sequence[int]]) -> dict[str, list[float]]:
+    metrics = evaluate_rankings(COLLECTION, [np.array(ranking) for ranking in rankings])
+    return {name: values.tolist() for name, values in metrics.items()}
+
+
+def as_lists(metrics: dict[str, npt.NDArray[np.float64]]) -> dict[str, list[float]]:
+    return {name: values.tolist() for name, values in metrics.items()}
+
+
+def test_all_views_together_score_as_similarity_does(
+    encoder: FastLaneEncoder, queries: list[QueryViews], documents: DocumentViews
+) -> None:
+    scores = encoder.similarity(
+        encoder.encode_query(QUERIES, num_routes=None),
+        encoder.encode_document(DOCUMENTS, num_routes=None),
+    )
+    scored = score_queries(COLLECTION, queries, documents)
+    for row, one in zip(scores, scored, strict=True):
+        np.testing.assert_allclose(one.similarities[-1].sum(0), row, atol=1e-5)
+
+
+@pytest.mark.parametrize("block_views", [1, 10, 8192])
+@pytest.mark.parametrize("query_views", [1, 5, 512])
+def test_best_similarities_are_those_of_a_double_loop(
+    encoder: FastLaneEncoder,
+    queries: list[QueryViews],
+    monkeypatch: pytest.MonkeyPatch,
+    block_views: int,
+    query_views: int,
+) -> None:
+    monkeypatch.setattr(scoring, "BLOCK_VIEWS", block_views)
+    monkeypatch.setattr(scoring, "QUERY_VIEWS", query_views)
+    fractions = (0.2, 0.25, 0.5)
+    documents = encode_documents(encoder, DOCUMENTS, batch_size=4)
+    assert documents.num_views.tolist() == [7, 7, 7, 6, 5, 1]
+    found = list(best_similarities([query.vectors for query in queries], documents, fractions))
+    assert len(found) == len(queries)
+    for index, share in enumerate([*fractions, None]):
+        stored = encoder.encode_document(DOCUMENTS, num_routes=share)
+        for query, similarities in zip(queries, found, strict=True):
+            slow = [
+                [max(float(view @ other.numpy()) for other in one) for one in stored]
+                for view in query.vectors
+            ]
+            np.testing.assert_allclose(similarities[index], slow, atol=1e-6)
+
+
+def test_float16_storage_moves_scores_by_less_than_a_thousandth(
+    encoder: FastLaneEncoder, queries: list[QueryViews], documents: DocumentViews
+) -> None:
+    half = encode_documents(encoder, DOCUMENTS, dtype=np.float16)
+    assert {block.dtype for block in half.blocks} == {np.dtype(np.float16)}
+    views = [query.vectors for query in queries]
+    pairs = zip(best_similarities(views, half), best_similarities(views, documents), strict=True)
+    for one, other in pairs:
+        np.testing.assert_allclose(one, other, atol=1e-3)
+
+
+@pytest.mark.parametrize("fractions", [(0.5, 0.25), (0.0,), (1.0,), (0.5, 0.5)])
+def test_fractions_rise_between_nothing_and_everything(
+    queries: list[QueryViews], documents: DocumentViews, fractions: tuple[float, ...]
+) -> None:
+    with pytest.raises(ValueError, match=r"fractions must rise within \(0, 1\)"):
+        next(best_similarities([queries[0].vectors], documents, fractions))
+
+
+def test_a_document_keeps_the_views_that_its_router_keeps(
+    encoder: FastLaneEncoder, documents: DocumentViews
+) -> None:
+    quarter = encoder.encode_document(DOCUMENTS, num_routes=0.25)
+    start = 0
+    [block], [counts] = documents.blocks, documents.counts
+    for kept, count in zip(quarter, counts, strict=True):
+        assert len(kept) == ceil(count / 4)
+        prefix = block[start : start + len(kept)]
+        np.testing.assert_array_equal(np.sort(prefix, 0), np.sort(kept.numpy(), 0))
+        start += count
+
+
+def test_routed_settings_are_what_the_encoder_routes(
+    encoder: FastLaneEncoder, queries: list[QueryViews], documents: DocumentViews
+) -> None:
+    results = measure_controls(COLLECTION, queries, documents)
+    for k in (1, 2, 4, 8, 16):
+        kept = encoder.encode_query(QUERIES, num_routes=k)
+        assert as_lists(results[f"router_{k}"]) == expected(rank(encoder, kept)), k
+    everything = encoder.encode_query(QUERIES, num_routes=None)
+    assert as_lists(results["full"]) == expected(rank(encoder, everything))
+    one = encoder.encode_query(QUERIES, num_routes=1)
+    for fraction in (0.2, 0.25, 0.5):
+        for name, kept in (("full", everything), ("router_1", one)):
+            ranking = rank(encoder, kept, num_routes=fraction)
+            assert as_lists(results[f"{name}_documents_{fraction}"]) == expected(ranking)
+
+
+def test_as_many_routes_as_views_are_full(
+    queries: list[QueryViews], documents: DocumentViews
+) -> None:
+    longest = max(len(query.logits) for query in queries)
+    results = measure_controls(COLLECTION, queries, documents, num_routes=(1, longest, 99))
+    for k in (longest, 99):
+        assert as_lists(results[f"router_{k}"]) == as_lists(results["full"])
+
+
+def test_first_and_mean_view_are_what_they_say(
+    encoder: FastLaneEncoder, queries: list[QueryViews], documents: DocumentViews
+) -> None:
+    results = measure_controls(COLLECTION, queries, documents)
+    views = encoder.encode_query(QUERIES, num_routes=None)
+    first = rank(encoder, [one[:1] for one in views])
+    assert as_lists(results["first"]) == expected(first)
+    means = [torch.nn.functional.normalize(one.sum(0, keepdim=True), dim=-1) for one in views]
+    assert as_lists(results["mean_view"]) == expected(rank(encoder, means))
+
+
+def test_random_is_the_mean_over_draws_that_repeat(
+    encoder: FastLaneEncoder, queries: list[QueryViews], documents: DocumentViews
+) -> None:
+    results = measure_controls(COLLECTION, queries, documents)
+    again = measure_controls(COLLECTION, queries, documents)
+    assert as_lists(results["random"]) == as_lists(again["random"])
+    views = encoder.encode_query(QUERIES, num_routes=None)
+    draws = []
+    for draw in range(5):
+        kept = []
+        for number, (query, one) in enumerate(zip(queries, views, strict=True)):
+            [place] = route_choices(query, {}, seed=number)[f"random_{draw}"]
+            kept.append(one[place : place + 1])
+        draws.append(expected(rank(encoder, kept)))
+    for name, values in results["random"].items():
+        np.testing.assert_allclose(values, np.mean([draw[name] for draw in draws], axis=0))
+
+
+def test_the_oracle_is_at_least_every_single_view_and_is_one_of_them(
+    queries: list[QueryViews], documents: DocumentViews
+) -> None:
+    results = measure_controls(COLLECTION, queries, documents)
+    best = results["oracle"]["ndcg@10"]
+    for name in ("router_1", "first", "idf", "random"):
+        assert (best >= results[name]["ndcg@10"]).all(), name
+    for value, scored in zip(best, score_queries(COLLECTION, queries, documents), strict=True):
+        assert value == pytest.approx(scored.view_ndcg.max())
+
+
+def test_the_rarest_token_of_the_corpus_is_chosen_the_earlier_of_equals() -> None:
+    query = QueryViews(
+        vectors=np.eye(4, dtype=np.float32),
+        logits=np.zeros(4, dtype=np.float32),
+        token_ids=np.array([7, 8, 9, 8]),
+        positions=np.arange(1, 5),
+    )
+    assert route_choices(query, {7: 5, 8: 2, 9: 3})["idf"].tolist() == [1]
+    assert route_choices(query, {7: 5, 8: 2})["idf"].tolist() == [2]  # 9 is in no document
+
+
+def test_document_frequency_counts_documents_not_tokens(encoder: FastLaneEncoder) -> None:
+    documents = encode_documents(encoder, ["set set set", "a set", "a file"])
+    ids = {word: encoder.tokenizer.convert_tokens_to_ids(word) for word in ("set", "a", "file")}
+    found = {word: documents.document_frequency[id] for word, id in ids.items()}
+    assert found == {"set": 2, "a": 2, "file": 1}
+    assert documents.document_frequency.total() == 5  # no special token
+
+
+def test_equal_logits_route_to_the_earlier_view() -> None:
+    query = QueryViews(
+        vectors=np.eye(4, dtype=np.float32),
+        logits=np.array([1, 3, 2, 3], dtype=np.float32),
+        token_ids=np.arange(4),
+        positions=np.arange(4),
+    )
+    choices = route_choices(query, {}, num_routes=(1, 2, 3, 9))
+    assert [choices[f"router_{k}"].tolist() for k in (1, 2, 3, 9)] == [
+        [1],
+        [1, 3],
+        [1, 2, 3],
+        [0, 1, 2, 3],
+    ]
+
+
+def test_our_ndcg_is_that_of_pytrec_eval() -> None:
+    rng = np.random.default_rng(0)
+    ids = [f"d{n}" for n in range(30)]
+    for trial in range(50):
+        scores = rng.integers(0, 6, 30).astype(np.float32)  # many ties
+        grades = rng.choice([-1, 0, 0, 0, 1, 2, 3], 30) if trial else np.zeros(30, dtype=int)
+        collection = Collection(
+            name="random",
+            split="test",
+            documents=dict.fromkeys(ids, "text"),
+            queries={"q": "text"},
+            qrels={"q": {id: int(grade) for id, grade in zip(ids, grades, strict=True)}},
+        )
+        [value] = evaluate_rankings(collection, [top_documents(scores)])["ndcg@10"]
+        assert ndcg_at_10(scores, grades) == pytest.approx(value, abs=1e-12)
+
+
+def test_views_of_another_collection_are_refused(
+    queries: list[QueryViews], documents: DocumentViews
+) -> None:
+    with pytest.raises(ValueError, match="tiny has 4 queries, got the views of 3"):
+        next(score_queries(COLLECTION, queries[:3], documents))
+    small = COLLECTION.limit(num_queries=1, num_documents=2)
+    with pytest.raises(ValueError, match="tiny has 2 documents, got the views of 6"):
+        next(score_queries(small, queries[:1], documents))
+
+
+def test_bm25_finds_shared_words_and_nothing_else() -> None:
+    collection = Collection(
+        name="words",
+        split="test",
+        documents={"a": "a red apple", "b": "the green pear", "c": "green green apple pie"},
+        queries={"q": "green pear", "r": "the", "s": "banana", "t": ""},
+        qrels={"q": {"b": 1}, "r": {"b": 1}, "s": {"b": 1}, "t": {"b": 1}},
+    )
+    assert [ranking.tolist() for ranking in rank_by_bm25(collection)] == [[1, 2], [], [], []]
+
+
+def test_without_bm25s_the_message_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "bm25s", None)
+    with pytest.raises(ImportError, match=r"fastlane-st\[eval\]"):
+        rank_by_bm25(COLLECTION)
+
+
+def test_the_backbone_ranks_by_mean_vector_and_by_token_states(
+    backbone_folder: Callable[[str], Path],
+) -> None:
+    folder = backbone_folder("bert")
+    model, tokenizer = AutoModel.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
+
+    def states(text: str, length: int) -> torch.Tensor:
+        features = tokenizer(text, truncation=True, max_length=length, return_tensors="pt")
+        with torch.no_grad():
+            return model(**features).last_hidden_state[0]
+
+    backbone = Backbone(folder, query_length=5, document_length=7)
+    found = backbone.rank(COLLECTION, batch_size=4)
+    asked = [states(text, 5) for text in QUERIES]
+    stored = [states(text, 7) for text in DOCUMENTS]
+    unit = torch.nn.functional.normalize
+    dense = [
+        [float(unit(one.mean(0), dim=0) @ unit(other.mean(0), dim=0)) for other in stored]
+        for one in asked
+    ]
+    late = [[maxsim(unit(one), unit(other)) for other in stored] for one in asked]
+    for name, scores in (("dense_backbone", dense), ("maxsim_backbone", late)):
+        rankings = [top_documents(np.array(row)).tolist() for row in scores]
+        assert [ranking.tolist() for ranking in found[name]] == rankings, name
+
+
+def test_a_dense_checkpoint_that_pools_the_backbone_is_its_dense_twin(
+    backbone_folder: Callable[[str], Path],
+) -> None:
+    folder = backbone_folder("bert")
+    dense = SentenceTransformer(modules=[Transformer(str(folder)), Pooling(8)], device="cpu")
+    twin = Backbone(folder, query_length=32, document_length=32).rank(COLLECTION)["dense_backbone"]
+    rankings = rank_by_dense_encoder(COLLECTION, dense)
+    assert [one.tolist() for one in rankings] == [one.tolist() for one in twin]

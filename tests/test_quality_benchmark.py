@@ -1,0 +1,126 @@
+"""The quality benchmark and its plots, end to end on a tiny checkpoint."""
+
+from __future__ import annotations
+
+import json
+import runpy
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from conftest import DOCUMENTS, QUERIES
+
+from fastlane_st import FastLaneEncoder
+from fastlane_st.collection import read_collection
+from fastlane_st.controls import measure_controls
+from fastlane_st.diagnostics import run_diagnose
+from fastlane_st.scoring import encode_documents, encode_queries
+
+BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
+
+
+def write_set(folder: Path, shift: int) -> None:
+    (folder / "qrels").mkdir(parents=True)
+    for name, texts in (("corpus", DOCUMENTS), ("queries", QUERIES)):
+        rows = [json.dumps({"_id": f"{name}{n}", "text": text}) for n, text in enumerate(texts)]
+        (folder / f"{name}.jsonl").write_text("\n".join(rows))
+    rows = [f"queries{n}\tcorpus{n + shift}\t1" for n in range(len(QUERIES))]
+    qrels = "\n".join(["query-id\tcorpus-id\tscore", *rows])
+    (folder / "qrels" / "dev.tsv").write_text(qrels)
+
+
+@pytest.fixture
+def run(
+    tmp_path: Path,
+    checkpoint: Path,
+    backbone_folder: Callable[[str], Path],
+    monkeypatch: pytest.MonkeyPatch,
+) -> Callable[..., dict[str, Any]]:
+    """Runs the benchmark on some sets and gives the JSON that it leaves."""
+    write_set(tmp_path / "one", 0)
+    write_set(tmp_path / "two", 1)
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    out = tmp_path / "results" / "quality.json"
+    common = ["--data", str(tmp_path), "--model", str(checkpoint), "--out", str(out)]
+
+    def call(sets: str, *options: str) -> dict[str, Any]:
+        backbone = ["--backbone", str(backbone_folder("bert"))]
+        arguments = ["quality.py", "--sets", sets, *common, *backbone, *options]
+        monkeypatch.setattr(sys, "argv", arguments)
+        runpy.run_path(str(BENCHMARKS / "quality.py"), run_name="__main__")
+        found: dict[str, Any] = json.loads(out.read_text())
+        return found
+
+    return call
+
+
+def test_sets_are_measured_once_and_summarised_together(
+    run: Callable[..., dict[str, Any]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first = run("one")
+    capsys.readouterr()
+    both = run("one,two:dev")
+    assert "one: already in" in capsys.readouterr().out
+    assert both["sets"]["one"] == first["sets"]["one"]
+    assert both["over_sets"]["sets"] == ["one", "two:dev"]
+    for setting in ("full", "router_1", "bm25", "dense_backbone", "maxsim_backbone"):
+        means = [found["means"][setting]["ndcg@10"] for found in both["sets"].values()]
+        assert both["over_sets"]["ndcg@10"][setting] == pytest.approx(np.mean(means))
+        for name, mean in zip(("one", "two:dev"), means, strict=True):
+            with np.load(tmp_path / "results" / "quality.npz") as rows:
+                assert rows[f"{name}/{setting}"].mean() == pytest.approx(mean)
+                assert rows[f"{name}/query_ids"].tolist() == [f"queries{n}" for n in range(4)]
+    found = both["over_sets"]["differences"]["router_1 - first"]
+    means = both["over_sets"]["ndcg@10"]
+    assert found["mean"] == pytest.approx(means["router_1"] - means["first"])
+    assert found["num_queries"] == 8
+
+
+def test_the_numbers_are_those_of_the_library(
+    run: Callable[..., dict[str, Any]], tmp_path: Path, checkpoint: Path
+) -> None:
+    means = run("one", "--storage", "float32")["sets"]["one"]["means"]
+    encoder = FastLaneEncoder(checkpoint)
+    collection = read_collection(tmp_path / "one")
+    expected = measure_controls(
+        collection,
+        encode_queries(encoder, QUERIES),
+        encode_documents(encoder, DOCUMENTS),
+    )
+    for setting, metrics in expected.items():
+        for name, values in metrics.items():
+            assert means[setting][name] == pytest.approx(values.mean()), (setting, name)
+
+
+def test_results_of_other_settings_are_not_mixed(run: Callable[..., dict[str, Any]]) -> None:
+    run("one")
+    with pytest.raises(SystemExit, match=r"'storage': 'float16'.*asked for.*'float32'"):
+        run("two", "--storage", "float32")
+
+
+def test_every_plot_is_drawn_from_json(
+    run: Callable[..., dict[str, Any]],
+    tmp_path: Path,
+    checkpoint: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    run("one,two")
+    diagnostics = run_diagnose(checkpoint, tmp_path / "one").to_dict()
+    (tmp_path / "diagnostics.json").write_text(json.dumps(diagnostics))
+    (tmp_path / "log.jsonl").write_text('{"step": 1, "router_entropy": 2.0}\n{"step": 2}\n')
+    sources = {
+        "logits": "diagnostics.json",
+        "routes": "results/quality.json",
+        "lengths": "results/quality.json",
+        "entropy": "log.jsonl",
+    }
+    for plot, source in sources.items():
+        out = tmp_path / f"{plot}.svg"
+        monkeypatch.setattr(
+            sys, "argv", ["plots.py", plot, str(tmp_path / source), "--out", str(out)]
+        )
+        runpy.run_path(str(BENCHMARKS / "plots.py"), run_name="__main__")
+        assert "<svg" in out.read_text()

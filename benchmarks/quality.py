@@ -4,7 +4,7 @@
         --model fastlane-minilm --backbone BACKBONE --out benchmarks/results/quality.json
 
 COLLECTIONS holds a BEIR-layout folder for each set; `name:split` names the judgements where there
-are several. Settings are those of `fastlane_st.controls`, and as baselines `bm25`, with --backbone
+are several. Settings are those of `fastlane_st.evaluation.controls`, and as baselines `bm25`, with --backbone
 `dense_backbone` and `maxsim_backbone`, with --dense `dense_checkpoint`. The nDCG@10 of every query
 is beside the JSON, in an .npz by `set/setting`. A set that the JSON holds already isn't measured again.
 """
@@ -37,12 +37,12 @@ from quality_summary import (
 from sentence_transformers import SentenceTransformer
 
 from fastlane_st import FastLaneEncoder
-from fastlane_st.baselines import Backbone, rank_by_bm25, rank_by_dense_encoder
-from fastlane_st.collection import Collection, read_collection
-from fastlane_st.controls import measure_controls
-from fastlane_st.evaluation import Metrics, evaluate_rankings, mean_metrics
+from fastlane_st.evaluation.baselines import Backbone, rank_by_bm25, rank_by_dense_encoder
+from fastlane_st.evaluation.collection import Collection, read_collection
+from fastlane_st.evaluation.controls import measure_controls
+from fastlane_st.evaluation.metrics import Metrics, evaluate_rankings, mean_metrics
+from fastlane_st.evaluation.scoring import DocumentViews, encode_documents, encode_queries
 from fastlane_st.hub import DEFAULT_CHECKPOINT, default_checkpoint
-from fastlane_st.scoring import DocumentViews, encode_documents, encode_queries
 
 
 def main() -> None:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from fastlane_st.evaluation import PairedDifference, macro_difference
+from fastlane_st.evaluation.metrics import PairedDifference, macro_difference
 
 ONE_ROUTE_AGAINST = (
     "full first random idf mean_view oracle bm25 dense_backbone dense_checkpoint maxsim_backbone"

@@ -146,7 +146,7 @@ def run_search(options: argparse.Namespace) -> None:
 def run_diagnose(options: argparse.Namespace) -> None:
     """`fastlane diagnose`."""
     _quiet_transformers()
-    from .diagnostics import run_diagnose
+    from .diagnostics.diagnose import run_diagnose
 
     found = run_diagnose(
         options.checkpoint,

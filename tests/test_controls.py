@@ -17,17 +17,18 @@ from sentence_transformers.base.modules import Transformer
 from sentence_transformers.sentence_transformer.modules import Pooling
 from transformers import AutoModel, AutoTokenizer
 
-from fastlane_st import FastLaneEncoder, scoring
-from fastlane_st.baselines import Backbone, rank_by_bm25, rank_by_dense_encoder
-from fastlane_st.collection import Collection
-from fastlane_st.controls import (
+from fastlane_st import FastLaneEncoder
+from fastlane_st.evaluation import scoring
+from fastlane_st.evaluation.baselines import Backbone, rank_by_bm25, rank_by_dense_encoder
+from fastlane_st.evaluation.collection import Collection
+from fastlane_st.evaluation.controls import (
     measure_controls,
     ndcg_at_10,
     route_choices,
     score_queries,
 )
-from fastlane_st.evaluation import evaluate_rankings, top_documents
-from fastlane_st.scoring import (
+from fastlane_st.evaluation.metrics import evaluate_rankings, top_documents
+from fastlane_st.evaluation.scoring import (
     DocumentViews,
     QueryViews,
     best_similarities,

@@ -15,8 +15,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pytrec_eval import RelevanceEvaluator
 
-from fastlane_st.collection import Collection, read_collection
-from fastlane_st.evaluation import (
+from fastlane_st.evaluation.collection import Collection, read_collection
+from fastlane_st.evaluation.metrics import (
     METRICS,
     bootstrap_interval,
     evaluate_rankings,

@@ -14,10 +14,10 @@ import pytest
 from conftest import DOCUMENTS, QUERIES
 
 from fastlane_st import FastLaneEncoder
-from fastlane_st.collection import read_collection
-from fastlane_st.controls import measure_controls
-from fastlane_st.diagnostics import run_diagnose
-from fastlane_st.scoring import encode_documents, encode_queries
+from fastlane_st.diagnostics.diagnose import run_diagnose
+from fastlane_st.evaluation.collection import read_collection
+from fastlane_st.evaluation.controls import measure_controls
+from fastlane_st.evaluation.scoring import encode_documents, encode_queries
 
 BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
 

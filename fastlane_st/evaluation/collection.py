@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from .corpus import read_corpus
+from ..corpus import read_corpus
 
 HEADER = "query-id\tcorpus-id\tscore"
 

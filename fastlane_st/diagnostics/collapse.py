@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from .diagnostics import RouterDiagnostics
+    from .diagnose import RouterDiagnostics
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .collection import Collection
-from .evaluation import Metrics, Ranking, evaluate_rankings, top_documents
+from .metrics import Metrics, Ranking, evaluate_rankings, top_documents
 from .scoring import DocumentViews, QueryViews, Similarities, best_similarities
 
 NUM_ROUTES = (1, 2, 4, 8, 16)

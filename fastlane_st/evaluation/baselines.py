@@ -15,7 +15,7 @@ from tqdm.auto import tqdm
 from transformers import AutoModel, AutoTokenizer
 
 from .collection import Collection
-from .evaluation import Ranking, top_documents
+from .metrics import Ranking, top_documents
 from .scoring import DocumentViews, Floats, best_similarities, store_blocks
 
 if TYPE_CHECKING:

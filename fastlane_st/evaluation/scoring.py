@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 from tqdm.auto import tqdm
 
-from .modeling.views_fastlane import Encoder, Features
+from ..modeling.views_fastlane import Encoder, Features
 
 Floats: TypeAlias = npt.NDArray[np.floating[Any]]
 Similarities: TypeAlias = npt.NDArray[np.float32]

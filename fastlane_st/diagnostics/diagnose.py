@@ -11,15 +11,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from ..evaluation.collection import Collection, read_collection
+from ..evaluation.controls import score_queries
+from ..evaluation.scoring import encode_documents, encode_queries
 from .collapse import Alarm, find_alarms
-from .collection import Collection, read_collection
-from .controls import score_queries
 from .routed_query import RankCorrelation, RoutedQuery, mean_rank_correlation, routed_query
-from .scoring import encode_documents, encode_queries
 from .token_kinds import KINDS, TokenKind
 
 if TYPE_CHECKING:
-    from .encoder import FastLaneEncoder
+    from ..encoder import FastLaneEncoder
 
 
 @dataclass(frozen=True)
@@ -131,7 +131,7 @@ def run_diagnose(
     show_progress: bool = False,
 ) -> RouterDiagnostics:
     """`fastlane diagnose`: loads a checkpoint and a BEIR folder, and diagnoses."""
-    from .encoder import FastLaneEncoder
+    from ..encoder import FastLaneEncoder
 
     collection = read_collection(data, split).limit(limit_queries, limit_documents)
     encoder = FastLaneEncoder(checkpoint)

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from .controls import ScoredQuery, ndcg_at_10
-from .evaluation import bootstrap_interval
+from ..evaluation.controls import ScoredQuery, ndcg_at_10
+from ..evaluation.metrics import bootstrap_interval
 from .token_kinds import TokenKind, token_kinds
 
 if TYPE_CHECKING:
-    from .encoder import FastLaneEncoder
+    from ..encoder import FastLaneEncoder
 
 Values: TypeAlias = npt.NDArray[np.float64]
 

@@ -1,0 +1,1 @@
+"""What a router chooses, and whether that is a collapse."""

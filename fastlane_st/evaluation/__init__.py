@@ -1,0 +1,1 @@
+"""Quality on BEIR collections: metrics, controls over one encoding, and baselines."""

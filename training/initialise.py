@@ -17,7 +17,9 @@ def main() -> None:
     """Builds the model and writes its delta into the package."""
     torch.manual_seed(0)
     base = base_weights()
-    model = FastLaneModel.from_backbone(base, base_model=BASE_MODEL)
+    model = FastLaneModel.from_backbone(
+        base, base_model=BASE_MODEL, embedding_dim=256, context_weight=0.8
+    )
     save_delta(model, base, DELTA_FOLDER)
     print(f"wrote {DELTA_FOLDER}")
 

@@ -1,0 +1,71 @@
+"""From what a YAML file holds to dataclasses, with errors that name the key."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from dataclasses import MISSING, fields, is_dataclass
+from types import NoneType
+from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
+
+T = TypeVar("T")
+
+_KINDS = {
+    str: "a string",
+    int: "a whole number",
+    float: "a number",
+    bool: "true or false",
+    dict: "a mapping",
+    tuple: "a list",
+}
+
+
+def parse(kind: type[T], values: Any, where: str = "") -> T:
+    """Makes a dataclass from a mapping, each value converted to its field's type.
+
+    Args:
+        kind: The dataclass; its fields may be numbers, strings, `Literal`, tuples of one type, dicts,
+            dataclasses, and any of them or None.
+        values: The mapping.
+        where: What errors call it: the key under which it was found.
+
+    Raises:
+        ValueError: A key is unknown (the nearest is named) or missing, or a value of the wrong kind.
+    """
+    if not isinstance(values, Mapping):
+        raise ValueError(f"{where or 'a configuration'} must be a mapping, got {values!r}")
+    hints = get_type_hints(kind)
+    prefix = f"{where}." if where else ""
+    for key in values:
+        if key not in hints:
+            nearest = difflib.get_close_matches(str(key), hints, n=1, cutoff=0)[0]
+            raise ValueError(f"unknown key {prefix}{key}; the nearest is {prefix}{nearest}")
+    for each in fields(kind):  # type: ignore[arg-type]
+        needed = each.default is MISSING and each.default_factory is MISSING
+        if needed and each.name not in values:
+            raise ValueError(f"{prefix}{each.name} is missing")
+    return kind(**{key: convert(value, hints[key], prefix + key) for key, value in values.items()})
+
+
+def convert(value: Any, hint: Any, name: str) -> Any:
+    """`value` as `hint` wants it: lists become tuples, and `2e-5`, a string to YAML, a number."""
+    choices = get_args(hint)
+    if NoneType in choices:
+        return None if value is None else convert(value, choices[0], name)
+    if get_origin(hint) is Literal:
+        if value not in choices:
+            raise ValueError(f"{name} must be one of {', '.join(choices)}, got {value!r}")
+        return value
+    if get_origin(hint) is tuple and isinstance(value, list | tuple):
+        return tuple(convert(each, choices[0], f"{name}[{i}]") for i, each in enumerate(value))
+    if is_dataclass(hint):
+        return parse(hint, value, name)  # type: ignore[arg-type]
+    plain = get_origin(hint) or hint
+    if plain is float and isinstance(value, int | float | str) and not isinstance(value, bool):
+        try:
+            return float(value)
+        except ValueError:
+            pass
+    elif isinstance(value, plain) and (plain is bool or not isinstance(value, bool)):
+        return value
+    raise ValueError(f"{name} must be {_KINDS[plain]}, got {value!r}")

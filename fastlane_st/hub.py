@@ -114,13 +114,20 @@ def apply_delta(delta_folder: Path, base_folder: Path) -> FastLaneModel:
 
 
 def save_delta(model: FastLaneModel, base_folder: Path, delta_folder: Path) -> None:
-    """Writes what `model` adds to the backbone in `base_folder`; `apply_delta` gives it back."""
+    """Writes what `model` adds to the backbone in `base_folder`; `apply_delta` gives it back.
+
+    Tensors of the backbone that training changed are stored in float16, which halves the file.
+    """
     base: dict[str, Tensor] = AutoModel.from_pretrained(base_folder, dtype=model.dtype).state_dict()
     base = {f"backbone.{name}": value for name, value in base.items()}
-    delta = {
-        name: value.contiguous()
+    changed = {
+        name: value
         for name, value in model.state_dict().items()
         if name not in base or not value.equal(base[name])
+    }
+    delta = {
+        name: (value.half() if name in base else value).contiguous()
+        for name, value in changed.items()
     }
     delta_folder.mkdir(parents=True, exist_ok=True)
     save_file(delta, delta_folder / "delta.safetensors")

@@ -22,7 +22,14 @@ from .projection_fastlane import (
     default_calibration_texts,
     principal_components,
 )
-from .routing_fastlane import NumRoutes, Task, TokenRouter, check_num_routes, top_k_mask
+from .routing_fastlane import (
+    NumRoutes,
+    Task,
+    TokenRouter,
+    centrality,
+    check_num_routes,
+    top_k_mask,
+)
 
 
 @dataclass
@@ -161,10 +168,14 @@ class FastLaneModel(TextEncodingModel):
             input_ids=input_ids, attention_mask=attention_mask, **backbone_kwargs
         )
         hidden = states.last_hidden_state
+        token_embeddings = self.projection(hidden, attention_mask, task)
+        token_mask = self.token_mask(input_ids, attention_mask)
+        # Detached: the router learns to read the views, and doesn't bend them towards their mean.
+        central = centrality(token_embeddings.detach(), token_mask)
         return FastLaneOutput(
-            token_embeddings=self.projection(hidden, attention_mask, task),
-            router_logits=self.router(hidden, attention_mask, task),
-            token_mask=self.token_mask(input_ids, attention_mask),
+            token_embeddings=token_embeddings,
+            router_logits=self.router(hidden, attention_mask, central, task),
+            token_mask=token_mask,
             last_hidden_state=hidden,
             hidden_states=states.get("hidden_states"),
             attentions=states.get("attentions"),

@@ -116,11 +116,25 @@ def gumbel_top_k_gate(
     return gate.to(router_logits.dtype)
 
 
+def centrality(token_embeddings: Tensor, token_mask: Tensor) -> Tensor:
+    """How close each view is to the mean of its text's views: (B, T) cosines.
+
+    Args:
+        token_embeddings: (B, T, D) float of unit length.
+        token_mask: (B, T) bool, true at the views that count.
+    """
+    present = token_mask.unsqueeze(-1).to(token_embeddings.dtype)
+    mean = nn.functional.normalize((token_embeddings * present).sum(1, keepdim=True), dim=-1)
+    return (token_embeddings * mean).sum(dim=-1)
+
+
 class TokenRouter(nn.Module):
     """Scores the token views of a text: one self-attention layer, then a linear scorer a side.
 
     Attention lets a token's score depend on what else the text says, so that the choice is made
-    for this text and not for the word (FastLane, arXiv 2601.06389, section on the router).
+    for this text and not for the word (FastLane, arXiv 2601.06389, section on the router). To that
+    comes a learned weight times the view's centrality: the most central view of a query is a
+    good first guess, and an untrained router starts from it.
     """
 
     def __init__(self, config: PretrainedConfig) -> None:
@@ -130,16 +144,22 @@ class TokenRouter(nn.Module):
         self.attention_output = nn.Linear(config.router_dim, config.router_dim)
         self.norm = nn.LayerNorm(config.router_dim)
         self.query_scorer = nn.Linear(config.router_dim, 1)
-        self.document_scorer = (
-            nn.Linear(config.router_dim, 1) if config.separate_document_scorer else None
-        )
+        self.query_centrality_weight = nn.Parameter(torch.tensor(20.0))
+        self.document_scorer: nn.Linear | None = None
+        self.document_centrality_weight: nn.Parameter | None = None
+        if config.separate_document_scorer:
+            self.document_scorer = nn.Linear(config.router_dim, 1)
+            self.document_centrality_weight = nn.Parameter(torch.tensor(0.0))
 
-    def forward(self, hidden_states: Tensor, attention_mask: Tensor, task: Task) -> Tensor:
+    def forward(
+        self, hidden_states: Tensor, attention_mask: Tensor, centrality: Tensor, task: Task
+    ) -> Tensor:
         """Gives the router logits.
 
         Args:
             hidden_states: (B, T, hidden_size) float, the backbone's token states.
             attention_mask: (B, T), 0 at padding; padding is not attended to.
+            centrality: (B, T) float, as `centrality` gives it.
             task: Which side's scorer.
 
         Returns:
@@ -154,8 +174,9 @@ class TokenRouter(nn.Module):
         )
         own, context = (part.transpose(1, 2).flatten(-2) for part in (value, attended))
         mixed = self.norm(own + self.attention_output(context))
-        scorer = self.query_scorer
+        scorer, weight = self.query_scorer, self.query_centrality_weight
         if task == "document" and self.document_scorer is not None:
-            scorer = self.document_scorer
-        logits: Tensor = scorer(mixed).squeeze(-1)
+            assert self.document_centrality_weight is not None
+            scorer, weight = self.document_scorer, self.document_centrality_weight
+        logits: Tensor = scorer(mixed).squeeze(-1) + weight * centrality
         return logits

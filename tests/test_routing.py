@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from fastlane_st import FastLaneConfig
 from fastlane_st.modeling.routing_fastlane import (
     TokenRouter,
+    centrality,
     check_num_routes,
     count_routes,
     gumbel_top_k_gate,
@@ -160,8 +161,8 @@ def tiny_router(**settings: bool) -> TokenRouter:
 def test_padding_does_not_change_the_router_logits() -> None:
     router, states = tiny_router(), torch.randn(1, 3, 8)
     padded = torch.cat([states, torch.full((1, 2, 8), 7.0)], dim=1)
-    short = router(states, torch.ones(1, 3), "query")
-    long = router(padded, torch.tensor([[1, 1, 1, 0, 0]]), "query")
+    short = router(states, torch.ones(1, 3), torch.zeros(1, 3), "query")
+    long = router(padded, torch.tensor([[1, 1, 1, 0, 0]]), torch.zeros(1, 5), "query")
     torch.testing.assert_close(long[:, :3], short)
 
 
@@ -169,17 +170,33 @@ def test_a_token_is_scored_by_what_stands_around_it() -> None:
     router, states = tiny_router(), torch.randn(1, 3, 8)
     changed = states.clone()
     changed[0, 2] += 1
-    mask = torch.ones(1, 3)
+    mask, central = torch.ones(1, 3), torch.zeros(1, 3)
     assert not torch.allclose(
-        router(states, mask, "query")[0, 0], router(changed, mask, "query")[0, 0]
+        router(states, mask, central, "query")[0, 0], router(changed, mask, central, "query")[0, 0]
     )
 
 
+def test_centrality_is_the_cosine_to_the_mean_of_the_views() -> None:
+    views = torch.tensor([[[1.0, 0.0], [0.0, 1.0], [-1.0, 0.0]]])
+    found = centrality(views, torch.tensor([[True, True, False]]))
+    torch.testing.assert_close(found, torch.tensor([[0.5**0.5, 0.5**0.5, -(0.5**0.5)]]))
+
+
+def test_an_untrained_router_prefers_the_central_view_of_a_query_only() -> None:
+    router, states, mask = tiny_router(), torch.randn(1, 3, 8), torch.ones(1, 3)
+    for scorer in (router.query_scorer, router.document_scorer):
+        torch.nn.init.zeros_(scorer.weight)
+        torch.nn.init.zeros_(scorer.bias)
+    central = torch.tensor([[0.1, 0.9, 0.5]])
+    assert router(states, mask, central, "query").argsort().tolist() == [[0, 2, 1]]
+    assert router(states, mask, central, "document").tolist() == [[0, 0, 0]]
+
+
 def test_documents_are_scored_by_their_own_scorer_where_there_is_one() -> None:
-    states, mask = torch.randn(1, 3, 8), torch.ones(1, 3)
+    states, mask, central = torch.randn(1, 3, 8), torch.ones(1, 3), torch.zeros(1, 3)
     for router, same in (
         (tiny_router(), False),
         (tiny_router(separate_document_scorer=False), True),
     ):
-        query, document = router(states, mask, "query"), router(states, mask, "document")
+        query, document = (router(states, mask, central, side) for side in ("query", "document"))
         assert torch.equal(query, document) == same

@@ -18,7 +18,7 @@ def main() -> None:
     torch.manual_seed(0)
     base = base_weights()
     model = FastLaneModel.from_backbone(
-        base, base_model=BASE_MODEL, embedding_dim=256, context_weight=0.8
+        base, base_model=BASE_MODEL, embedding_dim=256, context_weight=1.0
     )
     save_delta(model, base, DELTA_FOLDER)
     print(f"wrote {DELTA_FOLDER}")

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import copy
+import re
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from pathlib import Path
@@ -181,7 +182,7 @@ def prompts_by_column(
 
 
 def freeze_unused(encoder: FastLaneEncoder, config: TrainingConfig) -> None:
-    """Freezes the parts without a learning rate, and those that the loss doesn't reach.
+    """Freezes what has no learning rate, what the loss doesn't reach, and what the run keeps.
 
     DistributedDataParallel waits for the gradient of every trainable parameter, and where several
     forward passes precede one backward pass it can't find out by itself which don't get one.
@@ -196,6 +197,10 @@ def freeze_unused(encoder: FastLaneEncoder, config: TrainingConfig) -> None:
         model.router.requires_grad_(False)
     if model.router.document_scorer is not None and not weights.documents:
         model.router.document_scorer.requires_grad_(False)
+        model.router.document_centrality_weight.requires_grad_(False)
+    for name, parameter in model.named_parameters():
+        if any(re.search(pattern, name) for pattern in config.frozen):
+            parameter.requires_grad_(False)
 
 
 def training_arguments(config: TrainingConfig) -> MultiVectorEncoderTrainingArguments:

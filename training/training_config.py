@@ -80,6 +80,7 @@ class TrainingConfig:
     encoder_learning_rate: float = 2e-5  # hotter spoils the MaxSim that the backbone brings along
     projection_learning_rate: float = 1e-4  # starts as principal components, which is close
     router_learning_rate: float = 1e-3  # starts at random
+    frozen: tuple[str, ...] = ()  # regexes of the model's parameters that stay as they are
     warmup: float = 0.05  # below 1 a fraction of all steps, else their number
     max_gradient_norm: float = 1.0  # Hugging Face's default
 

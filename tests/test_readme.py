@@ -12,7 +12,7 @@ import pytest
 
 README = Path(__file__).parent.parent / "README.md"
 BLOCK = re.compile(r"```(python|bash)\n(.*?)```(?:\n\n```text\n(.*?)```)?", re.DOTALL)
-INSTALLS = ("make ", "pip install")
+SLOW = ("make ", "pip install")
 
 
 @pytest.fixture(scope="module")
@@ -25,7 +25,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     [
         pytest.param(*block, id=f"{block[0]}-{number}")
         for number, block in enumerate(BLOCK.findall(README.read_text("utf-8")))
-        if not any(word in block[1] for word in INSTALLS)
+        if not any(word in block[1] for word in SLOW)
     ],
 )
 def test_example_runs_and_prints_what_it_says(

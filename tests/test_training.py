@@ -177,16 +177,25 @@ def test_frozen_parts_stay(run: Run, checkpoint: Path, tmp_path: Path) -> None:
     assert any(name.startswith("projection") for name in moved)
     assert any(name.startswith("router") for name in moved)
     assert not any(name.startswith("backbone") for name in moved)
-    assert not any("document_scorer" in name for name in moved)  # no documents part in the loss
+    assert not any("router.document_" in name for name in moved)  # no documents part in the loss
+
+
+def test_parameters_named_by_a_pattern_stay(run: Run, checkpoint: Path, tmp_path: Path) -> None:
+    run(frozen=[r"backbone\.embeddings", r"projection\.linear"])
+    moved = changed(weights(checkpoint), weights(tmp_path / "run"))
+    assert any(name.startswith("backbone.encoder") for name in moved)
+    assert "projection.query_context_weight" in moved
+    assert not any(name.startswith("backbone.embeddings") for name in moved)
+    assert "projection.linear.weight" not in moved
 
 
 @pytest.mark.parametrize(
     ("part", "frozen"),
     [
-        ("routed", {"router.document_scorer"}),
+        ("routed", {"router.document_"}),
         ("full", {"router"}),
-        ("distillation", {"router.document_scorer"}),
-        ("oracle", {"projection", "router.document_scorer"}),
+        ("distillation", {"router.document_"}),
+        ("oracle", {"projection", "router.document_"}),
         ("documents", set()),
     ],
 )

@@ -134,7 +134,9 @@ def find_checkpoint(config: TrainingConfig, resume: bool) -> str | None:
 def build_encoder(config: TrainingConfig) -> FastLaneEncoder:
     """The encoder to train, with the run's dropout and attention."""
     if config.backbone is not None:
-        encoder = FastLaneEncoder.from_backbone(config.backbone, **config.backbone_options)
+        name = {"base_model": config.backbone} if config.backbone == BASE_MODEL else {}
+        folder = backbone_folder(config.backbone)
+        encoder = FastLaneEncoder.from_backbone(folder, **name, **config.backbone_options)
     else:
         encoder = FastLaneEncoder(config.model)
     encoder.fastlane_config.query_num_routes = config.query_num_routes
@@ -240,10 +242,15 @@ def training_arguments(config: TrainingConfig) -> MultiVectorEncoderTrainingArgu
     )
 
 
+def backbone_folder(name: str) -> Path:
+    """Where a backbone is: that of our own checkpoint needs no download."""
+    return base_weights() if name == BASE_MODEL else Path(name)
+
+
 def find_base(config: TrainingConfig, encoder: FastLaneEncoder) -> Path:
     """The folder or name of the backbone that a delta is relative to."""
     if config.backbone is not None:
-        return Path(config.backbone)
+        return backbone_folder(config.backbone)
     if encoder.fastlane_config.base_model == BASE_MODEL:
         return base_weights()
     raise ValueError(f"delta needs the backbone's weights, and those of {config.model} are unknown")

@@ -22,7 +22,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 from transformers import TrainerCallback
 
-from fastlane_st import FastLaneEncoder
+from fastlane_st import FastLaneEncoder, hub
 from fastlane_st.hub import apply_delta
 
 TRAINING = Path(__file__).parent.parent / "training"
@@ -640,7 +640,8 @@ def test_the_command_line_replaces_values_of_the_file(tmp_path: Path) -> None:
 
 def test_the_released_configuration_is_valid() -> None:
     made = config.TrainingConfig.load(TRAINING / "fastlane-minilm.yaml")
-    assert made.model == "fastlane-minilm"
+    assert made.backbone == hub.BASE_MODEL
+    assert made.delta
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import platform
 import statistics
 import subprocess
 import sys
@@ -20,8 +19,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-import torch
-from machine import processor
+from machine import environment
 from sentence_transformers import MultiVectorEncoder
 from sentence_transformers.base.modules import Normalize, Transformer
 from sentence_transformers.base.modules.dense import Dense
@@ -37,23 +35,19 @@ BATCH_SIZE = 32
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--documents", type=int, default=256)
+    parser.add_argument("--documents", type=int, default=192)
     parser.add_argument("--runs", type=int, default=7)
     options = parser.parse_args()
 
     texts = [document.content for document in islice(python_documents(), options.documents)]
-    routed, plain = FastLaneEncoder("fastlane-minilm"), plain_encoder()
+    routed = FastLaneEncoder("fastlane-minilm")
+    plain = plain_encoder(routed.fastlane_config.embedding_dim)
     results = {
         "command": "python benchmarks/speed.py --out benchmarks/results/speed.json",
-        "machine": {
-            "processor": processor(),
-            "threads": torch.get_num_threads(),
-            "dtype": "float32",
-            "batch_size": BATCH_SIZE,
-            "runs": options.runs,
-            "python": platform.python_version(),
-            "torch": torch.__version__,
-        },
+        "environment": environment(),
+        "dtype": "float32",
+        "batch_size": BATCH_SIZE,
+        "runs": options.runs,
         "documents": len(texts),
         "encode_documents": compare(
             lambda: routed.encode_document(texts, batch_size=BATCH_SIZE, num_routes=None),
@@ -78,13 +72,17 @@ def main() -> None:
     print(json.dumps(results, indent=2))
 
 
-def plain_encoder() -> MultiVectorEncoder:
+def plain_encoder(embedding_dim: int) -> MultiVectorEncoder:
     """ST's own multi-vector model over the same backbone, with a projection of the same size."""
     transformer = Transformer(
         str(base_weights()), query_length=128, document_length=256, unpad_inputs=False
     )
     dense = Dense(
-        384, 128, bias=False, activation_function=None, module_input_name="token_embeddings"
+        transformer.get_embedding_dimension(),
+        embedding_dim,
+        bias=False,
+        activation_function=None,
+        module_input_name="token_embeddings",
     )
     normalize = Normalize(module_input_name="token_embeddings")
     return MultiVectorEncoder(modules=[transformer, dense, MultiVectorMask(), normalize])

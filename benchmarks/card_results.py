@@ -1,6 +1,6 @@
 """Takes what a model card shows out of what `quality.py` measured.
 
-    python benchmarks/card_results.py QUALITY.json fastlane_st/weights/fastlane-minilm/results.json
+python benchmarks/card_results.py QUALITY.json fastlane_st/weights/fastlane-minilm/results.json
 """
 
 from __future__ import annotations

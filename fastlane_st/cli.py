@@ -118,7 +118,9 @@ def run_export(options: argparse.Namespace) -> None:
 def run_index(options: argparse.Namespace) -> None:
     """`fastlane index`."""
     from .corpus import read_corpus
+    from .modeling.storage_fastlane import next_generation
 
+    next_generation(Path(options.out))  # refuses a folder of others before the long work
     documents = list(read_corpus(options.corpus))
     encoder = _load_encoder(options.model)
     index = encoder.build_index(

@@ -36,7 +36,7 @@ def write_contents(directory: str | os.PathLike[str], contents: IndexContents) -
         ValueError: The folder's index is damaged or newer, or the metadata is not JSON.
     """
     directory = Path(directory)
-    generation = _next_generation(directory)
+    generation = next_generation(directory)
     try:
         metadata = json.loads(json.dumps(contents.metadata, allow_nan=False))
     except (TypeError, ValueError) as error:
@@ -106,7 +106,8 @@ def _file_name(part: str, generation: int) -> str:
     return f"{part}-{generation:06d}.{SUFFIXES[part]}"
 
 
-def _next_generation(directory: Path) -> int:
+def next_generation(directory: Path) -> int:
+    """The number of the next save into a folder; refuses a folder that `write_contents` would."""
     if (directory / MANIFEST).exists():
         generation: int = _read_manifest(directory)["generation"]
         return generation + 1

@@ -96,6 +96,13 @@ def test_a_problem_is_one_line_and_status_1(
     assert message in line
 
 
+def test_a_folder_of_others_is_refused_before_anything_is_encoded(
+    corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cli, "_load_encoder", lambda name: pytest.fail("too late"))
+    assert cli.main(["index", str(corpus), "--out", str(tmp_path)]) == 1
+
+
 def test_a_model_of_another_dimension_is_refused(
     index_folder: Path, backbone_folder: object, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

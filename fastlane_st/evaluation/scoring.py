@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -74,18 +74,8 @@ def encode_queries(
     Raises:
         ValueError: A query has no view.
     """
-    found = []
-    for start in tqdm(range(0, len(texts), _TEXTS), "queries", disable=not show_progress):
-        chunk = list(texts[start : start + _TEXTS])
-        encoded = encoder.encode_query(
-            chunk,
-            num_routes=None,
-            output_value=None,
-            batch_size=batch_size,
-            show_progress_bar=False,
-        )
-        found += [_views(one, f"query {n}") for n, one in enumerate(encoded, start)]
-    return found
+    views = _encode(encoder.encode_query, texts, "query", batch_size, show_progress)
+    return list(views)
 
 
 def encode_documents(
@@ -104,22 +94,34 @@ def encode_documents(
     frequency: Counter[int] = Counter()
 
     def ordered_vectors() -> Iterator[Floats]:
-        for start in tqdm(range(0, len(texts), _TEXTS), "documents", disable=not show_progress):
-            chunk = list(texts[start : start + _TEXTS])
-            encoded = encoder.encode_document(
-                chunk,
-                num_routes=None,
-                output_value=None,
-                batch_size=batch_size,
-                show_progress_bar=False,
-            )
-            for number, features in enumerate(encoded, start):
-                views = _views(features, f"document {number}")
-                frequency.update(set(views.token_ids.tolist()))
-                yield views.vectors[np.argsort(-views.logits, kind="stable")]
+        encode = encoder.encode_document
+        for views in _encode(encode, texts, "document", batch_size, show_progress):
+            frequency.update(set(views.token_ids.tolist()))
+            yield views.vectors[np.argsort(-views.logits, kind="stable")]
 
     blocks, counts = store_blocks(ordered_vectors(), dtype)
     return DocumentViews(blocks, counts, frequency)
+
+
+def _encode(
+    encode: Callable[..., Sequence[Features]],
+    texts: Sequence[str],
+    owner: str,
+    batch_size: int,
+    show_progress: bool,
+) -> Iterator[QueryViews]:
+    """All views of each text, a chunk of texts at a time; errors name the `owner`."""
+    for start in tqdm(range(0, len(texts), _TEXTS), owner, disable=not show_progress):
+        chunk = list(texts[start : start + _TEXTS])
+        encoded = encode(
+            chunk,
+            num_routes=None,
+            output_value=None,
+            batch_size=batch_size,
+            show_progress_bar=False,
+        )
+        for number, features in enumerate(encoded, start):
+            yield _views(features, f"{owner} {number}")
 
 
 def _views(features: Features, owner: str) -> QueryViews:

@@ -45,6 +45,7 @@ class CachedRoutedContrastiveLoss(CachedLossMixin, RoutedContrastiveLoss):
         """The loss of one batch of columns, a scalar whose backward pass encodes once more."""
         columns = list(sentence_features)
         check_columns(columns)
+        self.draw_num_routes()
         # What ST calls labels reaches `calculate_loss` as it is: there, the teacher's scores.
         loss: Tensor = self.forward_cached(columns, self.teacher_scores(columns))
         return loss
@@ -55,7 +56,9 @@ class CachedRoutedContrastiveLoss(CachedLossMixin, RoutedContrastiveLoss):
             _create_minibatch(column, begin, end)
             for begin, end in _minibatch_ranges(column, self.mini_batch_size)
         ]
-        return join([pack(self.encode(self._teacher[0], some)) for some in rows])
+        return join(
+            [pack(super(CachedRoutedContrastiveLoss, self).teacher_views(some)) for some in rows]
+        )
 
     def embed_minibatch(
         self,
@@ -70,7 +73,8 @@ class CachedRoutedContrastiveLoss(CachedLossMixin, RoutedContrastiveLoss):
         rows = _create_minibatch(sentence_feature, begin, end)
         with random_state or nullcontext(), nullcontext() if with_grad else torch.no_grad():
             state = RandContext(*rows.values()) if copy_random_state else None
-            return pack(self.encode(self.model, rows)), state
+            is_query = rows.get("task") == "query"
+            return pack(self.encode_query(rows) if is_query else self.encode_all([rows])[0]), state
 
     def calculate_loss(
         self,
@@ -80,7 +84,7 @@ class CachedRoutedContrastiveLoss(CachedLossMixin, RoutedContrastiveLoss):
         with_backward: bool = False,
     ) -> Tensor:
         """The loss of packed mini-batches, by column; `labels` are the teacher's scores."""
-        query, *documents = [join(packed) for packed in reps]
+        query, *documents = [join(packed, is_query=not n) for n, packed in enumerate(reps)]
         loss = self.total(query, documents, labels)
         if with_backward:
             loss.backward()
@@ -89,15 +93,24 @@ class CachedRoutedContrastiveLoss(CachedLossMixin, RoutedContrastiveLoss):
 
 
 def pack(views: Views) -> Tensor:
-    """(B, T, D + 2): the embeddings with logits and mask as two more columns."""
-    logits, mask = (extra.unsqueeze(-1) for extra in (views.logits, views.mask))
+    """The embeddings with logits and mask as more columns, a query's routed views and gate first.
+
+    (B, T, D + 2) of documents, (B, T, 2 D + 3) of queries.
+    """
+    columns = [views.embeddings, views.logits.unsqueeze(-1), views.mask.unsqueeze(-1)]
+    if views.routed is not None and views.gate is not None:
+        columns = [views.routed, views.gate.unsqueeze(-1), *columns]
     kind = torch.promote_types(views.embeddings.dtype, views.logits.dtype)
-    return torch.cat([part.to(kind) for part in (views.embeddings, logits, mask)], dim=-1)
+    return torch.cat([part.to(kind) for part in columns], dim=-1)
 
 
-def join(packed: Sequence[Tensor]) -> Views:
+def join(packed: Sequence[Tensor], is_query: bool = False) -> Views:
     """The views of all rows of a column; mini-batches with shorter texts are padded."""
     longest = max(part.shape[1] for part in packed)
     padded = [nn.functional.pad(part, (0, 0, 0, longest - part.shape[1])) for part in packed]
     whole = torch.cat(padded)
-    return Views(whole[..., :-2], whole[..., -2], whole[..., -1] > 0)
+    routed = gate = None
+    if is_query:
+        size = (whole.shape[-1] - 3) // 2
+        routed, gate, whole = whole[..., :size], whole[..., size], whole[..., size + 1 :]
+    return Views(whole[..., :-2], whole[..., -2], whole[..., -1] > 0, routed, gate)

@@ -24,7 +24,7 @@ class LossWeights:
         full: Contrastive, over MaxSim with every view of the query.
         distillation: KL divergence from the teacher's (or the model's own) MaxSim to k routes.
         teacher: KL divergence from the teacher's MaxSim to the model's; needs a teacher.
-        oracle: Cross-entropy of the router to the views that alone rank the positive best.
+        oracle: Cross-entropy of the router to the routed views that alone rank the positive best.
         documents: `routed` and `full` again, with the documents' views routed as well.
     """
 
@@ -44,21 +44,32 @@ class LossWeights:
 
 @dataclass
 class Views:
-    """The token views of one column: embeddings (B, T, D), logits and mask (B, T)."""
+    """The token views of one column.
+
+    Attributes:
+        embeddings: (B, T, D), every token for itself.
+        logits: (B, T), the router's.
+        mask: (B, T) bool, true at the views.
+        routed: (B, T, D), a query's views in place of the route that stands for each; None for
+            documents (see `ViewProjection.routed`).
+        gate: (B, T), the Gumbel gate of a query's routes; None for documents.
+    """
 
     embeddings: Tensor
     logits: Tensor
     mask: Tensor
+    routed: Tensor | None = None
+    gate: Tensor | None = None
 
 
 class RoutedContrastiveLoss(nn.Module):
     """Trains encoder, projection and router together, for every number of routes at once.
 
     Column 0 is the query, column 1 its positive, further columns are hard negatives; every document
-    of the batch is a candidate for every query. The similarities of query views and documents,
-    M_ij = max_t q_i·d_jt, are computed once. A query's scores are then scale · mean_i M_ij over all
-    of its views, or over k views that the router chooses through the Gumbel straight-through gate
-    (FastLane, arXiv 2601.06389). Works with `MultiVectorEncoderTrainer`.
+    of the batch is a candidate for every query. With M_ij = max_t q_i·d_jt a query's scores are
+    scale · mean_i M_ij, over all of its views or over the k routes that the router chooses through
+    the Gumbel straight-through gate (FastLane, arXiv 2601.06389). Works with
+    `MultiVectorEncoderTrainer`.
 
     Args:
         model: A FastLane encoder.
@@ -69,8 +80,9 @@ class RoutedContrastiveLoss(nn.Module):
         document_fraction: Fraction of a document's views kept in the `documents` part.
         teacher: Frozen encoder with the same tokenizer, for `teacher` and `distillation`.
 
-    The gate's temperature is `model[0].temperature`, set by the training loop's schedule. After a
-    step `measures` holds each part of the loss, without its weight, and the router's mean entropy.
+    The gates' temperature and noise are `model[0].temperature` and `.noise`, set by the training
+    loop's schedule. After a step `measures` holds each part of the loss, without its weight, and
+    the router's mean entropy.
     """
 
     def __init__(
@@ -103,9 +115,14 @@ class RoutedContrastiveLoss(nn.Module):
         """The loss of one batch of columns, a scalar."""
         columns = list(sentence_features)
         check_columns(columns)
+        self.draw_num_routes()
         teacher_scores = self.teacher_scores(columns)
-        query, *documents = [self.encode(self.model, column) for column in columns]
-        return self.total(query, documents, teacher_scores)
+        query, *documents = columns
+        return self.total(self.encode_query(query), self.encode_all(documents), teacher_scores)
+
+    def draw_num_routes(self) -> None:
+        """Draws the step's k, from the global generator."""
+        self.step_num_routes = self.num_routes[int(torch.randint(len(self.num_routes), ()))]
 
     def total(
         self, query: Views, documents: Sequence[Views], teacher_scores: Tensor | None = None
@@ -124,30 +141,48 @@ class RoutedContrastiveLoss(nn.Module):
         if not self._teacher:
             return None
         query, *documents = [self.teacher_views(column) for column in columns]
-        return self.scale * mean_over_views(best_matches(query, documents), query.mask)
+        best, _ = best_matches(query.embeddings, documents)
+        return self.scale * mean_over_views(best, query.mask)
 
     def teacher_views(self, column: dict[str, Any]) -> Views:
         """One column's views by the teacher; the column stays as it is."""
-        return self.encode(self._teacher[0], dict(column))
+        return unrouted_views(self._teacher[0](dict(column), num_routes=None))
 
-    @staticmethod
-    def encode(model: Any, features: dict[str, Any]) -> Views:
-        """One column's views, not yet routed."""
-        output = model(features, num_routes=None)
-        embeddings, logits = output["token_embeddings"], output["router_logits"]
-        return Views(embeddings, logits, output["attention_mask"].bool())
+    def encode_all(self, documents: Sequence[dict[str, Any]]) -> list[Views]:
+        """The views of the columns of documents."""
+        model: Any = self.model
+        return [unrouted_views(model(features, num_routes=None)) for features in documents]
+
+    def encode_query(self, features: dict[str, Any]) -> Views:
+        """The queries' views, each token for itself and routed with the step's k."""
+        model: Any = self.model
+        if not model.training:  # no gate there: the plain top k
+            routed = model(dict(features), num_routes=self.step_num_routes)
+            views = unrouted_views(model(features, num_routes=None))
+            views.routed, views.gate = routed["token_embeddings"], routed["attention_mask"].float()
+            return views
+        output = model(features, num_routes=self.step_num_routes)
+        return Views(
+            output["unrouted_embeddings"],
+            output["router_logits"],
+            output["attention_mask"],
+            output["routed_embeddings"],
+            output["gate"],
+        )
 
     def parts(
         self, query: Views, documents: Sequence[Views], teacher_scores: Tensor | None = None
     ) -> dict[str, Tensor]:
-        """The parts of the loss whose weight isn't 0, by name; the step's k is drawn here."""
+        """The parts of the loss whose weight isn't 0, by name."""
         weights = self.weights
-        num_routes = self.num_routes[int(torch.randint(len(self.num_routes), ()))]
-        best = best_matches(query, documents)
+        assert query.routed is not None
+        assert query.gate is not None
+        gates = self.document_gates(documents) if weights.documents else None
+        best, best_of_kept = best_matches(query.embeddings, documents, gates)
+        best_routed, best_routed_of_kept = best_matches(query.routed, documents, gates)
         full = self.scale * mean_over_views(best, query.mask)
+        routed = self.scale * mean_over_views(best_routed, query.gate)
         labels = torch.arange(len(full), device=full.device)
-        gate = gumbel_top_k_gate(query.logits, query.mask, num_routes, self.temperature)
-        routed = self.scale * mean_over_views(best, gate)
         target = full.detach() if teacher_scores is None else teacher_scores
 
         parts: dict[str, Tensor] = {}
@@ -160,20 +195,25 @@ class RoutedContrastiveLoss(nn.Module):
         if weights.teacher:
             parts["teacher"] = divergence(target, full)
         if weights.oracle:
-            parts["oracle"] = self.oracle(best.detach(), query)
+            parts["oracle"] = self.oracle(best_routed.detach(), query)
         if weights.documents:
-            kept = best_matches(query, documents, self.document_fraction, self.temperature)
-            with_all = self.scale * mean_over_views(kept, query.mask)
-            with_few = self.scale * mean_over_views(kept, gate)
+            with_all = self.scale * mean_over_views(best_of_kept, query.mask)
+            with_few = self.scale * mean_over_views(best_routed_of_kept, query.gate)
             pair = nn.functional.cross_entropy(torch.cat([with_all, with_few]), labels.repeat(2))
             parts["documents"] = pair + divergence(target, with_all)
         return parts
 
+    def document_gates(self, documents: Sequence[Views]) -> list[Tensor]:
+        """(B, T) Gumbel gates that keep `document_fraction` of each document's views."""
+        model: Any = getattr(self.model, "module", self.model)  # inside DistributedDataParallel
+        settings = (self.document_fraction, float(model[0].temperature), bool(model[0].noise))
+        return [gumbel_top_k_gate(views.logits, views.mask, *settings) for views in documents]
+
     def oracle(self, best: Tensor, query: Views) -> Tensor:
         """Cross-entropy of the router's choice to that of an oracle which knows the positive.
 
-        The oracle prefers a view by how well it ranks the positive alone: softmax over views of
-        `-oracle_scale` times the view's own contrastive loss.
+        The oracle prefers a routed view by how well it ranks the positive alone: softmax over views
+        of `-oracle_scale` times the view's own contrastive loss.
         """
         labels = torch.arange(len(best), device=best.device).unsqueeze(1).expand(best.shape[:2])
         losses = nn.functional.cross_entropy(
@@ -183,12 +223,6 @@ class RoutedContrastiveLoss(nn.Module):
         wanted = (-self.oracle_scale * losses).masked_fill(~query.mask, lowest).softmax(dim=-1)
         logits = query.logits.float().masked_fill(~query.mask, lowest)
         return -(wanted * logits.log_softmax(dim=-1)).sum(dim=-1).mean()
-
-    @property
-    def temperature(self) -> float:
-        """Of the Gumbel gate."""
-        model: Any = getattr(self.model, "module", self.model)  # inside DistributedDataParallel
-        return float(model[0].temperature)
 
 
 def check_columns(columns: Sequence[Any]) -> None:
@@ -206,28 +240,37 @@ def router_entropy(query: Views) -> Tensor:
     return entropy
 
 
+def unrouted_views(features: dict[str, Any]) -> Views:
+    """The views in a model's output that isn't routed."""
+    embeddings, logits = features["token_embeddings"], features["router_logits"]
+    return Views(embeddings, logits, features["attention_mask"].bool())
+
+
 def best_matches(
-    query: Views,
-    documents: Sequence[Views],
-    document_fraction: float | None = None,
-    temperature: float = 1.0,
-) -> Tensor:
+    embeddings: Tensor, documents: Sequence[Views], gates: Sequence[Tensor] | None = None
+) -> tuple[Tensor, Tensor]:
     """M: what each query view finds best in each document, over all columns of documents.
 
-    With `document_fraction` a document's views are gated: a view that isn't kept scores -1, the
-    lowest cosine, and the gate's gradient is the similarity's distance from that.
+    Args:
+        embeddings: (B, T, D), a query's views.
+        documents: Columns of documents.
+        gates: (B, T) for each column. A view that isn't kept scores as low as any could, and the
+            gate's gradient is the similarity's distance from that.
 
     Returns:
-        (B, T, B · columns) float32.
+        M over all views and M over those that are kept, both (B, T, B · columns) float32; without
+        gates the same.
     """
-    found = []
-    for views in documents:
-        similarities = torch.einsum("bqd,ctd->bqct", query.embeddings, views.embeddings).float()
-        if document_fraction is not None:
-            gate = gumbel_top_k_gate(views.logits, views.mask, document_fraction, temperature)
-            similarities = gate.float() * (similarities + 1) - 1
+    lowest = -embeddings.detach().float().norm(dim=-1)[:, :, None, None]
+    found, found_kept = [], []
+    for column, views in enumerate(documents):
+        similarities = torch.einsum("bqd,ctd->bqct", embeddings, views.embeddings).float()
         found.append(similarities.masked_fill(~views.mask, -torch.inf).amax(dim=-1))
-    return torch.cat(found, dim=-1)
+        if gates is not None:
+            kept = gates[column].float() * (similarities - lowest) + lowest
+            found_kept.append(kept.masked_fill(~views.mask, -torch.inf).amax(dim=-1))
+    best = torch.cat(found, dim=-1)
+    return best, torch.cat(found_kept, dim=-1) if gates is not None else best
 
 
 def mean_over_views(best: Tensor, gate: Tensor) -> Tensor:

@@ -16,7 +16,8 @@ class FastLaneConfig(PretrainedConfig):
         backbone_config: Configuration of the encoder (BERT, ModernBERT, XLM-R …), or its dict with a
             `model_type`. Without one, transformers' default BERT.
         embedding_dim: Dimension D of a token embedding.
-        context_weight: What a new model starts with of `ViewProjection`'s c; 0 is ColBERT.
+        query_context_weight: What a new model starts with of `ViewProjection`'s c_q.
+        document_context_weight: The same of c_d; with both at 0 it is ColBERT.
         router_dim: Width of the router's self-attention layer.
         router_num_heads: Attention heads of the router; they divide `router_dim`.
         separate_document_scorer: Whether documents are routed by a scorer of their own. Otherwise
@@ -44,7 +45,8 @@ class FastLaneConfig(PretrainedConfig):
         self,
         backbone_config: dict[str, Any] | PretrainedConfig | None = None,
         embedding_dim: int = 128,
-        context_weight: float = 1.0,
+        query_context_weight: float = 2.0,
+        document_context_weight: float = 1.0,
         router_dim: int = 128,
         router_num_heads: int = 4,
         separate_document_scorer: bool = True,
@@ -83,7 +85,8 @@ class FastLaneConfig(PretrainedConfig):
 
         self.backbone_config = backbone_config
         self.embedding_dim = embedding_dim
-        self.context_weight = context_weight
+        self.query_context_weight = query_context_weight
+        self.document_context_weight = document_context_weight
         self.router_dim = router_dim
         self.router_num_heads = router_num_heads
         self.separate_document_scorer = separate_document_scorer

@@ -30,8 +30,8 @@ class TextEncodingModel(PreTrainedModel):
 
     def route(
         self, output: FastLaneOutput, task: Task, num_routes: NumRoutes | Literal["default"]
-    ) -> Tensor:
-        """Marks the token views to keep; see `FastLaneModel.route`."""
+    ) -> tuple[Tensor, Tensor]:
+        """Chooses the token views to keep; see `FastLaneModel.route`."""
         raise NotImplementedError
 
     @property
@@ -79,8 +79,8 @@ class TextEncodingModel(PreTrainedModel):
         Returns:
             For each text a (K, D) tensor or array of its kept views, in the order of the text. With
             `output_value=None` a dict of `token_embeddings` (T, D), `router_logits` (T,),
-            `input_ids` (T,) and `attention_mask` (T,), the last true at the kept views. For one
-            text in place of a list, that alone.
+            `input_ids` (T,) and `attention_mask` (T,), the last true at the kept views; the others
+            are what `route` says of them. For one text in place of a list, that alone.
         """
         if isinstance(texts, str):
             one = self.encode(
@@ -99,19 +99,19 @@ class TextEncodingModel(PreTrainedModel):
         encoded: list[Any] = [None] * len(texts)
         places = iter(order)
         for features, output in self.forward_batches(ordered, task, batch_size, show_progress_bar):
-            kept = self.route(output, task, num_routes)
+            views, kept = self.route(output, task, num_routes)
             for row in range(len(kept)):
                 place = next(places)
                 if output_value is None:
                     encoded[place] = {
-                        "token_embeddings": output.token_embeddings[row],
+                        "token_embeddings": views[row],
                         "router_logits": output.router_logits[row],
                         "input_ids": features["input_ids"][row],
                         "attention_mask": kept[row],
                     }
                     continue
-                views = output.token_embeddings[row][kept[row]]
-                encoded[place] = views.float().cpu().numpy() if convert_to_numpy else views
+                routed = views[row][kept[row]]
+                encoded[place] = routed.float().cpu().numpy() if convert_to_numpy else routed
         return encoded
 
     def tokenize(self, texts: Sequence[str], task: Task) -> dict[str, Tensor]:

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
+from .routing_fastlane import assign_to_routes, unit
+
 if TYPE_CHECKING:
     from transformers import PretrainedConfig
 
@@ -14,41 +16,71 @@ if TYPE_CHECKING:
 
 
 class ViewProjection(nn.Module):
-    """Mixes each token state with its text's mean state, then projects to the embedding dimension.
+    """Puts each token state into its context, then projects to the embedding dimension.
 
-    With state directions h_i and the direction m of their mean, a token's view is
-    `W (h_i + c m)`, c learned for queries and documents apart. At c = 0 that is ColBERT. At c = 1
-    a single view knows what its text is about, so that one route loses little, while MaxSim over
-    all views loses nothing; `docs/decisions.md` has the numbers.
+    With state directions h_i, a document's view is `W (h_i + c_d m)`, m the direction of the text's
+    mean: each view knows what its text is about. A query's route speaks for the tokens that were
+    dropped in its favour: its view is `W (h_i + c_q m_i)`, m_i the mean direction of the tokens
+    that it stands for. So k is a dial from one vector of the whole query, centred on the routed
+    token, to late interaction, where each token stands for itself and its view is `W h_i`.
+    c_q and c_d are learned; at 0 a route is ColBERT's token. `docs/decisions.md` has the numbers.
     """
 
     def __init__(self, config: PretrainedConfig) -> None:
         super().__init__()
         self.linear = nn.Linear(config.hidden_size, config.embedding_dim, bias=False)
-        self.query_context_weight = nn.Parameter(torch.tensor(float(config.context_weight)))
-        self.document_context_weight = nn.Parameter(torch.tensor(float(config.context_weight)))
+        weights = (config.query_context_weight, config.document_context_weight)
+        query, document = (nn.Parameter(torch.tensor(float(weight))) for weight in weights)
+        self.query_context_weight = query
+        self.document_context_weight = document
 
     def forward(self, hidden_states: Tensor, attention_mask: Tensor, task: Task) -> Tensor:
-        """Gives the token embeddings.
+        """Gives the token embeddings of a text that isn't routed.
 
         Args:
             hidden_states: (B, T, hidden_size) float, the backbone's token states.
             attention_mask: (B, T), 0 at padding.
-            task: Which side's weight.
+            task: The side; a query's tokens each stand for themselves.
 
         Returns:
             (B, T, D) float, each of unit length.
         """
-        views = self.mix_context(hidden_states, attention_mask, task)
-        return nn.functional.normalize(self.linear(views), dim=-1)
+        views = unit(hidden_states)
+        if task == "document":
+            views = self.mix_context(hidden_states, attention_mask)
+        return unit(self.linear(views))
 
-    def mix_context(self, hidden_states: Tensor, attention_mask: Tensor, task: Task) -> Tensor:
-        """The views before the projection: (B, T, hidden_size) float."""
-        directions = nn.functional.normalize(hidden_states, dim=-1)
+    def mix_context(self, hidden_states: Tensor, attention_mask: Tensor) -> Tensor:
+        """A document's views before the projection: (B, T, hidden_size) float."""
+        directions = unit(hidden_states)
         present = attention_mask.unsqueeze(-1).to(directions.dtype)
-        mean = nn.functional.normalize((directions * present).sum(1, keepdim=True), dim=-1)
-        weight = self.query_context_weight if task == "query" else self.document_context_weight
-        return directions + weight * mean
+        mean = unit((directions * present).sum(1, keepdim=True))
+        return directions + self.document_context_weight * mean
+
+    def routed(self, hidden_states: Tensor, token_mask: Tensor, routes: Tensor) -> Tensor:
+        """Gives the views of a query's routes.
+
+        A route counts as much as the tokens that it stands for: its length is their number, over
+        the mean number a route. So MaxSim over routes is a sum over all tokens, and the view of a
+        single route is of unit length.
+
+        Args:
+            hidden_states: (B, T, hidden_size) float, the backbone's token states.
+            token_mask: (B, T) bool, true where a token may be routed.
+            routes: (B, T) bool, the routes among those, at least one in each row.
+
+        Returns:
+            (B, T, D) float. A token that isn't routed gets the view that it would have in place of
+            the route that stands for it.
+        """
+        directions = unit(hidden_states)
+        shares = assign_to_routes(hidden_states, token_mask, routes)
+        means = unit(shares.transpose(1, 2) @ directions)
+        views = directions + self.query_context_weight * (shares @ means)
+        sizes = shares @ shares.sum(dim=1).unsqueeze(-1)
+        mean_sizes = token_mask.sum(1) / routes.sum(1)
+        lengths = sizes / mean_sizes[:, None, None].to(sizes.dtype)
+        return lengths * unit(self.linear(views))
 
 
 def principal_components(views: Tensor, num_components: int) -> Tensor:
@@ -73,8 +105,8 @@ def principal_components(views: Tensor, num_components: int) -> Tensor:
             f"{num_components} components need at least as many calibration tokens, got "
             f"{len(views)}; pass more calibration_texts"
         )
-    unit = nn.functional.normalize(views.double(), dim=-1)
-    _, vectors = torch.linalg.eigh(unit.T @ unit)
+    directions = unit(views.double())
+    _, vectors = torch.linalg.eigh(directions.T @ directions)
     components: Tensor = vectors.T.flip(0)[:num_components]
     largest = components.gather(1, components.abs().argmax(dim=1, keepdim=True))
     return (components * largest.sign()).float()

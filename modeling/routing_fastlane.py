@@ -116,6 +116,41 @@ def gumbel_top_k_gate(
     return gate.to(router_logits.dtype)
 
 
+def unit(vectors: Tensor) -> Tensor:
+    """The directions of the last dimension; zeros stay zeros, in float16 as well."""
+    return nn.functional.normalize(vectors, dim=-1, eps=torch.finfo(vectors.dtype).tiny)
+
+
+def assign_to_routes(hidden_states: Tensor, token_mask: Tensor, routed: Tensor) -> Tensor:
+    """Which route stands for each token: the one whose state is closest by cosine.
+
+    A routed token stands for itself; of equally close routes the earlier one stands for the token.
+
+    Args:
+        hidden_states: (B, T, H) float.
+        token_mask: (B, T) bool, true where a token may be routed.
+        routed: (B, T) bool, the routes among those, at least one in each row.
+
+    Returns:
+        (B, T, T) float, 1 at [b, i, r] where route r stands for token i. A row of a token that may
+        not be routed is 0, and so is a column of a token that isn't.
+
+    Example:
+        >>> states = torch.tensor([[[1.0, 0.0], [0.9, 0.1], [0.0, 1.0]]])
+        >>> routes = torch.tensor([[True, False, True]])
+        >>> assign_to_routes(states, torch.ones(1, 3, dtype=torch.bool), routes).int()
+        tensor([[[1, 0, 0],
+                 [1, 0, 0],
+                 [0, 0, 1]]], dtype=torch.int32)
+    """
+    directions = unit(hidden_states.detach())
+    closeness = (directions @ directions.transpose(1, 2)).masked_fill(~routed.unsqueeze(1), -2)
+    own = torch.eye(routed.shape[1], dtype=torch.bool, device=routed.device) & routed.unsqueeze(1)
+    nearest = closeness.masked_fill(own, 2).argmax(dim=-1)
+    shares = nn.functional.one_hot(nearest, routed.shape[1]) * token_mask.unsqueeze(-1)
+    return shares.to(hidden_states.dtype)
+
+
 def centrality(token_embeddings: Tensor, token_mask: Tensor) -> Tensor:
     """How close each view is to the mean of its text's views: (B, T) cosines.
 
@@ -124,7 +159,7 @@ def centrality(token_embeddings: Tensor, token_mask: Tensor) -> Tensor:
         token_mask: (B, T) bool, true at the views that count.
     """
     present = token_mask.unsqueeze(-1).to(token_embeddings.dtype)
-    mean = nn.functional.normalize((token_embeddings * present).sum(1, keepdim=True), dim=-1)
+    mean = unit((token_embeddings * present).sum(1, keepdim=True))
     return (token_embeddings * mean).sum(dim=-1)
 
 
@@ -144,7 +179,7 @@ class TokenRouter(nn.Module):
         self.attention_output = nn.Linear(config.router_dim, config.router_dim)
         self.norm = nn.LayerNorm(config.router_dim)
         self.query_scorer = nn.Linear(config.router_dim, 1)
-        self.query_centrality_weight = nn.Parameter(torch.tensor(20.0))
+        self.query_centrality_weight = nn.Parameter(torch.tensor(10.0))
         self.document_scorer: nn.Linear | None = None
         self.document_centrality_weight: nn.Parameter | None = None
         if config.separate_document_scorer:

@@ -10,7 +10,7 @@ from torch import Tensor
 from .routing_fastlane import NumRoutes, Task, gumbel_top_k_gate
 
 if TYPE_CHECKING:
-    from .modeling_fastlane import FastLaneModel
+    from .modeling_fastlane import FastLaneModel, FastLaneOutput
 
 
 class FastLaneTransformer(Transformer):
@@ -18,17 +18,20 @@ class FastLaneTransformer(Transformer):
 
     Call `encode_query(texts, num_routes=…)` and `encode_document(texts, num_routes=…)` of the
     `MultiVectorEncoder` around it; what `num_routes` means stands at `FastLaneModel.route`. In
-    evaluation `attention_mask` is narrowed to the kept views, while `token_embeddings`,
-    `router_logits` and `input_ids` stay whole, so `output_value=None` shows them all. In training a
-    query's embeddings are multiplied by the Gumbel gate instead, and its mask stays whole, since
-    the router learns from the views that it didn't choose as well. Inputs without a task count as
-    documents, as elsewhere in the library.
+    evaluation `token_embeddings` are the views that `route` gives and `attention_mask` is narrowed
+    to the kept ones; `router_logits` and `input_ids` stay whole, so `output_value=None` shows them
+    all. In training a query is routed by the Gumbel gate: its embeddings are multiplied by the gate
+    and its mask stays whole, since the router learns from the views that it didn't choose as well;
+    `unrouted_embeddings`, `routed_embeddings` (before that product) and `gate` are there for losses
+    of our own. Inputs without a task count as documents, as elsewhere in the library.
     """
 
     forward_kwargs: set[str] = {"task", "num_routes"}  # noqa: RUF012
     model: FastLaneModel
     temperature: float = 1.0
     """Of the training gate; an evaluation pass doesn't read it."""
+    noise: bool = True
+    """Whether the training gate draws Gumbel noise, or takes the router's top k."""
 
     def __init__(self, model_name_or_path: str, **kwargs: Any) -> None:
         kwargs["modality_config"] = {
@@ -77,18 +80,30 @@ class FastLaneTransformer(Transformer):
         accepted = ("input_ids", "attention_mask", "token_type_ids", "position_ids")
         inputs = {name: features[name] for name in accepted if name in features}
         output = self.model(**inputs, task=side)
-        features["token_embeddings"] = output.token_embeddings
         features["router_logits"] = output.router_logits
         resolved = self.model.resolve_num_routes(side, num_routes)
         if self.training and side == "query" and resolved is not None:
-            gate: Tensor = gumbel_top_k_gate(
-                output.router_logits, output.token_mask, resolved, self.temperature
-            )
-            features["token_embeddings"] = output.token_embeddings * gate.unsqueeze(-1)
-            features["attention_mask"] = output.token_mask
+            features |= self._gated(output, resolved)
         else:
-            features["attention_mask"] = self.model.route(output, side, resolved)
+            views, kept = self.model.route(output, side, resolved)
+            features["token_embeddings"], features["attention_mask"] = views, kept
         return features
+
+    def _gated(self, output: FastLaneOutput, num_routes: int | float) -> dict[str, Tensor]:
+        """What training sees of queries; see the class."""
+        mask = output.token_mask
+        gate = gumbel_top_k_gate(
+            output.router_logits, mask, num_routes, self.temperature, self.noise
+        )
+        hidden, routes = output.last_hidden_state, gate.detach() > 0.5
+        views = self.model.projection.routed(hidden, mask, routes)
+        return {
+            "token_embeddings": views * gate.unsqueeze(-1),
+            "attention_mask": mask,
+            "unrouted_embeddings": output.token_embeddings,
+            "routed_embeddings": views,
+            "gate": gate,
+        }
 
     def on_model_ready(self, model: Any) -> None:
         """Gives the encoder our prompts where it has none, and remembers where to find its own."""

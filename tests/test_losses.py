@@ -42,9 +42,11 @@ def views(
 
 @pytest.fixture
 def query() -> Views:
-    """The first query sees both axes, the second one only the first axis."""
+    """The first query sees both axes, the second one only the first axis; nothing is dropped."""
     axes = [[1.0, 0.0], [0.0, 1.0]]
-    return views([axes, axes], mask=[[1, 1], [1, 0]])
+    made = views([axes, axes], mask=[[1, 1], [1, 0]])
+    made.routed, made.gate = made.embeddings, made.mask.float()
+    return made
 
 
 @pytest.fixture
@@ -62,7 +64,7 @@ def encoder(checkpoint: Path) -> FastLaneEncoder:
 
 
 def loss_with(weights: dict[str, float], **kwargs: Any) -> RoutedContrastiveLoss:
-    model: Any = [SimpleNamespace(temperature=1.0)]
+    model: Any = [SimpleNamespace(temperature=1.0, noise=True)]
     return RoutedContrastiveLoss(model, LossWeights(**{**NOTHING, **weights}), **kwargs)
 
 
@@ -86,32 +88,41 @@ def features(
 def test_best_matches_take_the_largest_similarity_even_if_negative(
     query: Views, documents: Views
 ) -> None:
-    torch.testing.assert_close(best_matches(query, [documents]), torch.tensor(MATCHES))
+    found, kept = best_matches(query.embeddings, [documents])
+    torch.testing.assert_close(found, torch.tensor(MATCHES))
+    assert kept is found
 
 
 def test_best_matches_line_up_all_columns_of_documents(query: Views, documents: Views) -> None:
-    found = best_matches(query, [documents, documents])
+    found, _ = best_matches(query.embeddings, [documents, documents])
     assert found.shape == (2, 2, 4)
     torch.testing.assert_close(found[..., 2:], torch.tensor(MATCHES))
 
 
 def test_best_matches_of_gated_documents_leave_out_what_is_not_kept(query: Views) -> None:
-    document = views([[[1.0, 0.0], [0.0, 1.0]]], logits=[[-50.0, 50.0]])
-    document.logits.requires_grad_()
-    first = Views(query.embeddings[:1], query.logits[:1], query.mask[:1])
-    # Half of two views is one, the second. The first axis finds only that, at similarity 0.
-    found = best_matches(first, [document], document_fraction=0.5, temperature=100.0)
-    torch.testing.assert_close(found, torch.tensor([[[0.0], [1.0]]]))
-    found.sum().backward()
-    assert document.logits.grad is not None
-    assert document.logits.grad.abs().sum() > 0
+    document = views([[[1.0, 0.0], [0.0, 1.0]]])
+    gate = torch.tensor([[0.0, 1.0]], requires_grad=True)
+    # The first axis finds only the second view, at similarity 0.
+    found, kept = best_matches(query.embeddings[:1], [document], [gate])
+    torch.testing.assert_close(kept, torch.tensor([[[0.0], [1.0]]]))
+    torch.testing.assert_close(found, torch.tensor([[[1.0], [1.0]]]))
+    kept.sum().backward()
+    # Each axis wants the view that it found, by its similarity's distance from -1.
+    assert gate.grad is not None
+    torch.testing.assert_close(gate.grad, torch.tensor([[0.0, 1.0 + 2.0]]))
 
 
-def test_a_document_of_which_nothing_is_kept_scores_the_lowest_cosine() -> None:
-    one = views([[[1.0, 0.0]]])
-    away = views([[[1.0, 0.0], [0.0, 1.0]]], logits=[[-50.0, 50.0]])
-    away.embeddings[0, 1] = torch.tensor([-1.0, 0.0])
-    assert best_matches(one, [away], document_fraction=0.5).item() == -1
+def test_a_document_of_which_nothing_is_kept_scores_as_low_as_it_could() -> None:
+    twice = torch.tensor([[[2.0, 0.0]]])  # a route that stands for two tokens
+    _, kept = best_matches(twice, [views([[[1.0, 0.0]]])], [torch.zeros(1, 1)])
+    assert kept.item() == -2
+
+
+def test_half_of_a_documents_views_are_gated_by_their_logits() -> None:
+    loss = loss_with({"documents": 1.0}, document_fraction=0.5)
+    document = views([[[1.0, 0.0]] * 4], logits=[[-50.0, 50.0, -50.0, 50.0]])
+    [gate] = loss.document_gates([document])
+    assert gate.tolist() == [[0, 1, 0, 1]]
 
 
 def test_scores_are_the_mean_over_the_views_that_count(query: Views) -> None:
@@ -150,17 +161,15 @@ def test_full_is_the_cross_entropy_of_scaled_scores(query: Views, documents: Vie
 
 
 def test_routed_scores_the_views_that_the_router_chooses(query: Views, documents: Views) -> None:
-    query.logits = torch.tensor([[-50.0, 50.0], [50.0, -50.0]])
-    loss = loss_with({"routed": 1.0}, scale=2.0, num_routes=(1,))
+    query.gate = torch.tensor([[0.0, 1.0], [1.0, 0.0]])
+    loss = loss_with({"routed": 1.0}, scale=2.0)
     rows = [[1.6, 0.0], [2.0, -2.0]]  # the first query's second view, the other's only one
     expected = [math.log(sum(map(math.exp, row))) - row[i] for i, row in enumerate(rows)]
     assert loss.total(query, [documents]).item() == pytest.approx(sum(expected) / 2)
 
 
-def test_with_as_many_routes_as_views_there_is_nothing_to_distill(
-    query: Views, documents: Views
-) -> None:
-    loss = loss_with({"distillation": 1.0}, num_routes=(8,))
+def test_with_all_views_routed_there_is_nothing_to_distill(query: Views, documents: Views) -> None:
+    loss = loss_with({"distillation": 1.0})
     assert loss.total(query, [documents]).item() == pytest.approx(0, abs=1e-6)
 
 
@@ -209,13 +218,36 @@ def test_impossible_losses_are_refused(encoder: FastLaneEncoder) -> None:
         CachedRoutedContrastiveLoss(encoder, mini_batch_size=0)
 
 
+def test_a_query_is_encoded_whole_and_routed_with_the_steps_number(
+    encoder: FastLaneEncoder,
+) -> None:
+    loss = RoutedContrastiveLoss(encoder, num_routes=(2,))
+    loss.draw_num_routes()
+    for is_training in (True, False):
+        encoder.train(is_training)
+        views = loss.encode_query(features(encoder)[0])
+        assert views.routed is not None
+        assert views.gate is not None
+        assert views.gate.sum(dim=1).tolist() == [2, 2, 2, 1]
+        assert not (views.gate.bool() & ~views.mask).any()
+    whole = encoder.encode_query(QUERIES, num_routes=None)
+    two = encoder.encode_query(QUERIES, num_routes=2)
+    for row in range(4):  # in evaluation as the encoder has it
+        torch.testing.assert_close(views.embeddings[row][views.mask[row]], whole[row])
+        torch.testing.assert_close(views.routed[row][views.gate[row].bool()], two[row])
+
+
 @pytest.mark.parametrize(
     ("mini_batch_size", "dropout"),
-    [(1, 0.0), (3, 0.0), (4, 0.5)],  # in one piece, dropout is drawn in the order of the plain loss
+    [(1, 0.0), (3, 0.0), (4, 0.5)],  # in one piece, noise is drawn in the order of the plain loss
 )
 def test_gradient_caching_changes_neither_loss_nor_gradients(
-    encoder: FastLaneEncoder, checkpoint: Path, mini_batch_size: int, dropout: float
+    encoder: FastLaneEncoder,
+    checkpoint: Path,
+    mini_batch_size: int,
+    dropout: float,
 ) -> None:
+    encoder[0].noise = mini_batch_size == 4  # otherwise each would draw noise of its own
     teacher = FastLaneEncoder(checkpoint)
     plain = RoutedContrastiveLoss(encoder, EVERYTHING, teacher=teacher)
     cached = CachedRoutedContrastiveLoss(

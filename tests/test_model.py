@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -55,19 +56,64 @@ def test_the_kept_views_are_those_with_the_highest_logits(any_model: FastLaneMod
         assert torch.nonzero(features["attention_mask"]).flatten().tolist() == sorted(ranked[:2])
 
 
-def test_routed_views_are_among_all_views_and_in_their_order(any_model: FastLaneModel) -> None:
-    full = any_model.encode_query(QUERIES, num_routes=None)
-    for routed, views in zip(any_model.encode_query(QUERIES, num_routes=3), full, strict=True):
+def test_routed_documents_keep_some_of_their_views_in_order(any_model: FastLaneModel) -> None:
+    full = any_model.encode_document(DOCUMENTS, num_routes=None)
+    for routed, views in zip(any_model.encode_document(DOCUMENTS, num_routes=3), full, strict=True):
         places = [int((views - view).abs().sum(-1).argmin()) for view in routed]
         assert places == sorted(set(places))
         assert len(places) == min(3, len(views))
         torch.testing.assert_close(views[places], routed)
 
 
+def loop_routed_views(model: FastLaneModel, states: torch.Tensor, places: list[int]) -> list[Any]:
+    """One route at a time: the tokens that it stands for, their mean, its view and its length."""
+    weight, linear = model.projection.query_context_weight, model.projection.linear
+    directions = [state / state.norm() for state in states.detach()]
+    owners = [
+        i if i in places else max(places, key=lambda p: float(directions[i] @ directions[p]))
+        for i in range(len(directions))
+    ]
+    made = []
+    for place in places:
+        members = [directions[i] for i in range(len(directions)) if owners[i] == place]
+        mean = torch.stack(members).mean(0)
+        view = linear(directions[place] + weight * mean / mean.norm())
+        made.append(view / view.norm() * len(members) * len(places) / len(directions))
+    return made
+
+
+@pytest.mark.parametrize("num_routes", [1, 2, 4])
+def test_a_route_speaks_for_the_tokens_that_are_closest_to_it(
+    any_model: FastLaneModel, num_routes: int
+) -> None:
+    for text in QUERIES:
+        routed = any_model.encode_query(text, num_routes=num_routes)
+        features = any_model.encode_query(text, num_routes=num_routes, output_value=None)
+        [mask] = any_model(**any_model.tokenize([text], "query")).token_mask
+        states = any_model(**any_model.tokenize([text], "query")).last_hidden_state[0][mask]
+        kept = features["attention_mask"][mask].nonzero().flatten().tolist()
+        expected = torch.stack(loop_routed_views(any_model, states, kept))
+        torch.testing.assert_close(routed, expected, rtol=1e-4, atol=1e-5)
+        assert float(routed.norm(dim=-1).sum()) == pytest.approx(len(kept), rel=1e-5)
+
+
+def test_a_token_that_is_not_routed_shows_its_view_in_place_of_the_route(
+    any_model: FastLaneModel,
+) -> None:
+    text = "read a file"
+    shown = any_model.encode_query(text, num_routes=1, output_value=None)
+    output = any_model(**any_model.tokenize([text], "query"))
+    for place in output.token_mask[0].nonzero().flatten().tolist():
+        other = torch.zeros_like(output.token_mask)
+        other[0, place] = True
+        views = any_model.projection.routed(output.last_hidden_state, output.token_mask, other)
+        torch.testing.assert_close(shown["token_embeddings"][place], views[0, place])
+
+
 def test_more_routes_than_tokens_give_all_tokens(any_model: FastLaneModel) -> None:
     many, full = (any_model.encode_query(QUERIES, num_routes=k) for k in (100, None))
     for one, other in zip(many, full, strict=True):
-        assert torch.equal(one, other)
+        torch.testing.assert_close(one, other)
 
 
 def test_documents_keep_a_number_or_a_fraction(any_model: FastLaneModel) -> None:
@@ -145,7 +191,7 @@ def test_a_full_projection_keeps_every_inner_product(
 ) -> None:
     folder = backbone_folder("bert")
     model = FastLaneModel.from_backbone(
-        folder, embedding_dim=8, context_weight=0, calibration_texts=DOCUMENTS
+        folder, embedding_dim=8, document_context_weight=0, calibration_texts=DOCUMENTS
     )
     [features] = model.encode_document([DOCUMENTS[0]], output_value=None)
     output = model(**model.tokenize([DOCUMENTS[0]], "document"))
@@ -154,18 +200,49 @@ def test_a_full_projection_keeps_every_inner_product(
     torch.testing.assert_close(embeddings @ embeddings.T, states @ states.T)
 
 
-def test_a_view_is_its_token_in_the_context_of_its_text() -> None:
+@pytest.fixture
+def projection() -> ViewProjection:
+    """Two dimensions, no rotation, c = 2 on both sides."""
+    settings = {"query_context_weight": 2, "document_context_weight": 2}
+    backbone = {"model_type": "bert", "hidden_size": 2}
+    made = ViewProjection(FastLaneConfig(backbone, embedding_dim=2, **settings))
+    made.linear.weight.data.copy_(torch.eye(2))
+    return made
+
+
+def test_a_documents_view_is_its_token_in_the_context_of_the_text(
+    projection: ViewProjection,
+) -> None:
     # Directions x and y have the mean direction (x + y)/√2; padding, far off, doesn't count.
-    projection = ViewProjection(
-        FastLaneConfig({"model_type": "bert", "hidden_size": 2}, embedding_dim=2, context_weight=2)
-    )
-    projection.linear.weight.data.copy_(torch.eye(2))
     states, mask = torch.tensor([[[3.0, 0], [0, 5], [-9, -9]]]), torch.tensor([[1, 1, 0]])
-    mixed = projection.mix_context(states, mask, "query")[0, :2]
+    mixed = projection.mix_context(states, mask)[0, :2]
     torch.testing.assert_close(mixed, torch.tensor([[1 + 2**0.5, 2**0.5], [2**0.5, 1 + 2**0.5]]))
+    torch.testing.assert_close(projection(states, mask, "query")[0, :2], torch.eye(2))
     projection.document_context_weight.data.zero_()
-    plain = projection(states, mask, "document")[0, :2]
-    torch.testing.assert_close(plain, torch.eye(2))
+    torch.testing.assert_close(projection(states, mask, "document")[0, :2], torch.eye(2))
+
+
+def test_half_precision_gives_numbers(any_model: FastLaneModel) -> None:
+    for dtype in (torch.float16, torch.bfloat16):
+        any_model.to(dtype)
+        for num_routes in (1, 2, None):
+            for views in any_model.encode_query(QUERIES, num_routes=num_routes):
+                assert views.dtype == dtype
+                assert torch.isfinite(views).all()
+
+
+def test_routed_views_worked_out_by_hand(projection: ViewProjection) -> None:
+    # x stands for itself and for x', y for itself: of three tokens, two and one, over 1.5 a route.
+    states = torch.tensor([[[3.0, 0], [0.8, 0.6], [0, 5], [-9, -9]]])
+    mask = torch.tensor([[True, True, True, False]])
+    routes = torch.tensor([[True, False, True, False]])
+    views = projection.routed(states, mask, routes)[0]
+    torch.testing.assert_close(views[2], torch.tensor([0, 1 / 1.5]))
+    mean = torch.tensor([1.8, 0.6]) / 3.6**0.5
+    view = torch.tensor([1.0, 0.0]) + 2 * mean
+    torch.testing.assert_close(views[0], view / view.norm() * 2 / 1.5)
+    in_its_place = torch.tensor([0.8, 0.6]) + 2 * mean
+    torch.testing.assert_close(views[1], in_its_place / in_its_place.norm() * 2 / 1.5)
 
 
 def test_principal_components_of_three_vectors_worked_out_by_hand() -> None:

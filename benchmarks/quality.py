@@ -6,7 +6,8 @@
 COLLECTIONS holds a BEIR-layout folder for each set; `name:split` names the judgements where there
 are several. Settings are those of `fastlane_st.evaluation.controls`, and as baselines `bm25`, with --backbone
 `dense_backbone` and `maxsim_backbone`, with --dense `dense_checkpoint`. The nDCG@10 of every query
-is beside the JSON, in an .npz by `set/setting`. A set that the JSON holds already isn't measured again.
+is beside the JSON, in an .npz by `set/setting`. A set that the JSON holds already isn't measured again,
+but for --dense, which may come later.
 """
 
 from __future__ import annotations
@@ -25,22 +26,14 @@ from typing import Any
 import numpy as np
 import torch
 from machine import environment
-from quality_summary import (
-    Values,
-    by_length,
-    differences,
-    load_rows,
-    ratios,
-    save,
-    summarise,
-)
+from quality_summary import Values, describe, load_rows, save, summarise
 from sentence_transformers import SentenceTransformer
 
 from fastlane_st import FastLaneEncoder
 from fastlane_st.evaluation.baselines import Backbone, rank_by_bm25, rank_by_dense_encoder
 from fastlane_st.evaluation.collection import Collection, read_collection
 from fastlane_st.evaluation.controls import measure_controls
-from fastlane_st.evaluation.metrics import Metrics, evaluate_rankings, mean_metrics
+from fastlane_st.evaluation.metrics import Metrics, Ranking, evaluate_rankings, mean_metrics
 from fastlane_st.evaluation.scoring import DocumentViews, encode_documents, encode_queries
 from fastlane_st.hub import DEFAULT_CHECKPOINT, default_checkpoint
 
@@ -52,10 +45,13 @@ def main() -> None:
     rows = load_rows(options.out)
     encoder = FastLaneEncoder(options.model)
     for name in options.sets.split(","):
-        if name in found["sets"]:
+        if name not in found["sets"]:
+            found["sets"][name], rows[name] = measure_set(name, encoder, options)
+        elif options.dense is not None and "dense_checkpoint" not in rows[name]:
+            add_dense(name, found["sets"][name], rows[name], options)
+        else:
             print(f"{name}: already in {options.out}")
             continue
-        found["sets"][name], rows[name] = measure_set(name, encoder, options)
         found["over_sets"] = summarise({name: rows[name] for name in found["sets"]})
         save(options.out, found, rows)
         means = found["sets"][name]["means"]
@@ -102,6 +98,8 @@ def load(options: argparse.Namespace) -> dict[str, Any]:
     if not options.out.exists():
         return {"settings": settings, "over_sets": {}, "sets": {}}
     found: dict[str, Any] = json.loads(options.out.read_text())
+    if found["settings"]["dense"] is None:
+        found["settings"]["dense"] = settings["dense"]
     if found["settings"] != settings:
         raise SystemExit(f"{options.out} holds {found['settings']}, asked for {settings}")
     return found
@@ -124,41 +122,65 @@ def measure_set(
     name: str, encoder: FastLaneEncoder, options: argparse.Namespace
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """The JSON of one set, and its values a query."""
-    folder, _, split = name.partition(":")
-    collection = read_collection(options.data / folder, split or None)
-    collection = collection.limit(options.limit_queries, options.limit_documents)
-    print(f"{name}: {len(collection.queries):,} queries, {len(collection.documents):,} documents")
+    collection = read(name, options)
     results, facts = measure_model(collection, encoder, options)
     with timed("baselines", facts["seconds"]):
         results |= measure_baselines(collection, encoder, options)
-    lengths = facts.pop("relevant_views")
     rows: dict[str, Any] = {
-        setting: metrics["ndcg@10"].astype(np.float32) for setting, metrics in results.items()
+        "query_ids": np.array(list(collection.queries)),
+        "relevant_views": facts.pop("relevant_views"),
     }
-    return {
+    measured = {
         "command": shlex.join(["python", *sys.argv]),
         "environment": environment(),
         **facts,
         "split": collection.split,
         "queries": len(collection.queries),
         "documents": len(collection.documents),
-        "means": {setting: mean_metrics(metrics) for setting, metrics in results.items()},
-        "ratio_to_full": ratios(
-            {setting: float(row.mean(dtype=float)) for setting, row in rows.items()}
-        ),
-        "differences": differences([rows]),
-        "by_document_length": by_length(lengths, rows),
-    }, {**rows, "query_ids": np.array(list(collection.queries))}
+        "means": {},
+    }
+    add_results(results, measured, rows)
+    return measured, rows
+
+
+def add_dense(
+    name: str, measured: dict[str, Any], rows: dict[str, Any], options: argparse.Namespace
+) -> None:
+    """Adds the dense checkpoint to a set that was measured without it."""
+    collection = read(name, options)
+    with timed("dense", measured["seconds"]):
+        ranking = rank_by_dense(collection, options, device=measured["device"])
+    measured["dense_command"] = shlex.join(["python", *sys.argv])
+    add_results({"dense_checkpoint": evaluate_rankings(collection, ranking)}, measured, rows)
+
+
+def read(name: str, options: argparse.Namespace) -> Collection:
+    folder, _, split = name.partition(":")
+    collection = read_collection(options.data / folder, split or None)
+    collection = collection.limit(options.limit_queries, options.limit_documents)
+    print(f"{name}: {len(collection.queries):,} queries, {len(collection.documents):,} documents")
+    return collection
+
+
+def add_results(
+    results: dict[str, Metrics], measured: dict[str, Any], rows: dict[str, Any]
+) -> None:
+    """Adds settings to the JSON of a set and to its values a query."""
+    rows |= {name: metrics["ndcg@10"].astype(np.float32) for name, metrics in results.items()}
+    measured["means"] |= {name: mean_metrics(metrics) for name, metrics in results.items()}
+    measured |= describe(rows)
 
 
 def measure_model(
     collection: Collection, encoder: FastLaneEncoder, options: argparse.Namespace
 ) -> tuple[dict[str, Metrics], dict[str, Any]]:
     seconds: dict[str, float] = {}
-    with timed("encode", seconds), autocast(options, encoder.device.type):
+    device = encoder.device.type
+    with timed("encode queries, each number of routes", seconds), autocast(options, device):
         queries = encode_queries(
             encoder, list(collection.queries.values()), batch_size=options.batch_size
         )
+    with timed("encode documents", seconds), autocast(options, device):
         documents = encode_documents(
             encoder,
             list(collection.documents.values()),
@@ -200,12 +222,16 @@ def measure_baselines(
                 show_progress=True,
             )
     if options.dense is not None:
-        dense = SentenceTransformer(options.dense, device=encoder.device.type)
-        with autocast(options, dense.device.type):
-            rankings["dense_checkpoint"] = rank_by_dense_encoder(
-                collection, dense, batch_size=options.batch_size
-            )
+        rankings["dense_checkpoint"] = rank_by_dense(collection, options, encoder.device.type)
     return {name: evaluate_rankings(collection, found) for name, found in rankings.items()}
+
+
+def rank_by_dense(
+    collection: Collection, options: argparse.Namespace, device: str
+) -> list[Ranking]:
+    dense = SentenceTransformer(options.dense, device=device)
+    with autocast(options, dense.device.type):
+        return rank_by_dense_encoder(collection, dense, batch_size=options.batch_size)
 
 
 def autocast(options: argparse.Namespace, device: str) -> torch.autocast:

@@ -21,9 +21,22 @@ COMPARISONS = [
     *(("full", other) for other in ("dense_backbone", "dense_checkpoint", "maxsim_backbone")),
     *(("full_documents_0.25", other) for other in ("full", "dense_backbone")),
     ("router_1_documents_0.25", "router_1"),
+    *((f"router_{k}", "full") for k in (2, 4, 8)),
 ]
 LENGTH_BINS = 5
+OF_QUERIES = ("query_ids", "relevant_views")  # values a query that are no setting's
 Values = npt.NDArray[np.float32]
+
+
+def describe(rows: Mapping[str, Any]) -> dict[str, Any]:
+    """What the JSON says of one set's values a query, besides their means."""
+    settings = {name: row for name, row in rows.items() if name not in OF_QUERIES}
+    means = {name: float(row.mean(dtype=float)) for name, row in settings.items()}
+    return {
+        "ratio_to_full": ratios(means),
+        "differences": differences([settings]),
+        "by_document_length": by_length(rows["relevant_views"], settings),
+    }
 
 
 def by_length(lengths: Values, rows: Mapping[str, Values]) -> dict[str, Any]:
@@ -47,7 +60,7 @@ def summarise(rows: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
     """Over sets, each of which counts alike; only settings that all of them have."""
     found = list(rows.values())
     shared = [
-        name for name in found[0] if name != "query_ids" and all(name in one for one in found)
+        name for name in found[0] if name not in OF_QUERIES and all(name in one for one in found)
     ]
     means = {
         name: float(np.mean([one[name].mean(dtype=float) for one in found])) for name in shared

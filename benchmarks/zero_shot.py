@@ -25,18 +25,26 @@ from fastlane_st.hub import base_weights
 from fastlane_st.modeling.projection_fastlane import default_calibration_texts
 
 SETS = ("mlquestions", "wikiqa", "stackexchange", "scitldr")
-SETTINGS = ("full", "router_1", "first", "random", "mean_view", "oracle")
-VARIANTS = [
-    {"embedding_dim": dim, "context_weight": weight, "use_special_tokens": special}
-    for dim, weight, special in (
-        (384, 0.0, False),
-        (384, 0.0, True),
-        (128, 0.0, False),
-        (128, 1.0, False),
-        (256, 0.0, False),
-        (256, 0.5, False),
-        (256, 1.0, False),
-        (256, 2.0, False),
+NUM_ROUTES = (1, 2, 4, 8)
+SETTINGS = ("full", *(f"router_{k}" for k in NUM_ROUTES), "first", "random", "mean_view", "oracle")
+VARIANTS: list[dict[str, Any]] = [
+    {
+        "embedding_dim": dim,
+        "query_context_weight": query_weight,
+        "document_context_weight": document_weight,
+        "use_special_tokens": special,
+    }
+    for dim, query_weight, document_weight, special in (
+        (384, 0.0, 0.0, False),
+        (384, 0.0, 0.0, True),
+        (256, 0.0, 0.0, False),
+        (256, 1.0, 0.0, False),
+        (256, 1.0, 0.5, False),
+        (256, 1.0, 1.0, False),
+        (256, 2.0, 1.0, False),
+        (256, 4.0, 1.0, False),
+        (256, 2.0, 2.0, False),
+        (128, 2.0, 1.0, False),
     )
 ]
 
@@ -62,9 +70,11 @@ def main() -> None:
         "rows": [],
     }
     if options.out.exists():
-        found["rows"] = json.loads(options.out.read_text())["rows"]
+        stored = json.loads(options.out.read_text())["rows"]
+        found["rows"] = [row for row in stored if variant_of(row) in VARIANTS]
     options.out.parent.mkdir(parents=True, exist_ok=True)
-    for variant in VARIANTS[len(found["rows"]) :]:
+    measured = [variant_of(row) for row in found["rows"]]
+    for variant in [variant for variant in VARIANTS if variant not in measured]:
         torch.manual_seed(0)
         texts = default_calibration_texts()[:150]
         model = FastLaneModel.from_backbone(base_weights(), calibration_texts=texts, **variant)
@@ -75,11 +85,16 @@ def main() -> None:
         print(variant, {name: round(value, 4) for name, value in means.items()}, flush=True)
 
 
+def variant_of(row: dict[str, Any]) -> dict[str, Any]:
+    """The settings of a row; one of other fields, from before, is none of `VARIANTS`."""
+    return {name: row.get(name) for name in VARIANTS[0]}
+
+
 def measure(model: FastLaneModel, collection: Collection) -> dict[str, float]:
     """nDCG@10 of each setting."""
-    queries = encode_queries(model, list(collection.queries.values()))
+    queries = encode_queries(model, list(collection.queries.values()), num_routes=NUM_ROUTES)
     documents = encode_documents(model, list(collection.documents.values()))
-    results = measure_controls(collection, queries, documents, num_routes=(1,), fractions=())
+    results = measure_controls(collection, queries, documents, fractions=())
     return {name: mean_metrics(results[name])["ndcg@10"] for name in SETTINGS}
 
 

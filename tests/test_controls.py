@@ -22,15 +22,16 @@ from fastlane_st.evaluation import scoring
 from fastlane_st.evaluation.baselines import Backbone, rank_by_bm25, rank_by_dense_encoder
 from fastlane_st.evaluation.collection import Collection
 from fastlane_st.evaluation.controls import (
+    choose_routes,
     measure_controls,
     ndcg_at_10,
-    route_choices,
     score_queries,
 )
 from fastlane_st.evaluation.metrics import evaluate_rankings, top_documents
 from fastlane_st.evaluation.scoring import (
     DocumentViews,
     QueryViews,
+    TextViews,
     best_similarities,
     encode_documents,
     encode_queries,
@@ -50,6 +51,18 @@ COLLECTION = Collection(
 )
 
 
+class Picks(torch.nn.Module):
+    """A router that prefers one position of the text."""
+
+    def __init__(self, position: int) -> None:
+        super().__init__()
+        self.position = position
+
+    def forward(self, states: torch.Tensor, *_: object) -> torch.Tensor:
+        chosen = torch.arange(states.shape[1]) == self.position
+        return chosen.float().expand(states.shape[:2])
+
+
 @pytest.fixture(scope="module")
 def encoder(checkpoint: Path) -> FastLaneEncoder:
     return FastLaneEncoder(checkpoint)
@@ -63,6 +76,21 @@ def queries(encoder: FastLaneEncoder) -> list[QueryViews]:
 @pytest.fixture(scope="module")
 def documents(encoder: FastLaneEncoder) -> DocumentViews:
     return encode_documents(encoder, DOCUMENTS, batch_size=2)
+
+
+@pytest.fixture(scope="module")
+def one_routes(checkpoint: Path) -> list[list[torch.Tensor]]:
+    """Of each query the view of each token, (1, D), where a router has chosen that token."""
+    encoder = FastLaneEncoder(checkpoint)
+    found = []
+    for text in QUERIES:
+        num_tokens = len(encoder.encode_query(text, num_routes=None))
+        views = []
+        for position in range(1, num_tokens + 1):  # after [CLS]
+            encoder[0].model.router = Picks(position)
+            views.append(encoder.encode_query(text, num_routes=1))
+        found.append(views)
+    return found
 
 
 def maxsim(query: torch.Tensor, document: torch.Tensor) -> float:
@@ -94,7 +122,75 @@ def test_all_views_together_score_as_similarity_does(
     )
     scored = score_queries(COLLECTION, queries, documents)
     for row, one in zip(scores, scored, strict=True):
-        np.testing.assert_allclose(one.similarities[-1].sum(0), row, atol=1e-5)
+        np.testing.assert_allclose(one.full[-1].sum(0), row, atol=1e-5)
+
+
+@pytest.mark.parametrize("chunk", [3, 512])
+def test_views_of_queries_are_those_of_the_encoder_for_each_number_of_routes(
+    encoder: FastLaneEncoder,
+    one_routes: list[list[torch.Tensor]],
+    monkeypatch: pytest.MonkeyPatch,
+    chunk: int,
+) -> None:
+    monkeypatch.setattr(scoring, "_TEXTS", chunk)
+    found = encode_queries(encoder, QUERIES, num_routes=(4, 1, 2), batch_size=2)
+    assert [len(query.logits) for query in found] == [6, 3, 8, 1]
+    for text, query, alone in zip(QUERIES, found, one_routes, strict=True):
+        tokens = encoder.tokenizer.convert_ids_to_tokens(query.token_ids.tolist())
+        assert tokens == text.split()
+        assert query.positions.tolist() == list(range(1, len(tokens) + 1))
+        everything = encoder.encode_query(text, num_routes=None)
+        np.testing.assert_allclose(query.vectors, everything, atol=1e-6)
+        np.testing.assert_allclose(query.alone, torch.cat(alone), atol=1e-6)
+        assert list(query.routed) == [2, 4]
+        for k, views in query.routed.items():
+            assert len(views) == min(k, len(tokens))
+            np.testing.assert_allclose(views, encoder.encode_query(text, num_routes=k), atol=1e-6)
+            # A route is as long as the tokens it stands for are many, 1 on average.
+            assert np.linalg.norm(views, axis=1).sum() == pytest.approx(len(views), abs=1e-5)
+
+
+def test_the_first_without_a_view_is_named(
+    encoder: FastLaneEncoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(scoring, "_TEXTS", 3)
+
+    class Empty:
+        def encode_query(self, texts: list[str], **options: object) -> list[dict[str, object]]:
+            encoded = encoder.encode_query(texts, **options)
+            for text, features in zip(texts, encoded, strict=True):
+                features["attention_mask"] = features["attention_mask"] & (text != "set")
+            return encoded
+
+        encode_document = encode_query
+
+    for encode, owner in ((encode_queries, "query"), (encode_documents, "document")):
+        with pytest.raises(ValueError, match=f"{owner} 3 has no view"):
+            encode(Empty(), QUERIES)
+
+
+@pytest.mark.parametrize("query_views", [1, 40, 512])
+def test_every_part_of_a_scored_query_is_that_of_its_views(
+    queries: list[QueryViews],
+    documents: DocumentViews,
+    monkeypatch: pytest.MonkeyPatch,
+    query_views: int,
+) -> None:
+    monkeypatch.setattr(scoring, "QUERY_VIEWS", query_views)
+
+    def slow(views: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        [found] = best_similarities([views], documents, (0.5,))
+        return found
+
+    scored = score_queries(COLLECTION, queries, documents, (0.5,))
+    for query, found in zip(queries, scored, strict=True):
+        np.testing.assert_allclose(found.full, slow(query.vectors), atol=1e-6)
+        np.testing.assert_allclose(found.alone, slow(query.alone), atol=1e-6)
+        assert list(found.routed) == [2, 4, 8, 16]
+        for k, similarities in found.routed.items():
+            np.testing.assert_allclose(similarities, slow(query.routed[k]), atol=1e-6)
+        ndcg = [ndcg_at_10(scores, found.grades) for scores in slow(query.alone)[-1]]
+        assert found.view_ndcg.tolist() == ndcg
 
 
 @pytest.mark.parametrize("block_views", [1, 10, 8192])
@@ -164,71 +260,103 @@ def test_routed_settings_are_what_the_encoder_routes(
         assert as_lists(results[f"router_{k}"]) == expected(rank(encoder, kept)), k
     everything = encoder.encode_query(QUERIES, num_routes=None)
     assert as_lists(results["full"]) == expected(rank(encoder, everything))
-    one = encoder.encode_query(QUERIES, num_routes=1)
+    routed = {f"router_{k}": encoder.encode_query(QUERIES, num_routes=k) for k in (1, 2, 4)}
     for fraction in (0.2, 0.25, 0.5):
-        for name, kept in (("full", everything), ("router_1", one)):
+        for name, kept in {"full": everything, **routed}.items():
             ranking = rank(encoder, kept, num_routes=fraction)
             assert as_lists(results[f"{name}_documents_{fraction}"]) == expected(ranking)
+    assert "router_8_documents_0.25" not in results
 
 
 def test_as_many_routes_as_views_are_full(
-    queries: list[QueryViews], documents: DocumentViews
+    encoder: FastLaneEncoder, documents: DocumentViews
 ) -> None:
-    longest = max(len(query.logits) for query in queries)
-    results = measure_controls(COLLECTION, queries, documents, num_routes=(1, longest, 99))
+    longest = 8
+    queries = encode_queries(encoder, QUERIES, num_routes=(longest, 99))
+    assert max(len(query.logits) for query in queries) == longest
+    results = measure_controls(COLLECTION, queries, documents)
+    assert {name for name in results if name.startswith("router") and "_doc" not in name} == {
+        "router_1",
+        "router_8",
+        "router_99",
+    }
     for k in (longest, 99):
+        for query in queries:
+            np.testing.assert_allclose(query.routed[k], query.vectors, atol=1e-6)
         assert as_lists(results[f"router_{k}"]) == as_lists(results["full"])
 
 
 def test_first_and_mean_view_are_what_they_say(
-    encoder: FastLaneEncoder, queries: list[QueryViews], documents: DocumentViews
+    encoder: FastLaneEncoder,
+    one_routes: list[list[torch.Tensor]],
+    queries: list[QueryViews],
+    documents: DocumentViews,
 ) -> None:
     results = measure_controls(COLLECTION, queries, documents)
-    views = encoder.encode_query(QUERIES, num_routes=None)
-    first = rank(encoder, [one[:1] for one in views])
+    first = rank(encoder, [alone[0] for alone in one_routes])
     assert as_lists(results["first"]) == expected(first)
+    views = encoder.encode_query(QUERIES, num_routes=None)
     means = [torch.nn.functional.normalize(one.sum(0, keepdim=True), dim=-1) for one in views]
     assert as_lists(results["mean_view"]) == expected(rank(encoder, means))
 
 
 def test_random_is_the_mean_over_draws_that_repeat(
-    encoder: FastLaneEncoder, queries: list[QueryViews], documents: DocumentViews
+    encoder: FastLaneEncoder,
+    one_routes: list[list[torch.Tensor]],
+    queries: list[QueryViews],
+    documents: DocumentViews,
 ) -> None:
     results = measure_controls(COLLECTION, queries, documents)
     again = measure_controls(COLLECTION, queries, documents)
     assert as_lists(results["random"]) == as_lists(again["random"])
-    views = encoder.encode_query(QUERIES, num_routes=None)
     draws = []
     for draw in range(5):
-        kept = []
-        for number, (query, one) in enumerate(zip(queries, views, strict=True)):
-            [place] = route_choices(query, {}, seed=number)[f"random_{draw}"]
-            kept.append(one[place : place + 1])
+        places = [
+            choose_routes(query, {}, seed=number)[f"random_{draw}"]
+            for number, query in enumerate(queries)
+        ]
+        kept = [alone[place] for alone, place in zip(one_routes, places, strict=True)]
         draws.append(expected(rank(encoder, kept)))
     for name, values in results["random"].items():
         np.testing.assert_allclose(values, np.mean([draw[name] for draw in draws], axis=0))
 
 
-def test_the_oracle_is_at_least_every_single_view_and_is_one_of_them(
-    queries: list[QueryViews], documents: DocumentViews
+def test_the_oracle_is_the_token_that_does_best_as_the_one_route(
+    encoder: FastLaneEncoder,
+    one_routes: list[list[torch.Tensor]],
+    queries: list[QueryViews],
+    documents: DocumentViews,
 ) -> None:
     results = measure_controls(COLLECTION, queries, documents)
     best = results["oracle"]["ndcg@10"]
     for name in ("router_1", "first", "idf", "random"):
         assert (best >= results[name]["ndcg@10"]).all(), name
-    for value, scored in zip(best, score_queries(COLLECTION, queries, documents), strict=True):
-        assert value == pytest.approx(scored.view_ndcg.max())
+    for number, alone in enumerate(one_routes):
+        values = []
+        for view in alone:
+            rankings = rank(encoder, [view] * len(QUERIES))
+            values.append(expected(rankings)["ndcg@10"][number])
+        assert best[number] == max(values)
 
 
-def test_the_rarest_token_of_the_corpus_is_chosen_the_earlier_of_equals() -> None:
-    query = QueryViews(
+def test_the_rarest_token_of_the_corpus_is_chosen_the_earlier_of_equals(
+    encoder: FastLaneEncoder,
+    one_routes: list[list[torch.Tensor]],
+    queries: list[QueryViews],
+    documents: DocumentViews,
+) -> None:
+    query = TextViews(
         vectors=np.eye(4, dtype=np.float32),
         logits=np.zeros(4, dtype=np.float32),
         token_ids=np.array([7, 8, 9, 8]),
         positions=np.arange(1, 5),
     )
-    assert route_choices(query, {7: 5, 8: 2, 9: 3})["idf"].tolist() == [1]
-    assert route_choices(query, {7: 5, 8: 2})["idf"].tolist() == [2]  # 9 is in no document
+    assert choose_routes(query, {7: 5, 8: 2, 9: 3})["idf"] == 1
+    assert choose_routes(query, {7: 5, 8: 2})["idf"] == 2  # 9 is in no document
+    results = measure_controls(COLLECTION, queries, documents)
+    rarest = [0, 0, 2, 0]  # "how", "read" (1 document, "file" has 2), "long", "set"
+    kept = [alone[place] for alone, place in zip(one_routes, rarest, strict=True)]
+    assert as_lists(results["idf"]) == expected(rank(encoder, kept))
 
 
 def test_document_frequency_counts_documents_not_tokens(encoder: FastLaneEncoder) -> None:
@@ -240,19 +368,13 @@ def test_document_frequency_counts_documents_not_tokens(encoder: FastLaneEncoder
 
 
 def test_equal_logits_route_to_the_earlier_view() -> None:
-    query = QueryViews(
+    query = TextViews(
         vectors=np.eye(4, dtype=np.float32),
         logits=np.array([1, 3, 2, 3], dtype=np.float32),
         token_ids=np.arange(4),
         positions=np.arange(4),
     )
-    choices = route_choices(query, {}, num_routes=(1, 2, 3, 9))
-    assert [choices[f"router_{k}"].tolist() for k in (1, 2, 3, 9)] == [
-        [1],
-        [1, 3],
-        [1, 2, 3],
-        [0, 1, 2, 3],
-    ]
+    assert choose_routes(query, {})["router_1"] == 1
 
 
 def test_our_ndcg_is_that_of_pytrec_eval() -> None:

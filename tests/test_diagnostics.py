@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import replace
-from math import e, log
+from math import e, log, log2
 from pathlib import Path
 
 import numpy as np
@@ -30,7 +30,7 @@ class ByPosition(torch.nn.Module):
         self.slope = slope
 
     def forward(self, states: torch.Tensor, *_: object) -> torch.Tensor:
-        return (self.slope * torch.arange(states.shape[1])).expand(states.shape[:2])
+        return (self.slope * torch.arange(float(states.shape[1]))).expand(states.shape[:2])
 
 
 @pytest.fixture
@@ -193,7 +193,19 @@ def test_numbers_by_hand() -> None:
     )
 
 
-def test_margins_are_of_the_best_relevant_and_the_best_irrelevant_document(
+def as_one_route(encoder: FastLaneEncoder, text: str) -> torch.Tensor:
+    """The view of each token if it is the one route, W (h_i + c m) by its definition: (V, D)."""
+    model = encoder[0].model
+    with torch.inference_mode():
+        states = model(**model.tokenize([text], "query")).last_hidden_state[0, 1:-1]
+        directions = states / states.norm(dim=-1, keepdim=True)
+        total = directions.sum(0)
+        mixed = directions + model.projection.query_context_weight * total / total.norm()
+        views = mixed @ model.projection.linear.weight.T
+        return views / views.norm(dim=-1, keepdim=True)
+
+
+def test_usefulness_is_of_the_token_as_the_one_route_and_full_of_each_for_itself(
     encoder: FastLaneEncoder,
 ) -> None:
     collection = replace(
@@ -201,11 +213,21 @@ def test_margins_are_of_the_best_relevant_and_the_best_irrelevant_document(
     )
     found = diagnose(encoder, collection, num_examples=5)
     documents = encoder.encode_document(list(collection.documents.values()), num_routes=None)
+    ideal = 2 + 1 / log2(3)
+
+    def ndcg(scores: torch.Tensor) -> float:
+        places = scores.argsort(descending=True).argsort()[:2].tolist()  # of grades 1 and 2
+        return sum(grade / log2(2 + place) for grade, place in enumerate(places, 1)) / ideal
+
     for example in found.examples:
-        views = encoder.encode_query(example.query, num_routes=None)
+        views = as_one_route(encoder, example.query)
         scores = torch.stack([(views @ document.T).amax(1) for document in documents], dim=1)
         expected = scores[:, :2].amax(1) - scores[:, 2:].amax(1)
         np.testing.assert_allclose(example.margins, expected, atol=1e-6)
+        assert example.view_ndcg == pytest.approx([ndcg(row) for row in scores])
+        everything = encoder.encode_query(example.query, num_routes=None)
+        maxsim = [float((everything @ document.T).amax(1).sum()) for document in documents]
+        assert example.full_ndcg == pytest.approx(ndcg(torch.tensor(maxsim)))
 
 
 def test_queries_without_a_relevant_document_tell_nothing_of_usefulness(

@@ -47,11 +47,12 @@ class RouterDiagnostics:
         common_token: The most frequent route, by its text.
         kinds: Shares of the routes by kind of token.
         kinds_by_chance: The same if the choice were random.
-        oracle_agreement: Share of routes with the best nDCG@10 that any view of the query has.
+        oracle_agreement: Share of routes with the best nDCG@10 that any token of the query has as
+            its one route.
         oracle_agreement_by_chance: The same if the choice were random.
         rank_correlation: Of logits with usefulness, or None where no query tells.
-        ndcg: Mean nDCG@10 of one route by `router`, at `random`, by the `oracle`, and of all views
-            (`full`).
+        ndcg: Mean nDCG@10 of one route by `router`, at `random`, by the `oracle`, and of all views,
+            each token for itself (`full`).
         examples: A few queries, spread over the collection.
     """
 
@@ -161,6 +162,7 @@ def diagnose(
     queries = encode_queries(
         encoder,
         list(collection.queries.values()),
+        num_routes=(1,),
         batch_size=batch_size,
         show_progress=show_progress,
     )

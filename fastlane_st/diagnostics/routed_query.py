@@ -21,7 +21,7 @@ Values: TypeAlias = npt.NDArray[np.float64]
 
 @dataclass(frozen=True)
 class RoutedQuery:
-    """One query's views, what the router says of each, and what each is worth.
+    """One query's views, what the router says of each, and what each is worth as the one route.
 
     Attributes:
         query: Its text.
@@ -29,9 +29,9 @@ class RoutedQuery:
         kinds: V of them.
         logits: (V,) float.
         margins: (V,) float: the best relevant document's similarity minus the best irrelevant one's
-            if the view were the only one. None without a relevant or an irrelevant document.
-        view_ndcg: (V,) float, nDCG@10 if it were the only one.
-        full_ndcg: With all views.
+            if the token were the one route. None without a relevant or an irrelevant document.
+        view_ndcg: (V,) float, nDCG@10 if it were.
+        full_ndcg: With all views, each token for itself.
     """
 
     query: str
@@ -59,10 +59,10 @@ def routed_query(encoder: FastLaneEncoder, text: str, scored: ScoredQuery) -> Ro
     """Puts together what `encoder` and `score_queries` found of the query `text`."""
     ids = scored.views.token_ids.tolist()
     tokens = encoder.tokenizer.convert_ids_to_tokens(ids)
-    similarities, relevant = scored.similarities[-1], scored.grades > 0
+    alone, relevant = scored.alone[-1], scored.grades > 0
     margins = None
     if relevant.any() and not relevant.all():
-        best, other = similarities[:, relevant].max(1), similarities[:, ~relevant].max(1)
+        best, other = alone[:, relevant].max(1), alone[:, ~relevant].max(1)
         margins = (best - other).astype(np.float64)
     return RoutedQuery(
         query=text,
@@ -71,7 +71,7 @@ def routed_query(encoder: FastLaneEncoder, text: str, scored: ScoredQuery) -> Ro
         logits=scored.views.logits.astype(np.float64),
         margins=margins,
         view_ndcg=scored.view_ndcg,
-        full_ndcg=ndcg_at_10(similarities.sum(0), scored.grades),
+        full_ndcg=ndcg_at_10(scored.full[-1].sum(0), scored.grades),
     )
 
 

@@ -1,17 +1,21 @@
-"""Controls of a router: what else could have chosen the views, scored on one encoding.
+"""Controls of a router: what else could have chosen the views, and what routing costs.
 
-Every setting is a set of query views whose rows of M (see `best_similarities`) are summed:
+A query's view depends on how many routes are kept. A setting is a set of such views, whose rows of
+M (see `best_similarities`) are summed:
 
 | setting | views |
 | --- | --- |
-| `full` | all: plain late interaction |
-| `router_k` | the k best router logits |
-| `random` | one at random; metrics are the means of five draws |
-| `first` | the first one |
-| `idf` | the one whose token is in the fewest documents of the corpus, the earlier of equals |
-| `mean_view` | none of them: the direction of their mean, as one vector |
-| `oracle` | the one that has the best nDCG@10, with hindsight |
-| `…_documents_f` | as before, over the fraction f of each document's views |
+| `full` | all, each token for itself: plain late interaction |
+| `router_1` | of the best router logit, as the one route |
+| `router_k` | of the k best router logits, as k routes that stand for all tokens |
+| `random` | of a token at random, as the one route; metrics are the means of five draws |
+| `first` | of the first token, as the one route |
+| `idf` | of the token in the fewest documents, the earlier of equals, as the one route |
+| `oracle` | of the token with the best nDCG@10 as the one route, with hindsight |
+| `mean_view` | none of them: the direction of the mean of `full`'s, as one vector |
+| `…_documents_f` | `full` or up to four routes, over the fraction f of each document's views |
+
+The settings of one route differ only in the token: the view of each tells of the whole query.
 """
 
 from __future__ import annotations
@@ -24,10 +28,10 @@ import numpy.typing as npt
 
 from .collection import Collection
 from .metrics import Metrics, Ranking, evaluate_rankings, top_documents
-from .scoring import DocumentViews, QueryViews, Similarities, best_similarities
+from .scoring import DocumentViews, QueryViews, Similarities, TextViews, best_similarities
 
-NUM_ROUTES = (1, 2, 4, 8, 16)
 FRACTIONS = (0.2, 0.25, 0.5)
+WITH_FRACTIONS = ("full", "router_1", "router_2", "router_4")
 NUM_DRAWS = 5
 
 
@@ -37,14 +41,19 @@ class ScoredQuery:
 
     Attributes:
         views: Of the query.
-        similarities: (fractions + 1, V, documents) float32, as `best_similarities` gives them.
+        full: (fractions + 1, V, documents) float32, what `best_similarities` gives of
+            `views.vectors`.
+        alone: (fractions + 1, V, documents) float32, the same of `views.alone`.
+        routed: By k above 1, (fractions + 1, K, documents) float32, the same of `views.routed[k]`.
         mean_view: (documents,) float32, the best similarities of the mean view.
         grades: (documents,) int, the judgements; 0 where there is none.
-        view_ndcg: (V,) float, nDCG@10 of each view alone.
+        view_ndcg: (V,) float, nDCG@10 of each view of `views.alone`.
     """
 
     views: QueryViews
-    similarities: Similarities
+    full: Similarities
+    alone: Similarities
+    routed: Mapping[int, Similarities]
     mean_view: Similarities
     grades: npt.NDArray[np.int64]
     view_ndcg: npt.NDArray[np.float64]
@@ -67,16 +76,29 @@ def score_queries(
     ):
         if given != expected:
             raise ValueError(f"{collection.name} has {expected} {name}, got the views of {given}")
-    rows = [np.concatenate([query.vectors, mean_view(query.vectors)]) for query in queries]
     places = {id: place for place, id in enumerate(collection.documents)}
-    scored = best_similarities(rows, documents, fractions)
+    scored = best_similarities(map(_all_views, queries), documents, fractions)
     for query, id, similarities in zip(queries, collection.queries, scored, strict=True):
         grades = np.zeros(len(documents), dtype=np.int64)
         for document, grade in collection.qrels[id].items():
             grades[places[document]] = grade
-        views = similarities[:, :-1]
-        ndcg = np.array([ndcg_at_10(scores, grades) for scores in views[-1]])
-        yield ScoredQuery(query, views, similarities[-1, -1], grades, ndcg)
+        sizes = [len(views) for views in (query.vectors, query.alone, *query.routed.values())]
+        full, alone, *routed, mean = np.split(similarities, np.cumsum(sizes), axis=1)
+        yield ScoredQuery(
+            views=query,
+            full=full,
+            alone=alone,
+            routed=dict(zip(query.routed, routed, strict=True)),
+            mean_view=mean[-1, 0],
+            grades=grades,
+            view_ndcg=np.array([ndcg_at_10(scores, grades) for scores in alone[-1]]),
+        )
+
+
+def _all_views(query: QueryViews) -> npt.NDArray[np.float32]:
+    """All that is scored of a query, so that one product does: the parts of `ScoredQuery`."""
+    views = [query.vectors, query.alone, *query.routed.values()]
+    return np.concatenate([*views, mean_view(query.vectors)])
 
 
 def mean_view(vectors: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
@@ -107,21 +129,23 @@ def measure_controls(
     queries: Sequence[QueryViews],
     documents: DocumentViews,
     *,
-    num_routes: Sequence[int] = NUM_ROUTES,
     fractions: Sequence[float] = FRACTIONS,
 ) -> dict[str, Metrics]:
-    """The metrics of every setting of this module's table."""
+    """The metrics of every setting of this module's table, `router_k` for the k of the views."""
     rankings: dict[str, list[Ranking]] = {}
     for number, scored in enumerate(score_queries(collection, queries, documents, fractions)):
-        choices = route_choices(scored.views, documents.document_frequency, num_routes, seed=number)
-        scores = {name: scored.similarities[-1][kept].sum(0) for name, kept in choices.items()}
+        choices = choose_routes(scored.views, documents.document_frequency, seed=number)
+        choices["oracle"] = int(scored.view_ndcg.argmax())
+        rows = {
+            "full": scored.full,
+            **{name: scored.alone[:, [place]] for name, place in choices.items()},
+            **{f"router_{k}": similarities for k, similarities in scored.routed.items()},
+        }
+        scores = {name: similarities[-1].sum(0) for name, similarities in rows.items()}
         scores["mean_view"] = scored.mean_view
-        scores["oracle"] = scored.similarities[-1][int(scored.view_ndcg.argmax())]
-        for fraction, similarities in zip(fractions, scored.similarities, strict=False):
-            for name in ("full", "router_1"):
-                if name in choices:
-                    kept = choices[name]
-                    scores[f"{name}_documents_{fraction:g}"] = similarities[kept].sum(0)
+        for name in [name for name in WITH_FRACTIONS if name in rows]:
+            for fraction, similarities in zip(fractions, rows[name], strict=False):
+                scores[f"{name}_documents_{fraction:g}"] = similarities.sum(0)
         for name, values in scores.items():
             rankings.setdefault(name, []).append(top_documents(values))
     results = {name: evaluate_rankings(collection, found) for name, found in rankings.items()}
@@ -132,30 +156,24 @@ def measure_controls(
     return results
 
 
-def route_choices(
-    query: QueryViews,
-    document_frequency: Mapping[int, int],
-    num_routes: Sequence[int] = NUM_ROUTES,
-    seed: int = 0,
-) -> dict[str, npt.NDArray[np.intp]]:
-    """Which views each setting keeps, as their places among the query's views.
+def choose_routes(
+    query: TextViews, document_frequency: Mapping[int, int], seed: int = 0
+) -> dict[str, int]:
+    """Which token is the one route in each setting, as its place among the query's views.
 
-    Equal logits go to the earlier view; more routes than views are all of them.
+    Equal logits go to the earlier view, as in the encoder.
 
     Args:
         query: Its views.
         document_frequency: In how many documents a token id is, by id; one that is absent is 0.
-        num_routes: The k of `router_k`.
         seed: Of the random draws: another one for each query.
     """
-    order = np.argsort(-query.logits, kind="stable")
     rng = np.random.default_rng(seed)
     frequencies = [document_frequency.get(int(id), 0) for id in query.token_ids]
-    draws = rng.integers(len(order), size=NUM_DRAWS)
+    draws = rng.integers(len(frequencies), size=NUM_DRAWS).tolist()
     return {
-        "full": np.arange(len(order)),
-        **{f"router_{k}": np.sort(order[:k]) for k in num_routes},
-        "first": np.array([0]),
-        "idf": np.array([int(np.argmin(frequencies))]),
-        **{f"random_{draw}": draws[draw : draw + 1] for draw in range(NUM_DRAWS)},
+        "router_1": int(query.logits.argmax()),
+        "first": 0,
+        "idf": int(np.argmin(frequencies)),
+        **{f"random_{draw}": place for draw, place in enumerate(draws)},
     }

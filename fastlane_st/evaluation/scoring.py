@@ -1,10 +1,11 @@
-"""Every token view of queries and documents, encoded once, and each view's best similarity."""
+"""The token views of queries and documents, routed and not, and each view's best similarity."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -16,6 +17,7 @@ from ..modeling.views_fastlane import Encoder, Features
 Floats: TypeAlias = npt.NDArray[np.floating[Any]]
 Similarities: TypeAlias = npt.NDArray[np.float32]
 
+NUM_ROUTES = (1, 2, 4, 8, 16)
 BLOCK_VIEWS = 8192
 """Document views in one product: with 512 query views 16 MB of similarities."""
 QUERY_VIEWS = 512
@@ -24,8 +26,8 @@ _TEXTS = 512
 
 
 @dataclass(frozen=True)
-class QueryViews:
-    """The V token views of one query, in the order of its text.
+class TextViews:
+    """The V token views of one text that isn't routed, in the order of the text.
 
     Attributes:
         vectors: (V, D) float32.
@@ -38,6 +40,22 @@ class QueryViews:
     logits: npt.NDArray[np.float32]
     token_ids: npt.NDArray[np.int64]
     positions: npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class QueryViews(TextViews):
+    """The views of one query, which depend on how many routes are kept (`ViewProjection.routed`).
+
+    In `vectors` each token stands for itself, as in full late interaction.
+
+    Attributes:
+        alone: (V, D) float32, the view that each of those tokens has if it is the one route.
+        routed: By k above 1, (K, D) float32: the views of the router's k routes, whose lengths
+            aren't 1. K is V where the query has no more tokens; they are then `vectors` again.
+    """
+
+    alone: npt.NDArray[np.float32]
+    routed: Mapping[int, npt.NDArray[np.float32]]
 
 
 @dataclass(frozen=True)
@@ -67,15 +85,37 @@ class DocumentViews:
 
 
 def encode_queries(
-    encoder: Encoder, texts: Sequence[str], *, batch_size: int = 32, show_progress: bool = False
+    encoder: Encoder,
+    texts: Sequence[str],
+    *,
+    num_routes: Sequence[int] = NUM_ROUTES,
+    batch_size: int = 32,
+    show_progress: bool = False,
 ) -> list[QueryViews]:
-    """All views of each query.
+    """The views of each query, from one pass of the encoder for each number of routes.
+
+    Args:
+        encoder: Encodes them with each of `num_routes`, and always with 1 and None.
+        texts: The queries.
+        num_routes: The k of `QueryViews.routed`.
+        batch_size: Texts in one forward pass.
+        show_progress: Show it.
 
     Raises:
-        ValueError: A query has no view.
+        ValueError: A query has no view, or a number of routes isn't a positive integer.
     """
-    views = _encode(encoder.encode_query, texts, "query", batch_size, show_progress)
-    return list(views)
+    counts = sorted({*num_routes} - {1})
+    found = []
+    for start, chunk in _chunks(texts, "query", show_progress):
+        encode = partial(_encode, encoder.encode_query, chunk, batch_size)
+        views = [_views(one, f"query {number}") for number, one in enumerate(encode(None), start)]
+        pairs = zip(encode(1), views, strict=True)
+        alone = [_vectors(features, one.positions) for features, one in pairs]
+        routed = {k: [_vectors(one, _positions(one)) for one in encode(k)] for k in counts}
+        for number, (one, own) in enumerate(zip(views, alone, strict=True)):
+            of_query = {k: rows[number] for k, rows in routed.items()}
+            found.append(QueryViews(**vars(one), alone=own, routed=of_query))
+    return found
 
 
 def encode_documents(
@@ -94,46 +134,61 @@ def encode_documents(
     frequency: Counter[int] = Counter()
 
     def ordered_vectors() -> Iterator[Floats]:
-        encode = encoder.encode_document
-        for views in _encode(encode, texts, "document", batch_size, show_progress):
-            frequency.update(set(views.token_ids.tolist()))
-            yield views.vectors[np.argsort(-views.logits, kind="stable")]
+        for start, chunk in _chunks(texts, "document", show_progress):
+            encoded = _encode(encoder.encode_document, chunk, batch_size, None)
+            for number, features in enumerate(encoded, start):
+                views = _views(features, f"document {number}")
+                frequency.update(set(views.token_ids.tolist()))
+                yield views.vectors[np.argsort(-views.logits, kind="stable")]
 
     blocks, counts = store_blocks(ordered_vectors(), dtype)
     return DocumentViews(blocks, counts, frequency)
 
 
+def _chunks(
+    texts: Sequence[str], owner: str, show_progress: bool
+) -> Iterator[tuple[int, list[str]]]:
+    """Some texts at a time, with the number of the first: memory holds the tensors of one chunk."""
+    for start in tqdm(range(0, len(texts), _TEXTS), owner, disable=not show_progress):
+        yield start, list(texts[start : start + _TEXTS])
+
+
 def _encode(
     encode: Callable[..., Sequence[Features]],
-    texts: Sequence[str],
-    owner: str,
+    texts: list[str],
     batch_size: int,
-    show_progress: bool,
-) -> Iterator[QueryViews]:
-    """All views of each text, a chunk of texts at a time; errors name the `owner`."""
-    for start in tqdm(range(0, len(texts), _TEXTS), owner, disable=not show_progress):
-        chunk = list(texts[start : start + _TEXTS])
-        encoded = encode(
-            chunk,
-            num_routes=None,
-            output_value=None,
-            batch_size=batch_size,
-            show_progress_bar=False,
-        )
-        for number, features in enumerate(encoded, start):
-            yield _views(features, f"{owner} {number}")
-
-
-def _views(features: Features, owner: str) -> QueryViews:
-    kept = features["attention_mask"].bool()
-    if not bool(kept.any()):
-        raise ValueError(f"{owner} has no view: none of its tokens can be routed")
-    return QueryViews(
-        vectors=features["token_embeddings"][kept].float().cpu().numpy(),
-        logits=features["router_logits"][kept].float().cpu().numpy(),
-        token_ids=features["input_ids"][kept].cpu().numpy(),
-        positions=kept.nonzero()[:, 0].cpu().numpy(),
+    num_routes: int | None,
+) -> Sequence[Features]:
+    return encode(
+        texts,
+        num_routes=num_routes,
+        output_value=None,
+        batch_size=batch_size,
+        show_progress_bar=False,
     )
+
+
+def _views(features: Features, owner: str) -> TextViews:
+    positions = _positions(features)
+    if not len(positions):
+        raise ValueError(f"{owner} has no view: none of its tokens can be routed")
+    return TextViews(
+        vectors=_vectors(features, positions),
+        logits=features["router_logits"].float().cpu().numpy()[positions],
+        token_ids=features["input_ids"].cpu().numpy()[positions],
+        positions=positions,
+    )
+
+
+def _positions(features: Features) -> npt.NDArray[np.int64]:
+    """Where the mask is true."""
+    found: npt.NDArray[np.int64] = features["attention_mask"].cpu().numpy().nonzero()[0]
+    return found
+
+
+def _vectors(features: Features, positions: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
+    found: npt.NDArray[np.float32] = features["token_embeddings"].float().cpu().numpy()[positions]
+    return found
 
 
 def store_blocks(
@@ -162,7 +217,7 @@ def store_blocks(
 
 
 def best_similarities(
-    queries: Sequence[Floats], documents: DocumentViews, fractions: Sequence[float] = ()
+    queries: Iterable[Floats], documents: DocumentViews, fractions: Sequence[float] = ()
 ) -> Iterator[Similarities]:
     """For each query M_ij = max_t q_i·d_jt, of every view i with every document j.
 
@@ -195,7 +250,7 @@ def best_similarities(
             first += len(query)
 
 
-def _groups(queries: Sequence[Floats]) -> Iterator[list[Floats]]:
+def _groups(queries: Iterable[Floats]) -> Iterator[list[Floats]]:
     group: list[Floats] = []
     for query in queries:
         if group and sum(map(len, group)) + len(query) > QUERY_VIEWS:

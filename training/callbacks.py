@@ -32,8 +32,8 @@ def temperature_at(config: TrainingConfig, progress: float) -> float:
     return end + (start - end) * (1 + math.cos(math.pi * progress)) / 2
 
 
-class TemperatureSchedule(TrainerCallback):
-    """Sets the temperature of the routing gate before each step; a resumed run goes on with it."""
+class GateSchedule(TrainerCallback):
+    """Sets the routing gate's temperature and noise before each step; a resumed run goes on so."""
 
     def __init__(self, config: TrainingConfig) -> None:
         self.config = config
@@ -41,9 +41,11 @@ class TemperatureSchedule(TrainerCallback):
     def on_step_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Sets the step's temperature."""
+        """Sets those of the step."""
         progress = state.global_step / max(1, state.max_steps - 1)
-        module_of(kwargs["model"]).temperature = temperature_at(self.config, progress)
+        module = module_of(kwargs["model"])
+        module.temperature = temperature_at(self.config, progress)
+        module.noise = state.global_step < self.config.noise * state.max_steps
 
 
 class FiniteGradients(TrainerCallback):

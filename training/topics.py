@@ -1,0 +1,97 @@
+"""Topic-aware batches: a query's negatives are documents of near queries, at no cost a step.
+
+Random batches of a source are soon too easy: any view of a query tells the positive from 63
+documents on other matters. TAS-B (arXiv 2104.06967) clusters the queries once and draws each batch
+from one cluster.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import faiss
+import numpy as np
+import torch
+from datasets import Dataset
+from sentence_transformers.base.sampler import DefaultBatchSampler
+
+from fastlane_st import FastLaneEncoder
+
+TOPIC = "topic"
+
+
+def add_topics(
+    dataset: Dataset, encoder: FastLaneEncoder, topic_size: int, seed: int = 0
+) -> Dataset:
+    """Adds a column `topic`: the k-means cluster of each row's query, some `topic_size` rows each.
+
+    Queries are compared by their one routed view. Whatever the number of processes or the batch size
+    of training, the clusters are the same.
+    """
+    views = encoder.encode_query(dataset["query"], num_routes=1, convert_to_numpy=True)
+    vectors = np.concatenate(views).astype(np.float32, copy=False)
+    num_topics = max(1, len(vectors) // topic_size)
+    kmeans = faiss.Kmeans(
+        vectors.shape[1], num_topics, seed=seed, spherical=True, min_points_per_centroid=1
+    )
+    kmeans.train(vectors)
+    _, topics = kmeans.index.search(vectors, 1)
+    return dataset.add_column(TOPIC, topics[:, 0].tolist())
+
+
+class TopicBatchSampler(DefaultBatchSampler):
+    """Batches of rows of one topic that share no text; what a topic leaves over is joined by the next.
+
+    Takes the arguments of Sentence Transformers' samplers. The dataset's columns other than `topic`
+    and `origin` are texts.
+    """
+
+    def __init__(self, dataset: Dataset, batch_size: int, drop_last: bool, **kwargs: Any) -> None:
+        super().__init__(dataset, batch_size, drop_last, **kwargs)
+        self.topics = np.array(dataset[TOPIC])
+        names = [name for name in dataset.column_names if name not in (TOPIC, "origin")]
+        columns = [dataset[name] for name in names]
+        self.texts = [set(row) for row in zip(*columns, strict=True)]
+
+    def __len__(self) -> int:
+        """The number of batches in a pass over the rows."""
+        return len(self.texts) // self.batch_size
+
+    def __iter__(self) -> Iterator[list[int]]:
+        """One pass, in an order of topics and of rows that depends on seed and epoch."""
+        generator = torch.Generator().manual_seed(self.seed + self.epoch)
+        num_given = 0
+        while num_given < len(self):  # again from the start, if rows that share texts are left over
+            batches = list(self.fill(self.draw_order(generator)))
+            if not batches:
+                return
+            for place in torch.randperm(len(batches), generator=generator).tolist():
+                if num_given < len(self):
+                    yield batches[place]
+                    num_given += 1
+
+    def draw_order(self, generator: torch.Generator) -> list[int]:
+        """All rows: the topics in random order, and those of a topic too."""
+        rows = torch.randperm(len(self.texts), generator=generator).numpy()
+        places = torch.randperm(int(self.topics.max()) + 1, generator=generator).numpy()
+        return rows[np.argsort(places[self.topics[rows]], kind="stable")].tolist()  # type: ignore[no-any-return]
+
+    def fill(self, order: list[int]) -> Iterator[list[int]]:
+        """Whole batches in the given order; a row that shares a text with a batch starts the next."""
+        while order:
+            batch: list[int] = []
+            skipped: list[int] = []
+            texts: set[str] = set()
+            for place, row in enumerate(order):
+                if not texts.isdisjoint(self.texts[row]):
+                    skipped.append(row)
+                    continue
+                batch.append(row)
+                texts |= self.texts[row]
+                if len(batch) == self.batch_size:
+                    yield batch
+                    order = skipped + order[place + 1 :]
+                    break
+            else:
+                return

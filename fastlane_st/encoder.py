@@ -7,18 +7,21 @@ import os
 import tempfile
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from sentence_transformers import MultiVectorEncoder
 
 from . import registration as registration
 from .hub import DEFAULT_CHECKPOINT, default_checkpoint
 from .model_card.card import render_card
+from .modeling.adapters_fastlane import AdaptableModel, loaded_adapters
 from .modeling.checkpoint_fastlane import MODULES, write_module_list
 from .modeling.configuration_fastlane import FastLaneConfig
 from .modeling.modeling_fastlane import FastLaneModel
 from .modeling.search_fastlane import FastLaneIndex
 from .modeling.st_fastlane import FastLaneTransformer
+
+ADAPTER_CONFIG = "adapter_config.json"
 
 
 class FastLaneEncoder(MultiVectorEncoder):
@@ -31,11 +34,11 @@ class FastLaneEncoder(MultiVectorEncoder):
 
     Args:
         model_name_or_path: Checkpoint folder, Hub name, or `"fastlane-minilm"` for the model that
-            this package carries.
+            this package carries. The folder of an adapter loads its base and then the adapter.
         **kwargs: Those of `MultiVectorEncoder`.
 
     Raises:
-        ValueError: The folder or repository holds no FastLane checkpoint.
+        ValueError: The folder or repository holds no FastLane checkpoint, or an adapter of another.
 
     Example::
 
@@ -44,14 +47,19 @@ class FastLaneEncoder(MultiVectorEncoder):
     """
 
     def __init__(self, model_name_or_path: str | os.PathLike[str] | None = None, **kwargs: Any):
+        adapter = None
         if model_name_or_path is not None:
             model_name_or_path = str(model_name_or_path)
+            if _holds_adapter(model_name_or_path):
+                adapter, model_name_or_path = model_name_or_path, _base_of(model_name_or_path)
             if model_name_or_path == DEFAULT_CHECKPOINT:
                 model_name_or_path = str(default_checkpoint())
             _check_folder(model_name_or_path)
         super().__init__(model_name_or_path, **kwargs)
         if not isinstance(self[0], FastLaneTransformer):
             raise _no_checkpoint(str(model_name_or_path))
+        if adapter is not None:
+            self.load_adapter(adapter)
 
     @classmethod
     def from_backbone(cls, name_or_path: str | os.PathLike[str], **kwargs: Any) -> FastLaneEncoder:
@@ -66,6 +74,10 @@ class FastLaneEncoder(MultiVectorEncoder):
             return cls(folder)
 
     @property
+    def _model(self) -> AdaptableModel:
+        return cast(AdaptableModel, self[0].model)
+
+    @property
     def fastlane_config(self) -> FastLaneConfig:
         """The model's configuration."""
         config = self[0].config
@@ -78,11 +90,20 @@ class FastLaneEncoder(MultiVectorEncoder):
         """A `FastLaneIndex` over `documents`; the arguments are those of `FastLaneIndex.build`."""
         return FastLaneIndex.build(self, documents, ids, **kwargs)
 
+    def merge_and_unload(self, adapter_name: str | None = None) -> FastLaneEncoder:
+        """Folds an adapter into the weights; see `FastLaneModel.merge_and_unload`."""
+        self._model.merge_and_unload(adapter_name)
+        self.model_card_data.add_tags("generated_from_trainer")  # the card it has is its base's
+        return self
+
     def save(self, path: str | os.PathLike[str], *args: Any, **kwargs: Any) -> None:
         """Saves a checkpoint folder that loads with and without this package.
 
-        The arguments are those of `MultiVectorEncoder.save`.
+        With an adapter loaded, saves that alone. The arguments are those of `MultiVectorEncoder.save`.
         """
+        if loaded_adapters(self._model):
+            self._model.save_pretrained(path)
+            return
         super().save(str(path), *args, **kwargs)
         write_module_list(Path(path))
 
@@ -95,6 +116,20 @@ class FastLaneEncoder(MultiVectorEncoder):
         if class_ref == MODULES[0]["type"]:
             return FastLaneTransformer
         return super()._load_module_class_from_ref(class_ref, *args, **kwargs)
+
+
+def _holds_adapter(path: str) -> bool:
+    return (Path(path) / ADAPTER_CONFIG).exists() and not (Path(path) / "config.json").exists()
+
+
+def _base_of(adapter: str) -> str:
+    config = json.loads((Path(adapter) / ADAPTER_CONFIG).read_text("utf-8"))
+    base = config["base_model_name_or_path"]
+    if not base:
+        raise ValueError(
+            f"the adapter {adapter} doesn't name its base; load that, then load_adapter({adapter!r})"
+        )
+    return str(base)
 
 
 def _check_folder(path: str) -> None:

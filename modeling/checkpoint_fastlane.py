@@ -15,9 +15,11 @@ if TYPE_CHECKING:
     from .modeling_fastlane import FastLaneModel
 
 HUB_FILES = (
+    "adapters_fastlane.py",
     "checkpoint_fastlane.py",
     "configuration_fastlane.py",
     "encoding_fastlane.py",
+    "fingerprint_fastlane.py",
     "index_arguments_fastlane.py",
     "index_contents_fastlane.py",
     "modeling_fastlane.py",
@@ -69,13 +71,19 @@ def write_module_list(folder: Path) -> None:
 
 
 def write_card(model: FastLaneModel, folder: Path) -> None:
-    """Writes the card: the one the model came with, or a new one where our package is installed."""
+    """Writes the card: the one the model came with, or a new one where our package is installed.
+
+    The one it came with isn't true any more once an adapter is merged.
+    """
     try:
-        copy_checkpoint_file("README.md", model, folder)
+        if not model.has_merged_adapter:
+            copy_checkpoint_file("README.md", model, folder)
+            return
     except OSError:
-        render = type(model).render_card
-        if render is not None:
-            (folder / "README.md").write_text(render(model.config), "utf-8")
+        pass
+    render = type(model).render_card
+    if render is not None:
+        (folder / "README.md").write_text(render(model.config), "utf-8")
 
 
 def copy_checkpoint_file(name: str, model: FastLaneModel, folder: Path) -> None:

@@ -14,6 +14,7 @@ from torch import Tensor
 from transformers import AutoModel, AutoTokenizer
 from transformers.utils.generic import ModelOutput
 
+from .adapters_fastlane import AdaptableModel, loaded_adapters
 from .checkpoint_fastlane import write_checkpoint_files
 from .configuration_fastlane import FastLaneConfig
 from .encoding_fastlane import TextEncodingModel
@@ -37,7 +38,8 @@ class FastLaneOutput(ModelOutput):
     """What one forward pass gives.
 
     Attributes:
-        token_embeddings: (B, T, D) float, each of unit length, padding included.
+        token_embeddings: (B, T, D) float, each of unit length, padding included: what `route` gives
+            if every token is kept.
         router_logits: (B, T) float; higher is more worth keeping.
         token_mask: (B, T) bool, true at the tokens that are views of the text and may be routed.
             A text of special tokens alone (an empty one) counts those, so that no row is empty.
@@ -54,7 +56,7 @@ class FastLaneOutput(ModelOutput):
     attentions: tuple[Tensor, ...] | None = None
 
 
-class FastLaneModel(TextEncodingModel):
+class FastLaneModel(AdaptableModel, TextEncodingModel):
     """A late-interaction encoder whose router picks the few token views that a text needs.
 
     Example::
@@ -141,7 +143,7 @@ class FastLaneModel(TextEncodingModel):
         with torch.inference_mode():
             for features, output in self.forward_batches(texts, "document", 32, False):
                 mask = features["attention_mask"]
-                mixed = self.projection.mix_context(output.last_hidden_state, mask, "document")
+                mixed = self.projection.mix_context(output.last_hidden_state, mask)
                 views.append(mixed[output.token_mask].float())
         components = principal_components(torch.cat(views), self.config.embedding_dim)
         self.projection.linear.weight.data.copy_(components.clone())
@@ -192,8 +194,8 @@ class FastLaneModel(TextEncodingModel):
 
     def route(
         self, output: FastLaneOutput, task: Task, num_routes: NumRoutes | Literal["default"]
-    ) -> Tensor:
-        """Marks the token views to keep: the plain top k, no noise, ties to the earlier token.
+    ) -> tuple[Tensor, Tensor]:
+        """Chooses the views to keep: the plain top k, no noise, ties to the earlier token.
 
         Args:
             output: Of `forward`.
@@ -202,12 +204,17 @@ class FastLaneModel(TextEncodingModel):
                 to keep; `"default"` for the configuration's.
 
         Returns:
-            (B, T) bool.
+            The views (B, T, D) float, and which of them are kept, (B, T) bool. A routed query's
+            views depend on what is kept (see `ViewProjection.routed`), a document's don't.
         """
         num_routes = self.resolve_num_routes(task, num_routes)
         if num_routes is None:
-            return output.token_mask
-        return top_k_mask(output.router_logits, output.token_mask, num_routes)
+            return output.token_embeddings, output.token_mask
+        routes = top_k_mask(output.router_logits, output.token_mask, num_routes)
+        if task == "document":
+            return output.token_embeddings, routes
+        hidden = output.last_hidden_state
+        return self.projection.routed(hidden, output.token_mask, routes), routes
 
     def resolve_num_routes(
         self, task: Task, num_routes: NumRoutes | Literal["default"]
@@ -229,7 +236,8 @@ class FastLaneModel(TextEncodingModel):
         repo_id = kwargs.pop("repo_id", os.path.basename(os.path.normpath(save_directory)))
         super().save_pretrained(save_directory, **kwargs)
         if kwargs.get("is_main_process", True):
-            write_checkpoint_files(self, save_directory)
+            if not loaded_adapters(self):  # an adapter is saved alone
+                write_checkpoint_files(self, save_directory)
             if push_to_hub:
                 self.push_to_hub(repo_id, token=kwargs.get("token"))
 

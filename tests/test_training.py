@@ -145,7 +145,7 @@ def test_the_log_holds_what_a_plot_needs(run: Run, tmp_path: Path) -> None:
         assert line["router_entropy"] >= 0
         assert line["pairs_per_second"] > 0
         assert line["peak_memory_mb"] > 1
-        assert line["query_context_weight"] == pytest.approx(1, abs=0.1)
+        assert line["query_context_weight"] == pytest.approx(2, abs=0.1)
 
 
 @pytest.mark.parametrize(
@@ -193,7 +193,7 @@ def test_parameters_named_by_a_pattern_stay(run: Run, checkpoint: Path, tmp_path
     ("part", "frozen"),
     [
         ("routed", {"router.document_"}),
-        ("full", {"router"}),
+        ("full", {"router", "projection.query_context_weight"}),
         ("distillation", {"router.document_"}),
         ("oracle", {"projection", "router.document_"}),
         ("documents", set()),

@@ -2,17 +2,18 @@
 
     accelerate launch training/train.py --config training/fastlane-minilm.yaml
     python training/train.py --config training/fastlane-minilm.yaml max_steps=100 seed=1
+    python training/train.py --config training/medquad-lora.yaml
 
 `--resume` goes on from the newest checkpoint of the run, to the same weights as if it had never
 stopped. With several processes each takes batches of its own: a query's negatives are those of its
-process, and gradients are averaged.
+process, and gradients are averaged. With `lora` in the configuration only an adapter is trained, and is
+what the run leaves.
 """
 
 from __future__ import annotations
 
 import argparse
 import copy
-import re
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from pathlib import Path
@@ -20,11 +21,13 @@ from typing import Any
 
 import torch
 from accelerate.utils import set_seed  # type: ignore[import-untyped]
-from callbacks import JsonLog, TemperatureSchedule, explain_out_of_memory, module_of, parts_of
+from callbacks import GateSchedule, JsonLog, explain_out_of_memory, module_of
 from data import load_sources
 from datasets import DatasetDict
 from sentence_transformers import MultiVectorEncoderTrainingArguments
 from sentence_transformers.util import get_device_name
+from topics import TopicBatchSampler, add_topics
+from trainable import add_adapter, check_base, freeze_unused
 from trainer import FastLaneTrainer
 from training_config import TrainingConfig
 from transformers import TrainerCallback
@@ -52,7 +55,7 @@ def main() -> None:
 def train(
     config: TrainingConfig, resume: bool = False, callbacks: Sequence[TrainerCallback] = ()
 ) -> FastLaneEncoder:
-    """Trains by `config` and leaves a whole checkpoint in its `output_dir`."""
+    """Trains by `config` and leaves a whole checkpoint, or an adapter, in its `output_dir`."""
     output = Path(config.output_dir)
     checkpoint = find_checkpoint(config, resume)
     arguments = training_arguments(config)  # starts the process group, where there is one
@@ -69,7 +72,11 @@ def train(
     base = find_base(config, encoder) if config.delta else None
     teacher = build_teacher(config, encoder, arguments.device)
     dataset = load_sources(config.sources, config.batch_size, arguments.world_size, config.seed)
+    if config.topic_size is not None:
+        for name, rows in dataset.items():
+            dataset[name] = add_topics(rows, encoder, config.topic_size, config.seed)
     arguments.prompts = prompts_by_column(encoder, dataset)
+    add_adapter(encoder, config)
     freeze_unused(encoder, config)
 
     loss_class: Callable[..., RoutedContrastiveLoss] = RoutedContrastiveLoss
@@ -89,7 +96,7 @@ def train(
         args=arguments,
         train_dataset=dataset,
         loss=loss,
-        callbacks=[TemperatureSchedule(config), JsonLog(output / "log.jsonl"), *callbacks],
+        callbacks=[GateSchedule(config), JsonLog(output / "log.jsonl"), *callbacks],
     )
     if trainer.is_world_process_zero():
         output.mkdir(parents=True, exist_ok=True)
@@ -139,6 +146,7 @@ def build_encoder(config: TrainingConfig) -> FastLaneEncoder:
         encoder = FastLaneEncoder.from_backbone(folder, **name, **config.backbone_options)
     else:
         encoder = FastLaneEncoder(config.model)
+    check_base(encoder, config)
     encoder.fastlane_config.query_num_routes = config.query_num_routes
     for name in ("query_length", "document_length"):
         wanted, longest = getattr(config, name), getattr(encoder.fastlane_config, name)
@@ -183,28 +191,6 @@ def prompts_by_column(
     }
 
 
-def freeze_unused(encoder: FastLaneEncoder, config: TrainingConfig) -> None:
-    """Freezes what has no learning rate, what the loss doesn't reach, and what the run keeps.
-
-    DistributedDataParallel waits for the gradient of every trainable parameter, and where several
-    forward passes precede one backward pass it can't find out by itself which don't get one.
-    """
-    model, weights = module_of(encoder).model, config.loss_weights
-    for name, part in parts_of(encoder).items():
-        part.requires_grad_(getattr(config, f"{name}_learning_rate") > 0)
-    scores = (weights.routed, weights.full, weights.distillation, weights.teacher)
-    if not (any(scores) or weights.documents):  # the oracle takes the views as they are
-        model.projection.requires_grad_(False)
-    if not (weights.routed or weights.distillation or weights.oracle or weights.documents):
-        model.router.requires_grad_(False)
-    if model.router.document_scorer is not None and not weights.documents:
-        model.router.document_scorer.requires_grad_(False)
-        model.router.document_centrality_weight.requires_grad_(False)
-    for name, parameter in model.named_parameters():
-        if any(re.search(pattern, name) for pattern in config.frozen):
-            parameter.requires_grad_(False)
-
-
 def training_arguments(config: TrainingConfig) -> MultiVectorEncoderTrainingArguments:
     """The settings as Sentence Transformers and Hugging Face call them."""
     lengths = {"query": config.query_length, "document": config.document_length}
@@ -227,7 +213,8 @@ def training_arguments(config: TrainingConfig) -> MultiVectorEncoderTrainingArgu
         use_cpu=get_device_name() == "cpu",
         bf16=config.dtype == "bfloat16",
         max_length={side: length for side, length in lengths.items() if length is not None},
-        batch_sampler="no_duplicates",  # a text twice in a batch would be its own negative
+        # With either, no text is twice in a batch: it would be its own negative.
+        batch_sampler="no_duplicates" if config.topic_size is None else TopicBatchSampler,
         multi_dataset_batch_sampler=config.source_sampling,
         dataloader_drop_last=True,  # a small last batch has few negatives
         dataloader_pin_memory=torch.cuda.is_available(),

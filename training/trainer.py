@@ -8,13 +8,17 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from callbacks import FiniteGradients
+from callbacks import FiniteGradients, module_of
+from peft import set_peft_model_state_dict
+from safetensors.torch import load_file
 from sentence_transformers import MultiVectorEncoderTrainer
 from sentence_transformers.multi_vector_encoder.data_collator import MultiVectorEncoderDataCollator
+from topics import TOPIC
 from torch import Tensor
 from torch.utils.data import DataLoader
 
 from fastlane_st.losses import RoutedContrastiveLoss
+from fastlane_st.modeling.adapters_fastlane import loaded_adapters
 
 
 @dataclass
@@ -23,7 +27,10 @@ class OriginCollator(MultiVectorEncoderDataCollator):
 
     def __call__(self, features: list[dict[str, Any]]) -> dict[str, Any]:
         """The batch as the trainer wants it, and `origins`."""
-        texts = [{name: row[name] for name in row if name != "origin"} for row in features]
+        texts = [
+            {name: text for name, text in row.items() if name not in ("origin", TOPIC)}
+            for row in features
+        ]
         return {**super().__call__(texts), "origins": [row["origin"] for row in features]}
 
 
@@ -90,6 +97,18 @@ class FastLaneTrainer(MultiVectorEncoderTrainer):
         if not hasattr(shard, "set_epoch"):
             shard.set_epoch = shard.batch_sampler.set_epoch
         return dataloader
+
+    def _load_from_checkpoint(self, checkpoint_path: str) -> None:
+        model = module_of(self.model).model
+        adapters = loaded_adapters(model)
+        if not adapters:
+            super()._load_from_checkpoint(checkpoint_path)
+            return
+        # In place, so that what is frozen stays frozen: `load_adapter` makes new parameters.
+        weights = load_file(Path(checkpoint_path) / "adapter_model.safetensors")
+        state = {name.removeprefix("base_model.model."): value for name, value in weights.items()}
+        [name] = adapters
+        set_peft_model_state_dict(model, state, name)
 
     def add_model_card_callback(self, default_args_dict: dict[str, Any]) -> None:
         """Marks the model as retrained, so that its card is written anew; ours isn't theirs."""

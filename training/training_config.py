@@ -10,6 +10,7 @@ from typing import Any, Literal
 import yaml  # type: ignore[import-untyped]
 from parse_config import parse
 
+from fastlane_st.adapters import LoraSettings
 from fastlane_st.losses import LossWeights
 
 
@@ -69,12 +70,15 @@ class TrainingConfig:
     backbone: str | None = None
     backbone_options: dict[str, Any] = field(default_factory=dict)  # fields of FastLaneConfig
 
+    lora: LoraSettings | None = None  # train an adapter of `model`, and leave it as it is
+
     # One of the two, counted in optimiser steps or in passes over the data.
     max_steps: int | None = None
     epochs: float | None = None
     batch_size: int = 32  # pairs a process: each has the batch's other documents as negatives
     gradient_accumulation: int = 1  # batches a step; it adds no negatives, a larger batch does
     mini_batch_size: int | None = None  # texts at a time through the encoder; None caches nothing
+    topic_size: int | None = None  # batches from clusters of so many near queries (topics.py)
     source_sampling: Literal["proportional", "round_robin"] = "proportional"  # uses every row
 
     encoder_learning_rate: float = 2e-5  # hotter spoils the MaxSim that the backbone brings along
@@ -100,6 +104,8 @@ class TrainingConfig:
     temperature_start: float = 1.0  # the plain straight-through Gumbel-Softmax
     temperature_end: float | None = None  # where a schedule other than constant ends
     temperature_schedule: Literal["constant", "linear", "exponential", "cosine"] = "constant"
+
+    noise: float = 1.0  # fraction of the steps, the first ones, in which the gate draws noise
 
     seed: int = 0
     log_every: int = 10  # steps
@@ -135,13 +141,17 @@ class TrainingConfig:
                 raise ValueError(f"set either {first} or {second}, got {given or 'neither'}")
         if self.backbone_options and self.backbone is None:
             raise ValueError("backbone_options belong to a backbone; a model has its own")
+        if self.lora is not None and self.model is None:
+            raise ValueError("lora trains an adapter of a checkpoint, so name it as model")
+        if self.lora is not None and self.delta:
+            raise ValueError("delta is what a model adds to its backbone; an adapter has none")
         for name in ("sources", "num_routes"):
             if not getattr(self, name):
                 raise ValueError(f"{name} must not be empty")
 
     def _check_ranges(self) -> None:
         at_least_one = (
-            *("max_steps", "batch_size", "gradient_accumulation", "mini_batch_size"),
+            *("max_steps", "batch_size", "gradient_accumulation", "mini_batch_size", "topic_size"),
             *("query_length", "document_length", "log_every", "save_every", "keep_checkpoints"),
             "query_num_routes",
         )
@@ -151,6 +161,7 @@ class TrainingConfig:
         above = ("scale", "temperature_start", "temperature_end", "max_gradient_norm", "epochs")
         _check(self, (*above, "oracle_scale"), lambda value: value > 0, "above 0")
         _check(self, ("dropout",), lambda value: 0 <= value < 1, "in [0, 1)")
+        _check(self, ("noise",), lambda value: 0 <= value <= 1, "in [0, 1]")
         _check(self, ("document_fraction",), lambda value: 0 < value <= 1, "in (0, 1]")
         if min(self.num_routes) < 1:
             raise ValueError(f"num_routes must each be at least 1, got {list(self.num_routes)}")

@@ -1,0 +1,189 @@
+"""What an adapter gains on its domain, and what it forgets elsewhere.
+
+    python benchmarks/domain.py --base fastlane-minilm --adapter runs/medquad --data data/eval \\
+        --target medquad --others nqgold --out benchmarks/results/medquad.json
+
+Every set is encoded and ranked twice, without the adapter and with it, on the same queries; `name:split`
+names the judgements where there are several. nDCG@10 of one route and of all views, with the 95 %
+bootstrap interval of the difference a query. The verdict is on one route: gained if the target's
+interval lies above zero, kept if no other set loses more than --allowed-loss of what it had.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import os
+import shlex
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from machine import environment
+
+from fastlane_st import FastLaneEncoder
+from fastlane_st.evaluation.collection import Collection, read_collection
+from fastlane_st.evaluation.controls import measure_controls
+from fastlane_st.evaluation.metrics import Metrics, paired_difference
+from fastlane_st.evaluation.scoring import encode_documents, encode_queries
+from fastlane_st.modeling.fingerprint_fastlane import base_digest
+
+SETTINGS = {"router_1": "one route", "full": "all views"}
+
+
+def main() -> None:
+    options = parse()
+    torch.set_num_threads(options.threads)
+    encoder = FastLaneEncoder(options.base)
+    encoder.load_adapter(str(options.adapter))
+    found: dict[str, Any] = {
+        "command": shlex.join(["python", *sys.argv]),
+        "environment": environment(),
+        "settings": {
+            "base": {
+                "name": Path(options.base).name,
+                "sha256": base_digest(encoder[0].model, torch.float32)[:16],
+            },
+            "adapter": describe_adapter(options.adapter),
+            "device": str(encoder.device),
+            "dtype": options.dtype,
+            "batch_size": options.batch_size,
+            "limit_queries": options.limit_queries,
+            "limit_documents": options.limit_documents,
+        },
+        "allowed_loss": options.allowed_loss,
+        "target": options.target,
+        "sets": {},
+    }
+    others = [name for name in options.others.split(",") if name]
+    for name in (options.target, *others):
+        found["sets"][name] = measure_set(name, encoder, options)
+        print_set(name, found["sets"][name])
+    found["verdict"] = judge(found, others)
+    print_verdict(found)
+    options.out.parent.mkdir(parents=True, exist_ok=True)
+    scratch = options.out.with_suffix(".tmp.json")
+    scratch.write_text(json.dumps(found, indent=2, allow_nan=False) + "\n")
+    os.replace(scratch, options.out)
+
+
+def parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--base", default="fastlane-minilm")
+    parser.add_argument("--adapter", type=Path, required=True, help="folder that train.py wrote")
+    parser.add_argument("--data", type=Path, required=True, help="holds a BEIR folder for each set")
+    parser.add_argument("--target", required=True, help="the adapter's domain")
+    parser.add_argument("--others", default="", help="sets to remember, with commas")
+    parser.add_argument("--allowed-loss", type=float, default=0.02, help="a share of nDCG@10")
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--limit-queries", type=int, help="for a trial: the first N of each set")
+    parser.add_argument("--limit-documents", type=int, help="for a trial: the judged ones, up to N")
+    parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
+    parser.add_argument("--batch-size", type=int, default=32)
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="of encoding")
+    return parser.parse_args()
+
+
+def describe_adapter(folder: Path) -> dict[str, Any]:
+    weights = (folder / "adapter_model.safetensors").read_bytes()
+    return {
+        "name": folder.name,
+        "sha256": hashlib.sha256(weights).hexdigest()[:16],
+        "megabytes": round(len(weights) / 1e6, 2),
+    }
+
+
+def measure_set(name: str, encoder: FastLaneEncoder, options: argparse.Namespace) -> dict[str, Any]:
+    """The JSON of one set."""
+    folder, _, split = name.partition(":")
+    collection = read_collection(options.data / folder, split or None)
+    collection = collection.limit(options.limit_queries, options.limit_documents)
+    start = time.perf_counter()
+    encoder.disable_adapters()
+    before = measure(collection, encoder, options)
+    encoder.enable_adapters()
+    after = measure(collection, encoder, options)
+    return {
+        "split": collection.split,
+        "queries": len(collection.queries),
+        "documents": len(collection.documents),
+        "seconds": round(time.perf_counter() - start, 1),
+        "ndcg@10": {
+            setting: compare(before[setting]["ndcg@10"], after[setting]["ndcg@10"])
+            for setting in SETTINGS
+        },
+    }
+
+
+def measure(
+    collection: Collection, encoder: FastLaneEncoder, options: argparse.Namespace
+) -> dict[str, Metrics]:
+    """The metrics of every setting, with the adapter as it is now."""
+    is_half = options.dtype == "bfloat16"
+    with torch.autocast(encoder.device.type, torch.bfloat16, enabled=is_half):
+        queries = encode_queries(
+            encoder,
+            list(collection.queries.values()),
+            num_routes=(1,),
+            batch_size=options.batch_size,
+        )
+        documents = encode_documents(
+            encoder,
+            list(collection.documents.values()),
+            batch_size=options.batch_size,
+            dtype=np.float16,
+            show_progress=True,
+        )
+    return measure_controls(collection, queries, documents, fractions=())
+
+
+def compare(before: np.ndarray[Any, Any], after: np.ndarray[Any, Any]) -> dict[str, Any]:
+    """Of values a query: both means, how the second differs, and the share that is gained."""
+    mean = float(before.mean())
+    return {
+        "before": mean,
+        "after": float(after.mean()),
+        "difference": paired_difference(after, before).to_dict(),
+        "relative": (float(after.mean()) - mean) / mean if mean else None,
+    }
+
+
+def judge(found: dict[str, Any], others: list[str]) -> dict[str, Any]:
+    one_route = {name: each["ndcg@10"]["router_1"] for name, each in found["sets"].items()}
+    losses = {name: -(one_route[name]["relative"] or 0.0) for name in others}
+    return {
+        "gained": one_route[found["target"]]["difference"]["low"] > 0,
+        "kept": {name: loss <= found["allowed_loss"] for name, loss in losses.items()},
+    }
+
+
+def print_set(name: str, each: dict[str, Any]) -> None:
+    print(f"{name}: {each['queries']:,} queries, {each['documents']:,} documents, nDCG@10")
+    for setting, label in SETTINGS.items():
+        row = each["ndcg@10"][setting]
+        difference = row["difference"]
+        relative = "" if row["relative"] is None else f", {row['relative']:+.1%}"
+        print(
+            f"  {label}: {row['before']:.4f} → {row['after']:.4f} ({difference['mean']:+.4f}, "
+            f"95 % interval {difference['low']:+.4f} to {difference['high']:+.4f}{relative})"
+        )
+
+
+def print_verdict(found: dict[str, Any]) -> None:
+    gained = "gained" if found["verdict"]["gained"] else "no sure gain"
+    print(f"{found['target']}: {gained}, one route after against one route before")
+    for name, is_kept in found["verdict"]["kept"].items():
+        relation = "at most" if is_kept else "more than"
+        print(
+            f"{name}: {'kept' if is_kept else 'forgotten'}, loses {relation} {found['allowed_loss']:.0%}"
+        )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,77 @@
+"""What of a model a run trains: all of its weights or an adapter's, less what stays frozen."""
+
+from __future__ import annotations
+
+import re
+
+from callbacks import module_of, parts_of
+from training_config import TrainingConfig
+
+from fastlane_st import FastLaneEncoder
+from fastlane_st.adapters import lora_config
+from fastlane_st.modeling.adapters_fastlane import loaded_adapters
+
+ADAPTER_NAME = "default"  # what PEFT and transformers call the only one
+
+
+def add_adapter(encoder: FastLaneEncoder, config: TrainingConfig) -> None:
+    """Gives the encoder the run's adapter, if it trains one: all else is frozen from then on."""
+    if config.lora is None:
+        return
+    adapter = lora_config(module_of(encoder).model, config.lora)
+    encoder.add_adapter(adapter, ADAPTER_NAME)
+    # As the run names it: a released checkpoint lies in the cache of this machine.
+    adapter.base_model_name_or_path = config.model
+
+
+def check_base(encoder: FastLaneEncoder, config: TrainingConfig) -> None:
+    """Raises a ValueError if the run's model can't be trained, or not with an adapter."""
+    if loaded_adapters(module_of(encoder).model):
+        raise ValueError(
+            f"the model {config.model} is an adapter; merge it into its base first: "
+            f"FastLaneEncoder({config.model!r}).merge_and_unload().save_pretrained(…)"
+        )
+    own = encoder.fastlane_config.query_num_routes
+    if config.lora is not None and config.query_num_routes != own:
+        raise ValueError(
+            f"an adapter goes by its base's query_num_routes, {own}, got {config.query_num_routes}"
+        )
+
+
+def freeze_unused(encoder: FastLaneEncoder, config: TrainingConfig) -> None:
+    """Freezes what has no learning rate, what the loss doesn't reach, and what the run keeps.
+
+    DistributedDataParallel waits for the gradient of every trainable parameter, and where several
+    forward passes precede one backward pass it can't find out by itself which don't get one.
+    """
+    model, weights = module_of(encoder).model, config.loss_weights
+    for name, part in parts_of(encoder).items():
+        if not getattr(config, f"{name}_learning_rate"):
+            part.requires_grad_(False)
+    scores = (weights.routed, weights.full, weights.distillation, weights.teacher)
+    if not (any(scores) or weights.documents):  # the oracle takes the views as they are
+        model.projection.requires_grad_(False)
+    if not (weights.routed or weights.distillation or weights.documents):
+        model.projection.query_context_weight.requires_grad_(False)  # only routes have it
+    if not (weights.routed or weights.distillation or weights.oracle or weights.documents):
+        model.router.requires_grad_(False)
+    if model.router.document_scorer is not None and not weights.documents:
+        model.router.document_scorer.requires_grad_(False)
+        model.router.document_centrality_weight.requires_grad_(False)
+    for name, parameter in model.named_parameters():
+        if any(re.search(pattern, plain_name(name)) for pattern in config.frozen):
+            parameter.requires_grad_(False)
+
+
+def plain_name(name: str) -> str:
+    """A parameter's name as it is without an adapter; LoRA's own go by their layer's.
+
+    Example:
+        >>> plain_name("projection.modules_to_save.default.linear.weight")
+        'projection.linear.weight'
+        >>> plain_name("backbone.encoder.layer.0.output.dense.lora_A.default.weight")
+        'backbone.encoder.layer.0.output.dense.lora_A.weight'
+    """
+    inner = rf"\.(modules_to_save\.{ADAPTER_NAME}|original_module|base_layer)(?=\.)"
+    name = re.sub(inner, "", name)
+    return re.sub(rf"(\.lora_\w+)\.{ADAPTER_NAME}(?=\.)", r"\1", name)

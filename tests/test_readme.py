@@ -12,7 +12,7 @@ import pytest
 
 README = Path(__file__).parent.parent / "README.md"
 BLOCK = re.compile(r"```(python|bash)\n(.*?)```(?:\n\n```text\n(.*?)```)?", re.DOTALL)
-SLOW = ("make ", "pip install")
+SLOW = ("make ", "pip install", "training/", "runs/")  # the last two need training data
 
 
 @pytest.fixture(scope="module")

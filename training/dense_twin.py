@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import argparse
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,6 @@ from typing import Any
 import torch
 from accelerate.utils import set_seed  # type: ignore[import-untyped]
 from callbacks import explain_out_of_memory
-from data import load_sources
 from sentence_transformers import (
     MultiVectorEncoderTrainingArguments,
     SentenceTransformer,
@@ -39,13 +38,14 @@ from sentence_transformers.sentence_transformer.losses import (
     MultipleNegativesRankingLoss,
 )
 from sentence_transformers.sentence_transformer.modules import Pooling
-from topics import add_topics
 from train import (
     CONFIG_NAME,
     backbone_folder,
     build_encoder,
     find_checkpoint,
+    load_dataset,
     prompts_by_column,
+    set_dropout,
     training_arguments,
 )
 from trainer import OriginCollator
@@ -100,10 +100,7 @@ def train_twin(
     encoder = build_encoder(config)  # as the run starts
     twin = build_twin(config, encoder.fastlane_config)
     freeze(twin, config)
-    dataset = load_sources(config.sources, config.batch_size, seed=config.seed)
-    if config.topic_size is not None:
-        for name, rows in dataset.items():
-            dataset[name] = add_topics(rows, encoder, config.topic_size, config.seed)
+    dataset = load_dataset(config, encoder)
     arguments.prompts = prompts_by_column(twin, dataset)
     trainer = DenseTrainer(
         model=twin,
@@ -136,12 +133,7 @@ def build_twin(config: TrainingConfig, settings: FastLaneConfig) -> SentenceTran
         unpad_inputs=False,
     )
     transformer.model.set_attn_implementation(config.attention)
-    layers: Iterable[Any] = transformer.modules()
-    for layer in layers:  # the configuration that is saved keeps its own
-        if isinstance(layer, torch.nn.Dropout):
-            layer.p = config.dropout
-        elif isinstance(getattr(layer, "attention_dropout", None), float):
-            layer.attention_dropout = config.dropout
+    set_dropout(transformer, config.dropout)
     return SentenceTransformer(
         modules=[transformer, Pooling(transformer.get_embedding_dimension(), "mean")],
         prompts={"query": settings.query_prompt, "document": settings.document_prompt},

@@ -29,7 +29,9 @@ def add_topics(
     Queries are compared by their one routed view. Whatever the number of processes or the batch size
     of training, the clusters are the same.
     """
-    views = encoder.encode_query(dataset["query"], num_routes=1, convert_to_numpy=True)
+    views = encoder.encode_query(
+        dataset["query"], num_routes=1, batch_size=128, convert_to_numpy=True
+    )
     vectors = np.concatenate(views).astype(np.float32, copy=False)
     num_topics = max(1, len(vectors) // topic_size)
     kmeans = faiss.Kmeans(

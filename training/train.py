@@ -71,10 +71,7 @@ def train(
     encoder = build_encoder(config)
     base = find_base(config, encoder) if config.delta else None
     teacher = build_teacher(config, encoder, arguments.device)
-    dataset = load_sources(config.sources, config.batch_size, arguments.world_size, config.seed)
-    if config.topic_size is not None:
-        for name, rows in dataset.items():
-            dataset[name] = add_topics(rows, encoder, config.topic_size, config.seed)
+    dataset = load_dataset(config, encoder, arguments.world_size)
     arguments.prompts = prompts_by_column(encoder, dataset)
     add_adapter(encoder, config)
     freeze_unused(encoder, config)
@@ -153,13 +150,32 @@ def build_encoder(config: TrainingConfig) -> FastLaneEncoder:
         if wanted is not None and wanted > longest:
             raise ValueError(f"{name} must be at most the model's own, {longest}, got {wanted}")
     module_of(encoder).model.backbone.set_attn_implementation(config.attention)
-    layers: Iterable[Any] = encoder.modules()
-    for layer in layers:  # the configuration that is saved keeps its own
-        if isinstance(layer, torch.nn.Dropout):
-            layer.p = config.dropout
-        elif isinstance(getattr(layer, "attention_dropout", None), float):
-            layer.attention_dropout = config.dropout
+    set_dropout(encoder, config.dropout)
     return encoder
+
+
+def set_dropout(model: torch.nn.Module, probability: float) -> None:
+    """Sets all dropout of a model; the configuration that it is saved with keeps its own."""
+    layers: Iterable[Any] = model.modules()
+    for layer in layers:
+        if isinstance(layer, torch.nn.Dropout):
+            layer.p = probability
+        elif isinstance(getattr(layer, "attention_dropout", None), float):
+            layer.attention_dropout = probability
+
+
+def load_dataset(
+    config: TrainingConfig, encoder: FastLaneEncoder, num_processes: int = 1
+) -> DatasetDict:
+    """The run's sources, with the topics that batches are drawn from if the run has topics.
+
+    The encoder is the one that the run starts with.
+    """
+    dataset = load_sources(config.sources, config.batch_size, num_processes, config.seed)
+    if config.topic_size is not None:
+        for name, rows in dataset.items():
+            dataset[name] = add_topics(rows, encoder, config.topic_size, config.seed)
+    return dataset
 
 
 def build_teacher(

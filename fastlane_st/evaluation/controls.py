@@ -30,7 +30,7 @@ from .collection import Collection
 from .metrics import Metrics, Ranking, evaluate_rankings, top_documents
 from .scoring import DocumentViews, QueryViews, Similarities, TextViews, best_similarities
 
-FRACTIONS = (0.2, 0.25, 0.5)
+FRACTIONS = (0.2, 0.25)
 WITH_FRACTIONS = ("full", "router_1", "router_2", "router_4")
 NUM_DRAWS = 5
 
@@ -82,13 +82,15 @@ def score_queries(
         grades = np.zeros(len(documents), dtype=np.int64)
         for document, grade in collection.qrels[id].items():
             grades[places[document]] = grade
-        sizes = [len(views) for views in (query.vectors, query.alone, *query.routed.values())]
+        few = _few_routes(query)
+        sizes = [len(views) for views in (query.vectors, query.alone, *few.values())]
         full, alone, *routed, mean = np.split(similarities, np.cumsum(sizes), axis=1)
+        found = dict(zip(few, routed, strict=True))
         yield ScoredQuery(
             views=query,
             full=full,
             alone=alone,
-            routed=dict(zip(query.routed, routed, strict=True)),
+            routed={k: found.get(k, full) for k in query.routed},
             mean_view=mean[-1, 0],
             grades=grades,
             view_ndcg=np.array([ndcg_at_10(scores, grades) for scores in alone[-1]]),
@@ -97,8 +99,13 @@ def score_queries(
 
 def _all_views(query: QueryViews) -> npt.NDArray[np.float32]:
     """All that is scored of a query, so that one product does: the parts of `ScoredQuery`."""
-    views = [query.vectors, query.alone, *query.routed.values()]
+    views = [query.vectors, query.alone, *_few_routes(query).values()]
     return np.concatenate([*views, mean_view(query.vectors)])
+
+
+def _few_routes(query: QueryViews) -> dict[int, npt.NDArray[np.float32]]:
+    """The routed views that aren't all views."""
+    return {k: views for k, views in query.routed.items() if views is not query.vectors}
 
 
 def mean_view(vectors: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:

@@ -17,7 +17,7 @@ from ..modeling.views_fastlane import Encoder, Features
 Floats: TypeAlias = npt.NDArray[np.floating[Any]]
 Similarities: TypeAlias = npt.NDArray[np.float32]
 
-NUM_ROUTES = (1, 2, 4, 8, 16)
+NUM_ROUTES = (1, 2, 4, 8)
 BLOCK_VIEWS = 8192
 """Document views in one product: with 512 query views 16 MB of similarities."""
 QUERY_VIEWS = 512
@@ -51,7 +51,7 @@ class QueryViews(TextViews):
     Attributes:
         alone: (V, D) float32, the view that each of those tokens has if it is the one route.
         routed: By k above 1, (K, D) float32: the views of the router's k routes, whose lengths
-            aren't 1. K is V where the query has no more tokens; they are then `vectors` again.
+            aren't 1. Where the query has no more tokens than k, it is `vectors` itself.
     """
 
     alone: npt.NDArray[np.float32]
@@ -113,7 +113,8 @@ def encode_queries(
         alone = [_vectors(features, one.positions) for features, one in pairs]
         routed = {k: [_vectors(one, _positions(one)) for one in encode(k)] for k in counts}
         for number, (one, own) in enumerate(zip(views, alone, strict=True)):
-            of_query = {k: rows[number] for k, rows in routed.items()}
+            few = [k for k in routed if k < len(one.vectors)]
+            of_query = {k: routed[k][number] if k in few else one.vectors for k in routed}
             found.append(QueryViews(**vars(one), alone=own, routed=of_query))
     return found
 

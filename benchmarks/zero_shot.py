@@ -37,14 +37,14 @@ VARIANTS: list[dict[str, Any]] = [
     for dim, query_weight, document_weight, special in (
         (384, 0.0, 0.0, False),
         (384, 0.0, 0.0, True),
-        (256, 0.0, 0.0, False),
-        (256, 1.0, 0.0, False),
-        (256, 1.0, 0.5, False),
-        (256, 1.0, 1.0, False),
-        (256, 2.0, 1.0, False),
-        (256, 4.0, 1.0, False),
-        (256, 2.0, 2.0, False),
-        (128, 2.0, 1.0, False),
+        (384, 0.0, 1.25, False),
+        (384, 1.0, 1.25, False),
+        (384, 3.0, 1.25, False),
+        (384, 6.0, 1.25, False),
+        (384, 3.0, 0.5, False),
+        (384, 3.0, 2.0, False),
+        (256, 3.0, 1.25, False),
+        (128, 3.0, 1.25, False),
     )
 ]
 

@@ -162,7 +162,7 @@ def test_the_default_checkpoint_is_what_export_writes(
     assert {path.name for path in cached.iterdir()} == names
     for name in names - {"README.md"}:
         assert (cached / name).read_bytes() == (exported / name).read_bytes(), name
-    assert encoder.get_embedding_dimension() == 256
+    assert encoder.get_embedding_dimension() == 384
 
 
 def test_the_default_checkpoint_finds_the_passage_that_answers(exported: Path) -> None:

@@ -131,7 +131,7 @@ def test_zero_shot_measures_each_variant_once_and_drops_rows_of_other_fields(
     monkeypatch.syspath_prepend(str(BENCHMARKS))
     monkeypatch.setattr(hub, "base_weights", lambda: backbone_folder("bert"))
     zero_shot = importlib.import_module("zero_shot")
-    variants = [{**zero_shot.VARIANTS[row], "embedding_dim": 4} for row in (1, 6)]
+    variants = [{**zero_shot.VARIANTS[row], "embedding_dim": 4} for row in (1, 4)]
     monkeypatch.setattr(zero_shot, "VARIANTS", variants)
     monkeypatch.setattr(zero_shot, "SETS", ("one",))
     out = tmp_path / "zero_shot.json"
@@ -139,7 +139,7 @@ def test_zero_shot_measures_each_variant_once_and_drops_rows_of_other_fields(
     monkeypatch.setattr(sys, "argv", arguments)
     zero_shot.main()
     first, second = json.loads(out.read_text())["rows"]
-    assert (first["use_special_tokens"], second["query_context_weight"]) == (True, 2.0)
+    assert (first["use_special_tokens"], second["query_context_weight"]) == (True, 3.0)
     for row in (first, second):
         assert set(row["mean"]) == set(zero_shot.SETTINGS) > {"router_1", "router_8", "full"}
         assert row["mean"] == row["by_set"][0]
@@ -173,3 +173,35 @@ def test_every_plot_is_drawn_from_json(
         )
         runpy.run_path(str(BENCHMARKS / "plots.py"), run_name="__main__")
         assert "<svg" in out.read_text()
+
+
+def test_a_table_has_a_row_for_each_setting_that_all_sets_have(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    tables = importlib.import_module("tables")
+    means = {"full": {"ndcg@10": 0.5}, "router_1": {"ndcg@10": 0.25}, "first": {"ndcg@10": 0.1}}
+    other = {"full": {"ndcg@10": 0.75}, "router_1": {"ndcg@10": 0.75}}
+    quality = {
+        "sets": {
+            "one": {"queries": 1500, "means": means},
+            "two:dev": {"queries": 7, "means": other},
+        },
+        "over_sets": {
+            "ndcg@10": {"full": 0.625, "router_1": 0.5},
+            "ratio_to_full": {"full": 1.0, "router_1": 0.8},
+        },
+    }
+    assert tables.quality_table(quality).splitlines() == [
+        "| nDCG@10 (queries) | one (1,500) | two (7) | mean | of all views |",
+        "| --- | --- | --- | --- | --- |",
+        "| **one route** | 0.250 | 0.750 | 0.500 | 80.0% |",
+        "| all views | 0.500 | 0.750 | 0.625 | 100.0% |",
+    ]
+
+
+def test_readme_shows_the_table_of_the_committed_results(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    tables = importlib.import_module("tables")
+    quality = json.loads((BENCHMARKS / "results" / "quality.json").read_text())
+    assert tables.quality_table(quality) in (BENCHMARKS.parent / "README.md").read_text("utf-8")

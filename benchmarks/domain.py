@@ -13,8 +13,6 @@ from __future__ import annotations
 
 import argparse
 import hashlib
-import json
-import os
 import shlex
 import sys
 import time
@@ -23,13 +21,14 @@ from typing import Any
 
 import numpy as np
 import torch
+from judged import add_options, autocast, encode_set, read_set, write_json
 from machine import environment
 
 from fastlane_st import FastLaneEncoder
-from fastlane_st.evaluation.collection import Collection, read_collection
+from fastlane_st.evaluation.collection import Collection
 from fastlane_st.evaluation.controls import measure_controls
 from fastlane_st.evaluation.metrics import Metrics, paired_difference
-from fastlane_st.evaluation.scoring import encode_documents, encode_queries
+from fastlane_st.evaluation.scoring import encode_queries
 from fastlane_st.modeling.fingerprint_fastlane import base_digest
 
 SETTINGS = {"router_1": "one route", "full": "all views"}
@@ -65,28 +64,19 @@ def main() -> None:
         print_set(name, found["sets"][name])
     found["verdict"] = judge(found, others)
     print_verdict(found)
-    options.out.parent.mkdir(parents=True, exist_ok=True)
-    scratch = options.out.with_suffix(".tmp.json")
-    scratch.write_text(json.dumps(found, indent=2, allow_nan=False) + "\n")
-    os.replace(scratch, options.out)
+    write_json(options.out, found)
 
 
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
+    add_options(parser)
     parser.add_argument("--base", default="fastlane-minilm")
     parser.add_argument("--adapter", type=Path, required=True, help="folder that train.py wrote")
-    parser.add_argument("--data", type=Path, required=True, help="holds a BEIR folder for each set")
     parser.add_argument("--target", required=True, help="the adapter's domain")
     parser.add_argument("--others", default="", help="sets to remember, with commas")
     parser.add_argument("--allowed-loss", type=float, default=0.02, help="a share of nDCG@10")
-    parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--limit-queries", type=int, help="for a trial: the first N of each set")
-    parser.add_argument("--limit-documents", type=int, help="for a trial: the judged ones, up to N")
-    parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
-    parser.add_argument("--batch-size", type=int, default=32)
-    parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="of encoding")
     return parser.parse_args()
 
 
@@ -101,9 +91,7 @@ def describe_adapter(folder: Path) -> dict[str, Any]:
 
 def measure_set(name: str, encoder: FastLaneEncoder, options: argparse.Namespace) -> dict[str, Any]:
     """The JSON of one set."""
-    folder, _, split = name.partition(":")
-    collection = read_collection(options.data / folder, split or None)
-    collection = collection.limit(options.limit_queries, options.limit_documents)
+    collection = read_set(name, options)
     start = time.perf_counter()
     encoder.disable_adapters()
     before = measure(collection, encoder, options)
@@ -125,21 +113,14 @@ def measure(
     collection: Collection, encoder: FastLaneEncoder, options: argparse.Namespace
 ) -> dict[str, Metrics]:
     """The metrics of every setting, with the adapter as it is now."""
-    is_half = options.dtype == "bfloat16"
-    with torch.autocast(encoder.device.type, torch.bfloat16, enabled=is_half):
+    with autocast(options, encoder.device.type):
         queries = encode_queries(
             encoder,
             list(collection.queries.values()),
             num_routes=(1,),
             batch_size=options.batch_size,
         )
-        documents = encode_documents(
-            encoder,
-            list(collection.documents.values()),
-            batch_size=options.batch_size,
-            dtype=np.float16,
-            show_progress=True,
-        )
+    documents = encode_set(collection, encoder, options, np.float16)
     return measure_controls(collection, queries, documents, fractions=())
 
 

@@ -25,16 +25,17 @@ from typing import Any
 
 import numpy as np
 import torch
+from judged import add_options, autocast, encode_set, read_set
 from machine import environment
 from quality_summary import Values, describe, load_rows, save, summarise
 from sentence_transformers import SentenceTransformer
 
 from fastlane_st import FastLaneEncoder
 from fastlane_st.evaluation.baselines import Backbone, rank_by_bm25, rank_by_dense_encoder
-from fastlane_st.evaluation.collection import Collection, read_collection
+from fastlane_st.evaluation.collection import Collection
 from fastlane_st.evaluation.controls import measure_controls
 from fastlane_st.evaluation.metrics import Metrics, Ranking, evaluate_rankings, mean_metrics
-from fastlane_st.evaluation.scoring import DocumentViews, encode_documents, encode_queries
+from fastlane_st.evaluation.scoring import DocumentViews, encode_queries
 from fastlane_st.hub import DEFAULT_CHECKPOINT, default_checkpoint
 
 
@@ -63,23 +64,12 @@ def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--data", type=Path, required=True)
+    add_options(parser)
     parser.add_argument("--sets", required=True, help="name or name:split, with commas")
     parser.add_argument("--model", default=DEFAULT_CHECKPOINT)
     parser.add_argument("--backbone", help="folder of the untouched encoder")
     parser.add_argument("--dense", help="a Sentence Transformers checkpoint")
-    parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--limit-queries", type=int, help="for a trial: the first N of each set")
-    parser.add_argument("--limit-documents", type=int, help="for a trial: the judged ones, up to N")
-    parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
     parser.add_argument("--storage", choices=("float32", "float16"), default="float16")
-    parser.add_argument("--batch-size", type=int, default=32)
-    parser.add_argument(
-        "--threads",
-        type=int,
-        default=torch.get_num_threads(),
-        help="of encoding; OMP_NUM_THREADS limits those of scoring",
-    )
     return parser.parse_args()
 
 
@@ -155,9 +145,7 @@ def add_dense(
 
 
 def read(name: str, options: argparse.Namespace) -> Collection:
-    folder, _, split = name.partition(":")
-    collection = read_collection(options.data / folder, split or None)
-    collection = collection.limit(options.limit_queries, options.limit_documents)
+    collection = read_set(name, options)
     print(f"{name}: {len(collection.queries):,} queries, {len(collection.documents):,} documents")
     return collection
 
@@ -180,14 +168,8 @@ def measure_model(
         queries = encode_queries(
             encoder, list(collection.queries.values()), batch_size=options.batch_size
         )
-    with timed("encode documents", seconds), autocast(options, device):
-        documents = encode_documents(
-            encoder,
-            list(collection.documents.values()),
-            batch_size=options.batch_size,
-            dtype=options.storage,
-            show_progress=True,
-        )
+    with timed("encode documents", seconds):
+        documents = encode_set(collection, encoder, options, options.storage)
     with timed("score controls", seconds):
         results = measure_controls(collection, queries, documents)
     return results, {
@@ -232,10 +214,6 @@ def rank_by_dense(
     dense = SentenceTransformer(options.dense, device=device)
     with autocast(options, dense.device.type):
         return rank_by_dense_encoder(collection, dense, batch_size=options.batch_size)
-
-
-def autocast(options: argparse.Namespace, device: str) -> torch.autocast:
-    return torch.autocast(device, torch.bfloat16, enabled=options.dtype == "bfloat16")
 
 
 @contextmanager

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from judged import write_json
 
 from fastlane_st.evaluation.metrics import PairedDifference, macro_difference
 
@@ -105,6 +105,4 @@ def save(out: Path, found: dict[str, Any], rows: Mapping[str, Mapping[str, Any]]
     scratch = out.with_suffix(".tmp.npz")
     np.savez_compressed(scratch, **flat)
     os.replace(scratch, out.with_suffix(".npz"))
-    scratch = out.with_suffix(".tmp.json")
-    scratch.write_text(json.dumps(found, indent=2, allow_nan=False) + "\n")
-    os.replace(scratch, out)
+    write_json(out, found)

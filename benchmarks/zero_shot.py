@@ -20,12 +20,11 @@ from fastlane_st import FastLaneModel
 from fastlane_st.evaluation.collection import Collection, read_collection
 from fastlane_st.evaluation.controls import measure_controls
 from fastlane_st.evaluation.metrics import mean_metrics
-from fastlane_st.evaluation.scoring import encode_documents, encode_queries
+from fastlane_st.evaluation.scoring import NUM_ROUTES, encode_documents, encode_queries
 from fastlane_st.hub import base_weights
 from fastlane_st.modeling.projection_fastlane import default_calibration_texts
 
 SETS = ("mlquestions", "wikiqa", "stackexchange", "scitldr")
-NUM_ROUTES = (1, 2, 4, 8)
 SETTINGS = ("full", *(f"router_{k}" for k in NUM_ROUTES), "first", "random", "mean_view", "oracle")
 VARIANTS: list[dict[str, Any]] = [
     {
@@ -92,7 +91,7 @@ def variant_of(row: dict[str, Any]) -> dict[str, Any]:
 
 def measure(model: FastLaneModel, collection: Collection) -> dict[str, float]:
     """nDCG@10 of each setting."""
-    queries = encode_queries(model, list(collection.queries.values()), num_routes=NUM_ROUTES)
+    queries = encode_queries(model, list(collection.queries.values()))
     documents = encode_documents(model, list(collection.documents.values()))
     results = measure_controls(collection, queries, documents, fractions=())
     return {name: mean_metrics(results[name])["ndcg@10"] for name in SETTINGS}

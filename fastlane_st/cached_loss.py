@@ -56,9 +56,8 @@ class CachedRoutedContrastiveLoss(CachedLossMixin, RoutedContrastiveLoss):
             _create_minibatch(column, begin, end)
             for begin, end in _minibatch_ranges(column, self.mini_batch_size)
         ]
-        return join(
-            [pack(super(CachedRoutedContrastiveLoss, self).teacher_views(some)) for some in rows]
-        )
+        encode = super().teacher_views
+        return join([pack(encode(some)) for some in rows])
 
     def embed_minibatch(
         self,
@@ -74,7 +73,8 @@ class CachedRoutedContrastiveLoss(CachedLossMixin, RoutedContrastiveLoss):
         with random_state or nullcontext(), nullcontext() if with_grad else torch.no_grad():
             state = RandContext(*rows.values()) if copy_random_state else None
             is_query = rows.get("task") == "query"
-            return pack(self.encode_query(rows) if is_query else self.encode_all([rows])[0]), state
+            encode = self.encode_query if is_query else self.encode_document
+            return pack(encode(rows)), state
 
     def calculate_loss(
         self,

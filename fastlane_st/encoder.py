@@ -93,7 +93,6 @@ class FastLaneEncoder(MultiVectorEncoder):
     def merge_and_unload(self, adapter_name: str | None = None) -> FastLaneEncoder:
         """Folds an adapter into the weights; see `FastLaneModel.merge_and_unload`."""
         self._model.merge_and_unload(adapter_name)
-        self.model_card_data.add_tags("generated_from_trainer")  # the card it has is its base's
         return self
 
     def save(self, path: str | os.PathLike[str], *args: Any, **kwargs: Any) -> None:
@@ -108,7 +107,8 @@ class FastLaneEncoder(MultiVectorEncoder):
         write_module_list(Path(path))
 
     def _create_model_card(self, path: str, *args: Any, **kwargs: Any) -> None:
-        retrained = "generated_from_trainer" in (self.model_card_data.tags or [])
+        trained = "generated_from_trainer" in (self.model_card_data.tags or [])
+        retrained = trained or self._model.has_merged_adapter  # the card it came with is its base's
         card = None if retrained else self._model_card_text
         (Path(path) / "README.md").write_text(card or render_card(self.fastlane_config), "utf-8")
 

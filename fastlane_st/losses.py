@@ -118,7 +118,9 @@ class RoutedContrastiveLoss(nn.Module):
         self.draw_num_routes()
         teacher_scores = self.teacher_scores(columns)
         query, *documents = columns
-        return self.total(self.encode_query(query), self.encode_all(documents), teacher_scores)
+        query_views = self.encode_query(query)  # first, as the cached loss draws its noise
+        document_views = [self.encode_document(column) for column in documents]
+        return self.total(query_views, document_views, teacher_scores)
 
     def draw_num_routes(self) -> None:
         """Draws the step's k, from the global generator."""
@@ -148,10 +150,10 @@ class RoutedContrastiveLoss(nn.Module):
         """One column's views by the teacher; the column stays as it is."""
         return unrouted_views(self._teacher[0](dict(column), num_routes=None))
 
-    def encode_all(self, documents: Sequence[dict[str, Any]]) -> list[Views]:
-        """The views of the columns of documents."""
+    def encode_document(self, features: dict[str, Any]) -> Views:
+        """The views of one column of documents."""
         model: Any = self.model
-        return [unrouted_views(model(features, num_routes=None)) for features in documents]
+        return unrouted_views(model(features, num_routes=None))
 
     def encode_query(self, features: dict[str, Any]) -> Views:
         """The queries' views, each token for itself and routed with the step's k."""

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from .routing_fastlane import assign_to_routes, unit
+from .routing_fastlane import assign_to_routes, mean_direction, unit
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig
@@ -45,16 +45,14 @@ class ViewProjection(nn.Module):
         Returns:
             (B, T, D) float, each of unit length.
         """
-        views = unit(hidden_states)
-        if task == "document":
-            views = self.mix_context(hidden_states, attention_mask)
+        is_query = task == "query"
+        views = unit(hidden_states) if is_query else self.mix_context(hidden_states, attention_mask)
         return unit(self.linear(views))
 
     def mix_context(self, hidden_states: Tensor, attention_mask: Tensor) -> Tensor:
         """A document's views before the projection: (B, T, hidden_size) float."""
         directions = unit(hidden_states)
-        present = attention_mask.unsqueeze(-1).to(directions.dtype)
-        mean = unit((directions * present).sum(1, keepdim=True))
+        mean = mean_direction(directions, attention_mask)
         return directions + self.document_context_weight * mean
 
     def routed(self, hidden_states: Tensor, token_mask: Tensor, routes: Tensor) -> Tensor:

@@ -121,6 +121,11 @@ def unit(vectors: Tensor) -> Tensor:
     return nn.functional.normalize(vectors, dim=-1, eps=torch.finfo(vectors.dtype).tiny)
 
 
+def mean_direction(vectors: Tensor, mask: Tensor) -> Tensor:
+    """The direction of the mean of a row's vectors (B, T, D) where `mask` (B, T) is true: (B, 1, D)."""
+    return unit((vectors * mask.unsqueeze(-1).to(vectors.dtype)).sum(1, keepdim=True))
+
+
 def assign_to_routes(hidden_states: Tensor, token_mask: Tensor, routed: Tensor) -> Tensor:
     """Which route stands for each token: the one whose state is closest by cosine.
 
@@ -158,9 +163,7 @@ def centrality(token_embeddings: Tensor, token_mask: Tensor) -> Tensor:
         token_embeddings: (B, T, D) float of unit length.
         token_mask: (B, T) bool, true at the views that count.
     """
-    present = token_mask.unsqueeze(-1).to(token_embeddings.dtype)
-    mean = unit((token_embeddings * present).sum(1, keepdim=True))
-    return (token_embeddings * mean).sum(dim=-1)
+    return (token_embeddings * mean_direction(token_embeddings, token_mask)).sum(dim=-1)
 
 
 class TokenRouter(nn.Module):

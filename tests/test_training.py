@@ -68,6 +68,11 @@ def write_pairs(path: Path, count: int, seed: int) -> Path:
 def settings(checkpoint: Path, tmp_path: Path) -> dict[str, Any]:
     """Six batches of each of two sources, in `tmp_path/run`."""
     paths = [write_pairs(tmp_path / f"{name}.jsonl", 26, seed) for seed, name in enumerate("ab")]
+    return short_run(checkpoint, tmp_path, paths)
+
+
+def short_run(checkpoint: Path, tmp_path: Path, paths: list[Path]) -> dict[str, Any]:
+    """Settings of a run of four steps over the pairs in `paths`."""
     return {
         "output_dir": str(tmp_path / "run"),
         "model": str(checkpoint),
@@ -85,6 +90,11 @@ def settings(checkpoint: Path, tmp_path: Path) -> dict[str, Any]:
 @pytest.fixture
 def run(settings: dict[str, Any]) -> Run:
     """Trains with `settings` and some in their place."""
+    return runner(settings)
+
+
+def runner(settings: dict[str, Any]) -> Run:
+    """What trains with `settings` and some in their place."""
 
     def start(resume: bool = False, watch: TrainerCallback | None = None, **others: Any) -> Any:
         made = config.TrainingConfig.from_dict({**settings, **others})

@@ -19,6 +19,8 @@ from test_training import (
     StopError,
     config,
     read_log,
+    runner,
+    short_run,
     train,
     write_pairs,
 )
@@ -34,17 +36,8 @@ trainable = import_module("trainable")
 @pytest.fixture
 def lora_settings(checkpoint: Path, tmp_path: Path) -> dict[str, Any]:
     return {
-        "output_dir": str(tmp_path / "run"),
-        "model": str(checkpoint),
+        **short_run(checkpoint, tmp_path, [write_pairs(tmp_path / "domain.jsonl", 26, 0)]),
         "lora": {"rank": 2},
-        "sources": [{"path": str(write_pairs(tmp_path / "domain.jsonl", 26, 0))}],
-        "max_steps": 4,
-        "batch_size": 4,
-        "encoder_learning_rate": 1e-3,
-        "projection_learning_rate": 2e-3,
-        "router_learning_rate": 1e-2,
-        "warmup": 0,
-        "log_every": 1,
         "query_num_routes": None,  # as the checkpoint has it
     }
 
@@ -52,12 +45,7 @@ def lora_settings(checkpoint: Path, tmp_path: Path) -> dict[str, Any]:
 @pytest.fixture
 def run(lora_settings: dict[str, Any]) -> Run:
     """Trains with `lora_settings` and some in their place."""
-
-    def start(resume: bool = False, watch: TrainerCallback | None = None, **others: Any) -> Any:
-        made = config.TrainingConfig.from_dict({**lora_settings, **others})
-        return train.train(made, resume=resume, callbacks=[watch] if watch else [])
-
-    return start
+    return runner(lora_settings)
 
 
 def adapter_weights(folder: Path) -> dict[str, torch.Tensor]:

@@ -73,12 +73,17 @@ def load_source(source: Source, seed: int = 0) -> Dataset:
         rows.append((origin, [query, positive, *negatives[:wanted]]))
     if not rows:
         raise ValueError(f"{source.path or source.dataset} holds no rows")
-    if source.cap is not None and source.cap < len(rows):
-        kept = random.Random(seed).sample(range(len(rows)), source.cap)
-        rows = [rows[index] for index in sorted(kept)]
+    rows = draw_capped(rows, source.cap, seed)
     names = ["query", "positive", *(f"negative_{number}" for number in range(1, (wanted or 0) + 1))]
     columns = {name: [texts[i] for _, texts in rows] for i, name in enumerate(names)}
     return Dataset.from_dict({**columns, "origin": [origin for origin, _ in rows]})
+
+
+def draw_capped(rows: list[Any], cap: int | None, seed: int) -> list[Any]:
+    """At most `cap` of the rows, drawn at random, in their order."""
+    if cap is None or cap >= len(rows):
+        return rows
+    return [rows[index] for index in sorted(random.Random(seed).sample(range(len(rows)), cap))]
 
 
 def read_rows(source: Source) -> Iterator[tuple[str, Row]]:

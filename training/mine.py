@@ -23,7 +23,6 @@ import argparse
 import gzip
 import json
 import os
-import random
 import sys
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
@@ -33,7 +32,7 @@ from io import BufferedIOBase
 from pathlib import Path
 from typing import Any
 
-from data import read_rows, rename, texts_of
+from data import draw_capped, read_rows, rename, texts_of
 from negatives import (
     MiningConfig,
     Row,
@@ -117,9 +116,7 @@ def mine(
         raise ValueError(f"{out} exists; name another file, or pass --overwrite")
     rows = read_pairs(source)
     drawable = distinct(row.positive for row in rows)
-    if source.cap is not None and source.cap < len(rows):  # keeps the rows that load_source keeps
-        kept = random.Random(config.seed).sample(range(len(rows)), source.cap)
-        rows = [rows[index] for index in sorted(kept)]
+    rows = draw_capped(rows, source.cap, config.seed)
     check_enough(rows, drawable, config)
     others = () if corpus is None else (document.content for document in read_corpus(corpus))
     documents = distinct([*drawable, *filter(None, others)])

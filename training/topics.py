@@ -19,6 +19,8 @@ from sentence_transformers.base.sampler import DefaultBatchSampler
 from fastlane_st import FastLaneEncoder
 
 TOPIC = "topic"
+NOT_TEXTS = ("origin", TOPIC)
+"""The columns that say something of a row; all others are its texts."""
 
 
 def add_topics(
@@ -52,7 +54,7 @@ class TopicBatchSampler(DefaultBatchSampler):
     def __init__(self, dataset: Dataset, batch_size: int, drop_last: bool, **kwargs: Any) -> None:
         super().__init__(dataset, batch_size, drop_last, **kwargs)
         self.topics = np.array(dataset[TOPIC])
-        names = [name for name in dataset.column_names if name not in (TOPIC, "origin")]
+        names = [name for name in dataset.column_names if name not in NOT_TEXTS]
         columns = [dataset[name] for name in names]
         self.texts = [set(row) for row in zip(*columns, strict=True)]
 

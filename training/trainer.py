@@ -13,7 +13,7 @@ from peft import set_peft_model_state_dict
 from safetensors.torch import load_file
 from sentence_transformers import MultiVectorEncoderTrainer
 from sentence_transformers.multi_vector_encoder.data_collator import MultiVectorEncoderDataCollator
-from topics import TOPIC
+from topics import NOT_TEXTS
 from torch import Tensor
 from torch.utils.data import DataLoader
 
@@ -28,8 +28,7 @@ class OriginCollator(MultiVectorEncoderDataCollator):
     def __call__(self, features: list[dict[str, Any]]) -> dict[str, Any]:
         """The batch as the trainer wants it, and `origins`."""
         texts = [
-            {name: text for name, text in row.items() if name not in ("origin", TOPIC)}
-            for row in features
+            {name: text for name, text in row.items() if name not in NOT_TEXTS} for row in features
         ]
         return {**super().__call__(texts), "origins": [row["origin"] for row in features]}
 

@@ -113,8 +113,10 @@ def encode_queries(
         alone = [_vectors(features, one.positions) for features, one in pairs]
         routed = {k: [_vectors(one, _positions(one)) for one in encode(k)] for k in counts}
         for number, (one, own) in enumerate(zip(views, alone, strict=True)):
-            few = [k for k in routed if k < len(one.vectors)]
-            of_query = {k: routed[k][number] if k in few else one.vectors for k in routed}
+            of_query = {
+                k: rows[number] if k < len(one.vectors) else one.vectors
+                for k, rows in routed.items()
+            }
             found.append(QueryViews(**vars(one), alone=own, routed=of_query))
     return found
 

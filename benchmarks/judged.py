@@ -1,0 +1,68 @@
+"""What the commands that judge a checkpoint on collections share: their options, sets and files."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy.typing as npt
+import torch
+
+from fastlane_st import FastLaneEncoder
+from fastlane_st.evaluation.collection import Collection, read_collection
+from fastlane_st.evaluation.scoring import DocumentViews, encode_documents
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """The options by which the functions here read and encode a set."""
+    parser.add_argument("--data", type=Path, required=True, help="holds a BEIR folder for each set")
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--limit-queries", type=int, help="for a trial: the first N of each set")
+    parser.add_argument("--limit-documents", type=int, help="for a trial: the judged ones, up to N")
+    parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
+    parser.add_argument("--batch-size", type=int, default=32)
+    parser.add_argument(
+        "--threads",
+        type=int,
+        default=torch.get_num_threads(),
+        help="of encoding; OMP_NUM_THREADS limits those of scoring",
+    )
+
+
+def read_set(name: str, options: argparse.Namespace) -> Collection:
+    """The collection `name`, or `name:split` where its judgements are several."""
+    folder, _, split = name.partition(":")
+    collection = read_collection(options.data / folder, split or None)
+    return collection.limit(options.limit_queries, options.limit_documents)
+
+
+def autocast(options: argparse.Namespace, device: str) -> torch.autocast:
+    return torch.autocast(device, torch.bfloat16, enabled=options.dtype == "bfloat16")
+
+
+def encode_set(
+    collection: Collection,
+    encoder: FastLaneEncoder,
+    options: argparse.Namespace,
+    storage: npt.DTypeLike,
+) -> DocumentViews:
+    """The views of a collection's documents."""
+    with autocast(options, encoder.device.type):
+        return encode_documents(
+            encoder,
+            list(collection.documents.values()),
+            batch_size=options.batch_size,
+            dtype=storage,
+            show_progress=True,
+        )
+
+
+def write_json(path: Path, found: dict[str, Any]) -> None:
+    """All of it or nothing: a command that is stopped leaves the file as it was."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    scratch = path.with_suffix(".tmp.json")
+    scratch.write_text(json.dumps(found, indent=2, allow_nan=False) + "\n")
+    os.replace(scratch, path)

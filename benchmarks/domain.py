@@ -121,7 +121,7 @@ def measure(
             batch_size=options.batch_size,
         )
     documents = encode_set(collection, encoder, options, np.float16)
-    return measure_controls(collection, queries, documents, fractions=())
+    return measure_controls(collection, queries, documents)
 
 
 def compare(before: np.ndarray[Any, Any], after: np.ndarray[Any, Any]) -> dict[str, Any]:

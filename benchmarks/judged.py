@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -48,13 +49,15 @@ def encode_set(
     encoder: FastLaneEncoder,
     options: argparse.Namespace,
     storage: npt.DTypeLike,
+    fractions: Sequence[float] = (),
 ) -> DocumentViews:
-    """The views of a collection's documents."""
+    """The views of a collection's documents, whole and with each of `fractions` kept."""
     with autocast(options, encoder.device.type):
         return encode_documents(
             encoder,
             list(collection.documents.values()),
             batch_size=options.batch_size,
+            fractions=fractions,
             dtype=storage,
             show_progress=True,
         )

@@ -7,7 +7,8 @@ COLLECTIONS holds a BEIR-layout folder for each set; `name:split` names the judg
 are several. Settings are those of `fastlane_st.evaluation.controls`, and as baselines `bm25`, with --backbone
 `dense_backbone` and `maxsim_backbone`, with --dense `dense_checkpoint`. The nDCG@10 of every query
 is beside the JSON, in an .npz by `set/setting`. A set that the JSON holds already isn't measured again,
-but for --dense, which may come later.
+but for --dense, which may come later. --baselines OLD.json takes the baselines, which don't depend on the
+checkpoint, from the results of another one that were measured alike.
 """
 
 from __future__ import annotations
@@ -33,10 +34,12 @@ from sentence_transformers import SentenceTransformer
 from fastlane_st import FastLaneEncoder
 from fastlane_st.evaluation.baselines import Backbone, rank_by_bm25, rank_by_dense_encoder
 from fastlane_st.evaluation.collection import Collection
-from fastlane_st.evaluation.controls import measure_controls
+from fastlane_st.evaluation.controls import FRACTIONS, measure_controls
 from fastlane_st.evaluation.metrics import Metrics, Ranking, evaluate_rankings, mean_metrics
 from fastlane_st.evaluation.scoring import DocumentViews, encode_queries
 from fastlane_st.hub import DEFAULT_CHECKPOINT, default_checkpoint
+
+BASELINES = ("bm25", "dense_backbone", "maxsim_backbone")
 
 
 def main() -> None:
@@ -69,13 +72,27 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--model", default=DEFAULT_CHECKPOINT)
     parser.add_argument("--backbone", help="folder of the untouched encoder")
     parser.add_argument("--dense", help="a Sentence Transformers checkpoint")
+    parser.add_argument("--baselines", type=Path, help="results of another checkpoint")
     parser.add_argument("--storage", choices=("float32", "float16"), default="float16")
     return parser.parse_args()
 
 
 def load(options: argparse.Namespace) -> dict[str, Any]:
     """The results so far, or none; refuses those of other settings."""
-    settings = {
+    settings = settings_of(options)
+    if not options.out.exists():
+        return {"settings": settings, "over_sets": {}, "sets": {}}
+    found: dict[str, Any] = json.loads(options.out.read_text())
+    if found["settings"]["dense"] is None:
+        found["settings"]["dense"] = settings["dense"]
+    if found["settings"] != settings:
+        raise SystemExit(f"{options.out} holds {found['settings']}, asked for {settings}")
+    return found
+
+
+def settings_of(options: argparse.Namespace) -> dict[str, Any]:
+    """What all sets of one file have in common."""
+    return {
         "model": fingerprint(options.model),
         "backbone": fingerprint(options.backbone),
         "dense": fingerprint(options.dense),
@@ -85,14 +102,6 @@ def load(options: argparse.Namespace) -> dict[str, Any]:
         "storage": options.storage,
         "batch_size": options.batch_size,
     }
-    if not options.out.exists():
-        return {"settings": settings, "over_sets": {}, "sets": {}}
-    found: dict[str, Any] = json.loads(options.out.read_text())
-    if found["settings"]["dense"] is None:
-        found["settings"]["dense"] = settings["dense"]
-    if found["settings"] != settings:
-        raise SystemExit(f"{options.out} holds {found['settings']}, asked for {settings}")
-    return found
 
 
 def fingerprint(checkpoint: str | None) -> dict[str, str] | None:
@@ -114,8 +123,10 @@ def measure_set(
     """The JSON of one set, and its values a query."""
     collection = read(name, options)
     results, facts = measure_model(collection, encoder, options)
-    with timed("baselines", facts["seconds"]):
-        results |= measure_baselines(collection, encoder, options)
+    known = known_baselines(name, options)
+    if known is None:
+        with timed("baselines", facts["seconds"]):
+            results |= measure_baselines(collection, encoder, options)
     rows: dict[str, Any] = {
         "query_ids": np.array(list(collection.queries)),
         "relevant_views": facts.pop("relevant_views"),
@@ -129,8 +140,31 @@ def measure_set(
         "documents": len(collection.documents),
         "means": {},
     }
+    if known is not None:
+        old, old_rows = known
+        measured["baselines"] = {key: old[key] for key in ("command", "environment")}
+        measured["means"] |= {setting: old["means"][setting] for setting in old_rows}
+        rows |= old_rows
     add_results(results, measured, rows)
     return measured, rows
+
+
+def known_baselines(
+    name: str, options: argparse.Namespace
+) -> tuple[dict[str, Any], dict[str, Any]] | None:
+    """The JSON of a set in --baselines and the values a query of its baselines, if it is there."""
+    if options.baselines is None:
+        return None
+    stored = json.loads(options.baselines.read_text())
+    for key, wanted in settings_of(options).items():
+        if key not in ("model", "dense") and stored["settings"][key] != wanted:
+            raise SystemExit(
+                f"{options.baselines} was measured with {key} {stored['settings'][key]}, asked for {wanted}"
+            )
+    if name not in stored["sets"]:
+        return None
+    rows = load_rows(options.baselines)[name]
+    return stored["sets"][name], {key: rows[key] for key in BASELINES if key in rows}
 
 
 def add_dense(
@@ -164,12 +198,12 @@ def measure_model(
 ) -> tuple[dict[str, Metrics], dict[str, Any]]:
     seconds: dict[str, float] = {}
     device = encoder.device.type
-    with timed("encode queries, each number of routes", seconds), autocast(options, device):
+    with timed("encode queries", seconds), autocast(options, device):
         queries = encode_queries(
             encoder, list(collection.queries.values()), batch_size=options.batch_size
         )
     with timed("encode documents", seconds):
-        documents = encode_set(collection, encoder, options, options.storage)
+        documents = encode_set(collection, encoder, options, options.storage, FRACTIONS)
     with timed("score controls", seconds):
         results = measure_controls(collection, queries, documents)
     return results, {

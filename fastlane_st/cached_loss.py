@@ -84,7 +84,8 @@ class CachedRoutedContrastiveLoss(CachedLossMixin, RoutedContrastiveLoss):
         with_backward: bool = False,
     ) -> Tensor:
         """The loss of packed mini-batches, by column; `labels` are the teacher's scores."""
-        query, *documents = [join(packed, is_query=not n) for n, packed in enumerate(reps)]
+        routed = bool(self.weights.documents)
+        query, *documents = [join(one, is_routed=routed or not n) for n, one in enumerate(reps)]
         loss = self.total(query, documents, labels)
         if with_backward:
             loss.backward()
@@ -93,9 +94,9 @@ class CachedRoutedContrastiveLoss(CachedLossMixin, RoutedContrastiveLoss):
 
 
 def pack(views: Views) -> Tensor:
-    """The embeddings with logits and mask as more columns, a query's routed views and gate first.
+    """The embeddings with logits and mask as more columns, routed views and gate first.
 
-    (B, T, D + 2) of documents, (B, T, 2 D + 3) of queries.
+    (B, T, D + 2), or (B, T, 2 D + 3) of a column that is routed.
     """
     columns = [views.embeddings, views.logits.unsqueeze(-1), views.mask.unsqueeze(-1)]
     if views.routed is not None and views.gate is not None:
@@ -104,13 +105,13 @@ def pack(views: Views) -> Tensor:
     return torch.cat([part.to(kind) for part in columns], dim=-1)
 
 
-def join(packed: Sequence[Tensor], is_query: bool = False) -> Views:
+def join(packed: Sequence[Tensor], is_routed: bool = False) -> Views:
     """The views of all rows of a column; mini-batches with shorter texts are padded."""
     longest = max(part.shape[1] for part in packed)
     padded = [nn.functional.pad(part, (0, 0, 0, longest - part.shape[1])) for part in packed]
     whole = torch.cat(padded)
     routed = gate = None
-    if is_query:
+    if is_routed:
         size = (whole.shape[-1] - 3) // 2
         routed, gate, whole = whole[..., :size], whole[..., size], whole[..., size + 1 :]
     return Views(whole[..., :-2], whole[..., -2], whole[..., -1] > 0, routed, gate)

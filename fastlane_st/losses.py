@@ -9,8 +9,6 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from .modeling.routing_fastlane import gumbel_top_k_gate
-
 if TYPE_CHECKING:
     from sentence_transformers import MultiVectorEncoder
 
@@ -50,9 +48,9 @@ class Views:
         embeddings: (B, T, D), every token for itself.
         logits: (B, T), the router's.
         mask: (B, T) bool, true at the views.
-        routed: (B, T, D), a query's views in place of the route that stands for each; None for
-            documents (see `ViewProjection.routed`).
-        gate: (B, T), the Gumbel gate of a query's routes; None for documents.
+        routed: (B, T, D), the views in place of the route that stands for each, where the column is
+            routed (see `ViewProjection.routed`).
+        gate: (B, T), the Gumbel gate of those routes.
     """
 
     embeddings: Tensor
@@ -143,7 +141,7 @@ class RoutedContrastiveLoss(nn.Module):
         if not self._teacher:
             return None
         query, *documents = [self.teacher_views(column) for column in columns]
-        best, _ = best_matches(query.embeddings, documents)
+        best = best_matches(query.embeddings, documents)
         return self.scale * mean_over_views(best, query.mask)
 
     def teacher_views(self, column: dict[str, Any]) -> Views:
@@ -151,23 +149,29 @@ class RoutedContrastiveLoss(nn.Module):
         return unrouted_views(self._teacher[0](dict(column), num_routes=None))
 
     def encode_document(self, features: dict[str, Any]) -> Views:
-        """The views of one column of documents."""
+        """The views of one column of documents, routed as well if a part of the loss is of that."""
+        if self.weights.documents:
+            return self.encode_routed(features, self.document_fraction)
         model: Any = self.model
         return unrouted_views(model(features, num_routes=None))
 
     def encode_query(self, features: dict[str, Any]) -> Views:
         """The queries' views, each token for itself and routed with the step's k."""
+        return self.encode_routed(features, self.step_num_routes)
+
+    def encode_routed(self, features: dict[str, Any], num_routes: int | float) -> Views:
+        """The views of one column, each token for itself and routed."""
         model: Any = self.model
         if not model.training:  # no gate there: the plain top k
-            routed = model(dict(features), num_routes=self.step_num_routes)
+            routed = model(dict(features), num_routes=num_routes)
             views = unrouted_views(model(features, num_routes=None))
             views.routed, views.gate = routed["token_embeddings"], routed["attention_mask"].float()
             return views
-        output = model(features, num_routes=self.step_num_routes)
+        output = model(features, num_routes=num_routes)
         return Views(
             output["unrouted_embeddings"],
             output["router_logits"],
-            output["attention_mask"],
+            output["token_mask"],
             output["routed_embeddings"],
             output["gate"],
         )
@@ -179,9 +183,8 @@ class RoutedContrastiveLoss(nn.Module):
         weights = self.weights
         assert query.routed is not None
         assert query.gate is not None
-        gates = self.document_gates(documents) if weights.documents else None
-        best, best_of_kept = best_matches(query.embeddings, documents, gates)
-        best_routed, best_routed_of_kept = best_matches(query.routed, documents, gates)
+        best = best_matches(query.embeddings, documents)
+        best_routed = best_matches(query.routed, documents)
         full = self.scale * mean_over_views(best, query.mask)
         routed = self.scale * mean_over_views(best_routed, query.gate)
         labels = torch.arange(len(full), device=full.device)
@@ -199,17 +202,13 @@ class RoutedContrastiveLoss(nn.Module):
         if weights.oracle:
             parts["oracle"] = self.oracle(best_routed.detach(), query)
         if weights.documents:
-            with_all = self.scale * mean_over_views(best_of_kept, query.mask)
-            with_few = self.scale * mean_over_views(best_routed_of_kept, query.gate)
+            kept = [kept_views(views) for views in documents]
+            with_all = mean_over_views(best_kept_matches(query.embeddings, kept), query.mask)
+            with_few = mean_over_views(best_kept_matches(query.routed, kept), query.gate)
+            with_all, with_few = self.scale * with_all, self.scale * with_few
             pair = nn.functional.cross_entropy(torch.cat([with_all, with_few]), labels.repeat(2))
             parts["documents"] = pair + divergence(target, with_all)
         return parts
-
-    def document_gates(self, documents: Sequence[Views]) -> list[Tensor]:
-        """(B, T) Gumbel gates that keep `document_fraction` of each document's views."""
-        model: Any = getattr(self.model, "module", self.model)  # inside DistributedDataParallel
-        settings = (self.document_fraction, float(model[0].temperature), bool(model[0].noise))
-        return [gumbel_top_k_gate(views.logits, views.mask, *settings) for views in documents]
 
     def oracle(self, best: Tensor, query: Views) -> Tensor:
         """Cross-entropy of the router's choice to that of an oracle which knows the positive.
@@ -248,31 +247,65 @@ def unrouted_views(features: dict[str, Any]) -> Views:
     return Views(embeddings, logits, features["attention_mask"].bool())
 
 
-def best_matches(
-    embeddings: Tensor, documents: Sequence[Views], gates: Sequence[Tensor] | None = None
-) -> tuple[Tensor, Tensor]:
+def best_matches(embeddings: Tensor, documents: Sequence[Views]) -> Tensor:
     """M: what each query view finds best in each document, over all columns of documents.
 
     Args:
         embeddings: (B, T, D), a query's views.
-        documents: Columns of documents.
-        gates: (B, T) for each column. A view that isn't kept scores as low as any could, and the
-            gate's gradient is the similarity's distance from that.
+        documents: Columns of documents, each token for itself.
 
     Returns:
-        M over all views and M over those that are kept, both (B, T, B · columns) float32; without
-        gates the same.
+        (B, T, B · columns) float32.
     """
-    lowest = -embeddings.detach().float().norm(dim=-1)[:, :, None, None]
-    found, found_kept = [], []
-    for column, views in enumerate(documents):
+    found = []
+    for views in documents:
         similarities = torch.einsum("bqd,ctd->bqct", embeddings, views.embeddings).float()
         found.append(similarities.masked_fill(~views.mask, -torch.inf).amax(dim=-1))
-        if gates is not None:
-            kept = gates[column].float() * (similarities - lowest) + lowest
-            found_kept.append(kept.masked_fill(~views.mask, -torch.inf).amax(dim=-1))
-    best = torch.cat(found, dim=-1)
-    return best, torch.cat(found_kept, dim=-1) if gates is not None else best
+    return torch.cat(found, dim=-1)
+
+
+def best_kept_matches(embeddings: Tensor, documents: Sequence[Views]) -> Tensor:
+    """M over the routed views of documents that are kept.
+
+    A view that isn't kept scores as low as any could, and so is nobody's best; the gradient of the
+    gate is the similarity's distance from that.
+
+    Args:
+        embeddings: (B, T, D), a query's views.
+        documents: Columns of documents, of `kept_views`.
+
+    Returns:
+        (B, T, B · columns) float32.
+    """
+    lowest = -embeddings.detach().float().norm(dim=-1)[:, :, None, None]
+    found = []
+    for views in documents:
+        assert views.routed is not None
+        assert views.gate is not None
+        similarities = torch.einsum("bqd,ctd->bqct", embeddings, views.routed).float()
+        kept = views.gate.float() * (similarities - lowest) + lowest
+        found.append(kept.masked_fill(~views.mask, -torch.inf).amax(dim=-1))
+    return torch.cat(found, dim=-1)
+
+
+def kept_views(views: Views) -> Views:
+    """Only the views that the gate keeps: (B, K, …), K the most of a row, others masked."""
+    assert views.routed is not None
+    assert views.gate is not None
+    is_kept = views.gate.detach() > 0.5
+    most = int(is_kept.sum(dim=1).max())
+    places = is_kept.int().argsort(dim=1, descending=True, stable=True)[:, :most]
+
+    def at_places(vectors: Tensor) -> Tensor:
+        return vectors.gather(1, places.unsqueeze(-1).expand(-1, -1, vectors.shape[-1]))
+
+    return Views(
+        at_places(views.embeddings),
+        views.logits.gather(1, places),
+        is_kept.gather(1, places),
+        at_places(views.routed),
+        views.gate.gather(1, places),
+    )
 
 
 def mean_over_views(best: Tensor, gate: Tensor) -> Tensor:

@@ -16,8 +16,12 @@ class FastLaneConfig(PretrainedConfig):
         backbone_config: Configuration of the encoder (BERT, ModernBERT, XLM-R …), or its dict with a
             `model_type`. Without one, transformers' default BERT.
         embedding_dim: Dimension D of a token embedding.
-        query_context_weight: What a new model starts with of `ViewProjection`'s c_q.
-        document_context_weight: The same of c_d; with both at 0 it is ColBERT.
+        route_context_weight: What a new model starts with of `ViewProjection`'s c_r.
+        window_context_weight: The same of c_w.
+        document_context_weight: The same of c_d; with all three at 0 it is ColBERT.
+        window_size: Standard deviation, in tokens, of the window that c_w weighs.
+        route_spread: How far a token's logit falls next to one that is routed before it (see
+            `spread_out`); 0 lets the best tokens be routed however alike they are.
         router_dim: Width of the router's self-attention layer.
         router_num_heads: Attention heads of the router; they divide `router_dim`.
         separate_document_scorer: Whether documents are routed by a scorer of their own. Otherwise
@@ -45,8 +49,11 @@ class FastLaneConfig(PretrainedConfig):
         self,
         backbone_config: dict[str, Any] | PretrainedConfig | None = None,
         embedding_dim: int = 128,
-        query_context_weight: float = 2.0,
+        route_context_weight: float = 4.0,
+        window_context_weight: float = 1.0,
         document_context_weight: float = 1.0,
+        window_size: float = 6.0,
+        route_spread: float = 3.0,
         router_dim: int = 128,
         router_num_heads: int = 4,
         separate_document_scorer: bool = True,
@@ -75,6 +82,11 @@ class FastLaneConfig(PretrainedConfig):
         for name, size in sizes.items():
             if size < 1:
                 raise ValueError(f"{name} must be at least 1, got {size}")
+        if window_size <= 0 or route_spread < 0:
+            raise ValueError(
+                "window_size must be above 0 and route_spread at least 0, got "
+                f"{window_size} and {route_spread}"
+            )
         if router_dim % router_num_heads:
             raise ValueError(
                 f"router_dim must be a multiple of router_num_heads, got {router_dim} and "
@@ -85,8 +97,11 @@ class FastLaneConfig(PretrainedConfig):
 
         self.backbone_config = backbone_config
         self.embedding_dim = embedding_dim
-        self.query_context_weight = query_context_weight
+        self.route_context_weight = route_context_weight
+        self.window_context_weight = window_context_weight
         self.document_context_weight = document_context_weight
+        self.window_size = window_size
+        self.route_spread = route_spread
         self.router_dim = router_dim
         self.router_num_heads = router_num_heads
         self.separate_document_scorer = separate_document_scorer

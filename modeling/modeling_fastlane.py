@@ -27,8 +27,8 @@ from .routing_fastlane import (
     NumRoutes,
     Task,
     TokenRouter,
-    centrality,
     check_num_routes,
+    spread_out,
     top_k_mask,
 )
 
@@ -40,7 +40,8 @@ class FastLaneOutput(ModelOutput):
     Attributes:
         token_embeddings: (B, T, D) float, each of unit length, padding included: what `route` gives
             if every token is kept.
-        router_logits: (B, T) float; higher is more worth keeping.
+        router_logits: (B, T) float; the highest is the one route, and see `spread_out` for more.
+        salience: (B, T) float; how much a token counts in a mean that stands for several.
         token_mask: (B, T) bool, true at the tokens that are views of the text and may be routed.
             A text of special tokens alone (an empty one) counts those, so that no row is empty.
         last_hidden_state: (B, T, hidden_size) float, the backbone's token states.
@@ -50,6 +51,7 @@ class FastLaneOutput(ModelOutput):
 
     token_embeddings: Tensor = None  # type: ignore[assignment]  # ModelOutput wants defaults
     router_logits: Tensor = None  # type: ignore[assignment]
+    salience: Tensor = None  # type: ignore[assignment]
     token_mask: Tensor = None  # type: ignore[assignment]
     last_hidden_state: Tensor = None  # type: ignore[assignment]
     hidden_states: tuple[Tensor, ...] | None = None
@@ -141,10 +143,10 @@ class FastLaneModel(AdaptableModel, TextEncodingModel):
         """
         views = []
         with torch.inference_mode():
-            for features, output in self.forward_batches(texts, "document", 32, False):
-                mask = features["attention_mask"]
-                mixed = self.projection.mix_context(output.last_hidden_state, mask)
-                views.append(mixed[output.token_mask].float())
+            for _, output in self.forward_batches(texts, "document", 32, False):
+                mask, states = output.token_mask, output.last_hidden_state
+                mixed = self.projection.in_context(states, mask, output.salience, "document")
+                views.append(mixed[mask].float())
         components = principal_components(torch.cat(views), self.config.embedding_dim)
         self.projection.linear.weight.data.copy_(components.clone())
 
@@ -170,13 +172,12 @@ class FastLaneModel(AdaptableModel, TextEncodingModel):
             input_ids=input_ids, attention_mask=attention_mask, **backbone_kwargs
         )
         hidden = states.last_hidden_state
-        token_embeddings = self.projection(hidden, attention_mask, task)
         token_mask = self.token_mask(input_ids, attention_mask)
-        # Detached: the router learns to read the views, and doesn't bend them towards their mean.
-        central = centrality(token_embeddings.detach(), token_mask)
+        router_logits, salience = self.router(hidden, attention_mask, token_mask, task)
         return FastLaneOutput(
-            token_embeddings=token_embeddings,
-            router_logits=self.router(hidden, attention_mask, central, task),
+            token_embeddings=self.projection(hidden, token_mask, salience, task),
+            router_logits=router_logits,
+            salience=salience,
             token_mask=token_mask,
             last_hidden_state=hidden,
             hidden_states=states.get("hidden_states"),
@@ -195,7 +196,7 @@ class FastLaneModel(AdaptableModel, TextEncodingModel):
     def route(
         self, output: FastLaneOutput, task: Task, num_routes: NumRoutes | Literal["default"]
     ) -> tuple[Tensor, Tensor]:
-        """Chooses the views to keep: the plain top k, no noise, ties to the earlier token.
+        """Chooses the views to keep: the top k of the spread logits, ties to the earlier token.
 
         Args:
             output: Of `forward`.
@@ -204,17 +205,30 @@ class FastLaneModel(AdaptableModel, TextEncodingModel):
                 to keep; `"default"` for the configuration's.
 
         Returns:
-            The views (B, T, D) float, and which of them are kept, (B, T) bool. A routed query's
-            views depend on what is kept (see `ViewProjection.routed`), a document's don't.
+            The views (B, T, D) float, which depend on what is kept (see `ViewProjection.routed`),
+            and which of them are kept, (B, T) bool.
         """
         num_routes = self.resolve_num_routes(task, num_routes)
         if num_routes is None:
             return output.token_embeddings, output.token_mask
-        routes = top_k_mask(output.router_logits, output.token_mask, num_routes)
-        if task == "document":
-            return output.token_embeddings, routes
-        hidden = output.last_hidden_state
-        return self.projection.routed(hidden, output.token_mask, routes), routes
+        routes = top_k_mask(self.spread_logits(output, num_routes), output.token_mask, num_routes)
+        return self.routed_views(output, task, routes), routes
+
+    def spread_logits(self, output: FastLaneOutput, num_routes: int | float) -> Tensor:
+        """The logits (B, T) whose top `num_routes` are routed (see `spread_out`)."""
+        return spread_out(
+            output.router_logits,
+            output.last_hidden_state,
+            output.token_mask,
+            num_routes,
+            self.config.route_spread,
+        )
+
+    def routed_views(self, output: FastLaneOutput, task: Task, routes: Tensor) -> Tensor:
+        """The views (B, T, D) of the `routes`, (B, T) bool (see `ViewProjection.routed`)."""
+        return self.projection.routed(
+            output.last_hidden_state, output.token_mask, routes, output.salience, task
+        )
 
     def resolve_num_routes(
         self, task: Task, num_routes: NumRoutes | Literal["default"]

@@ -121,9 +121,10 @@ def unit(vectors: Tensor) -> Tensor:
     return nn.functional.normalize(vectors, dim=-1, eps=torch.finfo(vectors.dtype).tiny)
 
 
-def mean_direction(vectors: Tensor, mask: Tensor) -> Tensor:
-    """The direction of the mean of a row's vectors (B, T, D) where `mask` (B, T) is true: (B, 1, D)."""
-    return unit((vectors * mask.unsqueeze(-1).to(vectors.dtype)).sum(1, keepdim=True))
+def salience_weights(salience: Tensor, mask: Tensor) -> Tensor:
+    """Softmax of the salience over the last dimension where `mask` is true; 0 elsewhere, in float32."""
+    scores = salience.float().masked_fill(~mask, torch.finfo(torch.float32).min)
+    return scores.softmax(dim=-1) * mask
 
 
 def assign_to_routes(hidden_states: Tensor, token_mask: Tensor, routed: Tensor) -> Tensor:
@@ -156,23 +157,61 @@ def assign_to_routes(hidden_states: Tensor, token_mask: Tensor, routed: Tensor) 
     return shares.to(hidden_states.dtype)
 
 
-def centrality(token_embeddings: Tensor, token_mask: Tensor) -> Tensor:
-    """How close each view is to the mean of its text's views: (B, T) cosines.
+def spread_out(
+    router_logits: Tensor,
+    hidden_states: Tensor,
+    token_mask: Tensor,
+    num_routes: int | float,
+    penalty: float,
+) -> Tensor:
+    """Lowers the logit of a token by its closeness to the tokens that are routed before it.
+
+    The best token is routed first; each next one is the best after the penalty, as in maximal
+    marginal relevance (Carbonell & Goldstein, SIGIR 1998). The top k of the logits that are
+    returned are those tokens: k that say different things, all of them among the first k + 1.
 
     Args:
-        token_embeddings: (B, T, D) float of unit length.
-        token_mask: (B, T) bool, true at the views that count.
+        router_logits: (B, T) float.
+        hidden_states: (B, T, H) float; closeness is their cosine, 0 if that is negative.
+        token_mask: (B, T) bool, true where a token may be routed.
+        num_routes: How many will be routed, as in `count_routes`.
+        penalty: Logit that a token loses next to one that is its equal; at least 0.
+
+    Returns:
+        (B, T) float. No gradient passes through the penalty.
+
+    Example:
+        >>> states = torch.tensor([[[1.0, 0.0], [1.0, 0.0], [0.0, 1.0]]])
+        >>> logits = torch.tensor([[1.0, 0.9, 0.5]])
+        >>> mask = torch.ones(1, 3, dtype=torch.bool)
+        >>> spread_out(logits, states, mask, num_routes=2, penalty=2.0)
+        tensor([[ 1.0000, -1.1000,  0.5000]])
     """
-    return (token_embeddings * mean_direction(token_embeddings, token_mask)).sum(dim=-1)
+    if not penalty or not token_mask.numel():
+        return router_logits
+    with torch.no_grad():
+        directions = unit(hidden_states.float())
+        penalties = penalty * (directions @ directions.transpose(1, 2))
+        left = router_logits.float().masked_fill(~token_mask, -math.inf)
+        lost = torch.zeros_like(left)
+        rows = torch.arange(len(left), device=left.device)
+        for _ in range(int(count_routes(num_routes, token_mask).max())):
+            best = (left - lost).argmax(dim=-1)
+            left[rows, best] = -math.inf  # routed: what comes after it doesn't lower it
+            lost = torch.where(left.isinf(), lost, torch.maximum(lost, penalties[rows, best]))
+    return router_logits - lost.to(router_logits.dtype)
 
 
 class TokenRouter(nn.Module):
     """Scores the token views of a text: one self-attention layer, then a linear scorer a side.
 
-    Attention lets a token's score depend on what else the text says, so that the choice is made
-    for this text and not for the word (FastLane, arXiv 2601.06389, section on the router). To that
-    comes a learned weight times the view's centrality: the most central view of a query is a
-    good first guess, and an untrained router starts from it.
+    Attention lets a token's scores depend on what else the text says, so that the choice is made
+    for this text and not for the word (FastLane, arXiv 2601.06389, section on the router). There
+    are two: the *logit* says which tokens are routed, the *salience* how much a token counts in the
+    means that stand for several. An untrained router starts from what needs no training. A route
+    carries the mean of its tokens already, so that a query's best route is the token of which that
+    says least: the lower its centrality, the higher its logit. The salience is the logarithm of the
+    state's norm, which mean pooling gave the backbone a use for.
     """
 
     def __init__(self, config: PretrainedConfig) -> None:
@@ -181,27 +220,26 @@ class TokenRouter(nn.Module):
         self.attention_input = nn.Linear(config.hidden_size, 3 * config.router_dim)
         self.attention_output = nn.Linear(config.router_dim, config.router_dim)
         self.norm = nn.LayerNorm(config.router_dim)
-        self.query_scorer = nn.Linear(config.router_dim, 1)
-        self.query_centrality_weight = nn.Parameter(torch.tensor(10.0))
-        self.document_scorer: nn.Linear | None = None
-        self.document_centrality_weight: nn.Parameter | None = None
+        self.query_scorer = SideScorer(config.router_dim, centrality_weight=-10.0, norm_weight=2.0)
+        self.document_scorer: SideScorer | None = None
         if config.separate_document_scorer:
-            self.document_scorer = nn.Linear(config.router_dim, 1)
-            self.document_centrality_weight = nn.Parameter(torch.tensor(0.0))
+            self.document_scorer = SideScorer(
+                config.router_dim, centrality_weight=0.0, norm_weight=1.0
+            )
 
     def forward(
-        self, hidden_states: Tensor, attention_mask: Tensor, centrality: Tensor, task: Task
-    ) -> Tensor:
-        """Gives the router logits.
+        self, hidden_states: Tensor, attention_mask: Tensor, token_mask: Tensor, task: Task
+    ) -> tuple[Tensor, Tensor]:
+        """Gives the router logits and the salience.
 
         Args:
             hidden_states: (B, T, hidden_size) float, the backbone's token states.
             attention_mask: (B, T), 0 at padding; padding is not attended to.
-            centrality: (B, T) float, as `centrality` gives it.
+            token_mask: (B, T) bool, true where a token may be routed.
             task: Which side's scorer.
 
         Returns:
-            (B, T) float; the logits at padding mean nothing.
+            Two of (B, T) float; at tokens that may not be routed they mean nothing.
         """
         query, key, value = (
             part.unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
@@ -212,9 +250,43 @@ class TokenRouter(nn.Module):
         )
         own, context = (part.transpose(1, 2).flatten(-2) for part in (value, attended))
         mixed = self.norm(own + self.attention_output(context))
-        scorer, weight = self.query_scorer, self.query_centrality_weight
+        scorer = self.query_scorer
         if task == "document" and self.document_scorer is not None:
-            assert self.document_centrality_weight is not None
-            scorer, weight = self.document_scorer, self.document_centrality_weight
-        logits: Tensor = scorer(mixed).squeeze(-1) + weight * centrality
-        return logits
+            scorer = self.document_scorer
+        scores: tuple[Tensor, Tensor] = scorer(mixed, hidden_states, token_mask)
+        return scores
+
+
+class SideScorer(nn.Module):
+    """Logit and salience of each token, from what attention has mixed and from its state.
+
+    Args:
+        router_dim: Width of what attention gives.
+        centrality_weight: What the weight of the centrality in the logit starts with.
+        norm_weight: What the weight of the norm's logarithm in the salience starts with.
+    """
+
+    def __init__(self, router_dim: int, centrality_weight: float, norm_weight: float) -> None:
+        super().__init__()
+        self.logit = nn.Linear(router_dim, 1)
+        self.salience = nn.Linear(router_dim, 1)
+        self.centrality_weight = nn.Parameter(torch.tensor(centrality_weight))
+        self.norm_weight = nn.Parameter(torch.tensor(norm_weight))
+
+    def forward(
+        self, mixed: Tensor, hidden_states: Tensor, token_mask: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """(B, T) each, from (B, T, router_dim), (B, T, hidden_size) and the mask of `TokenRouter`."""
+        tiny = torch.finfo(torch.float32).tiny
+        norms = hidden_states.float().norm(dim=-1).clamp_min(tiny).log().to(mixed.dtype)
+        salience = self.salience(mixed).squeeze(-1) + self.norm_weight * norms
+        # Detached: the router learns to read the states, and doesn't bend them towards their mean.
+        central = centrality(hidden_states.detach(), salience.detach(), token_mask)
+        return self.logit(mixed).squeeze(-1) + self.centrality_weight * central, salience
+
+
+def centrality(hidden_states: Tensor, salience: Tensor, token_mask: Tensor) -> Tensor:
+    """How close each token is to the mean of its text's tokens, weighted by salience: (B, T) cosines."""
+    directions = unit(hidden_states)
+    weights = salience_weights(salience, token_mask).to(directions.dtype)
+    return (directions * unit(weights.unsqueeze(1) @ directions)).sum(dim=-1)

@@ -20,10 +20,11 @@ class FastLaneTransformer(Transformer):
     `MultiVectorEncoder` around it; what `num_routes` means stands at `FastLaneModel.route`. In
     evaluation `token_embeddings` are the views that `route` gives and `attention_mask` is narrowed
     to the kept ones; `router_logits` and `input_ids` stay whole, so `output_value=None` shows them
-    all. In training a query is routed by the Gumbel gate: its embeddings are multiplied by the gate
-    and its mask stays whole, since the router learns from the views that it didn't choose as well;
-    `unrouted_embeddings`, `routed_embeddings` (before that product) and `gate` are there for losses
-    of our own. Inputs without a task count as documents, as elsewhere in the library.
+    all. In training a text is routed by the Gumbel gate: its embeddings are multiplied by the gate.
+    A query's mask stays whole, since the router learns from the views that it didn't choose as
+    well; a document's is narrowed, or a view of zeros could be the best of the document.
+    `unrouted_embeddings`, `routed_embeddings` (before that product), `gate` and `token_mask` are
+    there for losses of our own. Inputs without a task count as documents, as elsewhere in the library.
     """
 
     forward_kwargs: set[str] = {"task", "num_routes"}  # noqa: RUF012
@@ -82,24 +83,26 @@ class FastLaneTransformer(Transformer):
         output = self.model(**inputs, task=side)
         features["router_logits"] = output.router_logits
         resolved = self.model.resolve_num_routes(side, num_routes)
-        if self.training and side == "query" and resolved is not None:
-            features |= self._gated(output, resolved)
+        if self.training and resolved is not None:
+            features |= self._gated(output, side, resolved)
         else:
             views, kept = self.model.route(output, side, resolved)
             features["token_embeddings"], features["attention_mask"] = views, kept
         return features
 
-    def _gated(self, output: FastLaneOutput, num_routes: int | float) -> dict[str, Tensor]:
-        """What training sees of queries; see the class."""
+    def _gated(
+        self, output: FastLaneOutput, task: Task, num_routes: int | float
+    ) -> dict[str, Tensor]:
+        """What training sees; see the class."""
         mask = output.token_mask
-        gate = gumbel_top_k_gate(
-            output.router_logits, mask, num_routes, self.temperature, self.noise
-        )
-        hidden, routes = output.last_hidden_state, gate.detach() > 0.5
-        views = self.model.projection.routed(hidden, mask, routes)
+        logits = self.model.spread_logits(output, num_routes)
+        gate = gumbel_top_k_gate(logits, mask, num_routes, self.temperature, self.noise)
+        routes = gate.detach() > 0.5
+        views = self.model.routed_views(output, task, routes)
         return {
             "token_embeddings": views * gate.unsqueeze(-1),
-            "attention_mask": mask,
+            "attention_mask": mask if task == "query" else routes,
+            "token_mask": mask,
             "unrouted_embeddings": output.token_embeddings,
             "routed_embeddings": views,
             "gate": gate,

@@ -40,8 +40,10 @@ def save_adapter(base: Path, folder: Path, seed: int) -> Embeddings:
     model.add_adapter(lora_config(model, LoraSettings(rank=2)))
     torch.manual_seed(seed)
     for parameter in model.parameters():
-        if parameter.requires_grad:
+        if parameter.requires_grad and parameter.ndim:
             torch.nn.init.normal_(parameter, std=0.5)
+        elif parameter.requires_grad:
+            parameter.data += 1  # a context weight near -1 would cancel the views out
     model.save_pretrained(folder)
     return embeddings_of(model)
 
@@ -170,7 +172,7 @@ def test_an_adapter_is_saved_alone(
     assert_same(embeddings_of(encoder), expected["one"])
     names = load_file(tmp_path / "again" / "adapter_model.safetensors").keys()
     assert "base_model.model.projection.linear.weight" in names
-    assert "base_model.model.router.document_scorer.bias" in names
+    assert "base_model.model.router.document_scorer.logit.bias" in names
     assert not [name for name in names if "embeddings" in name]
 
 
@@ -192,18 +194,18 @@ def test_every_family_adapts_all_linear_layers_of_its_backbone(
 def test_everything_asked_of_the_head_reaches_the_active_adapter(checkpoint: Path) -> None:
     model = FastLaneModel.from_pretrained(checkpoint)
     before = embeddings_of(model)
-    weight = model.projection.query_context_weight.item()
+    weight = model.projection.route_context_weight.item()
     model.add_adapter(lora_config(model))
-    model.projection.query_context_weight.data.fill_(9.0)
+    model.projection.route_context_weight.data.fill_(9.0)
     after = embeddings_of(model)
-    # Only a routed query's view has that weight, and it comes from a method beside forward.
+    # Only a routed view has that weight, and it comes from a method beside forward.
     changed = {name for name in before if not np.allclose(before[name], after[name], atol=1e-4)}
     assert "query 0, 1 routes" in changed
-    assert not [name for name in changed if "document" in name or "None" in name]
-    assert model.router.document_scorer.weight.requires_grad
+    assert not [name for name in changed if "None" in name]
+    assert model.router.document_scorer.logit.weight.requires_grad
     model.disable_adapters()
-    assert model.projection.query_context_weight.item() == weight
-    assert not model.router.document_scorer.weight.requires_grad
+    assert model.projection.route_context_weight.item() == weight
+    assert not model.router.document_scorer.logit.weight.requires_grad
     assert is_equal(embeddings_of(model), before)
 
 
@@ -247,7 +249,7 @@ def test_an_adapter_for_another_base_is_refused_by_name(
     tmp_path: Path,
 ) -> None:
     other = FastLaneModel.from_pretrained(checkpoint)
-    other.router.query_scorer.bias.data += 0.125
+    other.router.query_scorer.logit.bias.data += 0.125
     other.save_pretrained(tmp_path / "other")
     model = FastLaneModel.from_pretrained(checkpoint, dtype=dtype)
     model.load_adapter(str(folders["one"]), "one")

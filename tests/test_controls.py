@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Sequence
-from math import ceil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -52,15 +52,17 @@ COLLECTION = Collection(
 
 
 class Picks(torch.nn.Module):
-    """A router that prefers one position of the text."""
+    """A router that prefers one position of the text, with the salience of another router."""
 
-    def __init__(self, position: int) -> None:
+    def __init__(self, position: int, router: torch.nn.Module) -> None:
         super().__init__()
         self.position = position
+        self.router = router
 
-    def forward(self, states: torch.Tensor, *_: object) -> torch.Tensor:
+    def forward(self, states: torch.Tensor, *rest: object) -> tuple[torch.Tensor, torch.Tensor]:
+        _, salience = self.router(states, *rest)
         chosen = torch.arange(states.shape[1]) == self.position
-        return chosen.float().expand(states.shape[:2])
+        return chosen.float().expand(states.shape[:2]), salience
 
 
 @pytest.fixture(scope="module")
@@ -75,19 +77,20 @@ def queries(encoder: FastLaneEncoder) -> list[QueryViews]:
 
 @pytest.fixture(scope="module")
 def documents(encoder: FastLaneEncoder) -> DocumentViews:
-    return encode_documents(encoder, DOCUMENTS, batch_size=2)
+    return encode_documents(encoder, DOCUMENTS, fractions=(0.2, 0.25), batch_size=2)
 
 
 @pytest.fixture(scope="module")
 def one_routes(checkpoint: Path) -> list[list[torch.Tensor]]:
     """Of each query the view of each token, (1, D), where a router has chosen that token."""
     encoder = FastLaneEncoder(checkpoint)
+    router = encoder[0].model.router
     found = []
     for text in QUERIES:
         num_tokens = len(encoder.encode_query(text, num_routes=None))
         views = []
         for position in range(1, num_tokens + 1):  # after [CLS]
-            encoder[0].model.router = Picks(position)
+            encoder[0].model.router = Picks(position, router)
             views.append(encoder.encode_query(text, num_routes=1))
         found.append(views)
     return found
@@ -154,19 +157,17 @@ def test_the_first_without_a_view_is_named(
     encoder: FastLaneEncoder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(scoring, "_TEXTS", 3)
+    model = encoder[0].model
+    route = model.route
 
-    class Empty:
-        def encode_query(self, texts: list[str], **options: object) -> list[dict[str, object]]:
-            encoded = encoder.encode_query(texts, **options)
-            for text, features in zip(texts, encoded, strict=True):
-                features["attention_mask"] = features["attention_mask"] & (text != "set")
-            return encoded
+    def route_no_single_token(*arguments: Any) -> tuple[torch.Tensor, torch.Tensor]:
+        views, kept = route(*arguments)
+        return views, kept & (kept.sum(dim=1, keepdim=True) > 1)
 
-        encode_document = encode_query
-
+    monkeypatch.setattr(model, "route", route_no_single_token)
     for encode, owner in ((encode_queries, "query"), (encode_documents, "document")):
         with pytest.raises(ValueError, match=f"{owner} 3 has no view"):
-            encode(Empty(), QUERIES)
+            encode(encoder, QUERIES)
 
 
 @pytest.mark.parametrize("query_views", [1, 40, 512])
@@ -179,10 +180,10 @@ def test_every_part_of_a_scored_query_is_that_of_its_views(
     monkeypatch.setattr(scoring, "QUERY_VIEWS", query_views)
 
     def slow(views: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-        [found] = best_similarities([views], documents, (0.5,))
+        [found] = best_similarities([views], documents)
         return found
 
-    scored = score_queries(COLLECTION, queries, documents, (0.5,))
+    scored = score_queries(COLLECTION, queries, documents)
     for query, found in zip(queries, scored, strict=True):
         np.testing.assert_allclose(found.full, slow(query.vectors), atol=1e-6)
         np.testing.assert_allclose(found.alone, slow(query.alone), atol=1e-6)
@@ -205,9 +206,9 @@ def test_best_similarities_are_those_of_a_double_loop(
     monkeypatch.setattr(scoring, "BLOCK_VIEWS", block_views)
     monkeypatch.setattr(scoring, "QUERY_VIEWS", query_views)
     fractions = (0.2, 0.25, 0.5)
-    documents = encode_documents(encoder, DOCUMENTS, batch_size=4)
+    documents = encode_documents(encoder, DOCUMENTS, fractions=fractions, batch_size=4)
     assert documents.num_views.tolist() == [7, 7, 7, 6, 5, 1]
-    found = list(best_similarities([query.vectors for query in queries], documents, fractions))
+    found = list(best_similarities([query.vectors for query in queries], documents))
     assert len(found) == len(queries)
     for index, share in enumerate([*fractions, None]):
         stored = encoder.encode_document(DOCUMENTS, num_routes=share)
@@ -222,7 +223,7 @@ def test_best_similarities_are_those_of_a_double_loop(
 def test_float16_storage_moves_scores_by_less_than_a_thousandth(
     encoder: FastLaneEncoder, queries: list[QueryViews], documents: DocumentViews
 ) -> None:
-    half = encode_documents(encoder, DOCUMENTS, dtype=np.float16)
+    half = encode_documents(encoder, DOCUMENTS, fractions=(0.2, 0.25), dtype=np.float16)
     assert {block.dtype for block in half.blocks} == {np.dtype(np.float16)}
     views = [query.vectors for query in queries]
     pairs = zip(best_similarities(views, half), best_similarities(views, documents), strict=True)
@@ -230,25 +231,9 @@ def test_float16_storage_moves_scores_by_less_than_a_thousandth(
         np.testing.assert_allclose(one, other, atol=1e-3)
 
 
-@pytest.mark.parametrize("fractions", [(0.5, 0.25), (0.0,), (1.0,), (0.5, 0.5)])
-def test_fractions_rise_between_nothing_and_everything(
-    queries: list[QueryViews], documents: DocumentViews, fractions: tuple[float, ...]
-) -> None:
-    with pytest.raises(ValueError, match=r"fractions must rise within \(0, 1\)"):
-        next(best_similarities([queries[0].vectors], documents, fractions))
-
-
-def test_a_document_keeps_the_views_that_its_router_keeps(
-    encoder: FastLaneEncoder, documents: DocumentViews
-) -> None:
-    quarter = encoder.encode_document(DOCUMENTS, num_routes=0.25)
-    start = 0
-    [block], [counts] = documents.blocks, documents.counts
-    for kept, count in zip(quarter, counts, strict=True):
-        assert len(kept) == ceil(count / 4)
-        prefix = block[start : start + len(kept)]
-        np.testing.assert_array_equal(np.sort(prefix, 0), np.sort(kept.numpy(), 0))
-        start += count
+def test_a_fraction_is_between_nothing_and_everything(encoder: FastLaneEncoder) -> None:
+    with pytest.raises(ValueError, match=r"a fraction in \(0, 1\] or None, got 1.5"):
+        encode_documents(encoder, DOCUMENTS, fractions=(1.5,))
 
 
 def test_routed_settings_are_what_the_encoder_routes(

@@ -29,8 +29,9 @@ class ByPosition(torch.nn.Module):
         super().__init__()
         self.slope = slope
 
-    def forward(self, states: torch.Tensor, *_: object) -> torch.Tensor:
-        return (self.slope * torch.arange(float(states.shape[1]))).expand(states.shape[:2])
+    def forward(self, states: torch.Tensor, *_: object) -> tuple[torch.Tensor, torch.Tensor]:
+        logits = (self.slope * torch.arange(float(states.shape[1]))).expand(states.shape[:2])
+        return logits, torch.zeros_like(logits)
 
 
 @pytest.fixture
@@ -197,10 +198,11 @@ def as_one_route(encoder: FastLaneEncoder, text: str) -> torch.Tensor:
     """The view of each token if it is the one route, W (h_i + c m) by its definition: (V, D)."""
     model = encoder[0].model
     with torch.inference_mode():
-        states = model(**model.tokenize([text], "query")).last_hidden_state[0, 1:-1]
+        output = model(**model.tokenize([text], "query"))
+        states, salience = output.last_hidden_state[0, 1:-1], output.salience[0, 1:-1]
         directions = states / states.norm(dim=-1, keepdim=True)
-        total = directions.sum(0)
-        mixed = directions + model.projection.query_context_weight * total / total.norm()
+        total = salience.exp() @ directions
+        mixed = directions + model.projection.route_context_weight * total / total.norm()
         views = mixed @ model.projection.linear.weight.T
         return views / views.norm(dim=-1, keepdim=True)
 

@@ -115,10 +115,13 @@ def test_a_stock_loss_trains_router_projection_and_backbone(checkpoint: Path) ->
         value.backward()
         if not losses:
             model = encoder[0].model
-            for part in (model.router.query_scorer, model.router.attention_input):
+            scorer = model.router.query_scorer
+            for part in (scorer.logit, scorer.salience, model.router.attention_input):
                 assert part.weight.grad.abs().sum() > 0
             assert model.projection.linear.weight.grad.abs().sum() > 0
-            assert model.router.document_scorer.weight.grad is None
+            scorer = model.router.document_scorer
+            assert scorer.salience.weight.grad.abs().sum() > 0  # of the context of documents
+            assert scorer.logit.weight.grad is None
         optimizer.step()
         losses.append(float(value.detach()))
     assert np.mean(losses[-20:]) < 0.8 * np.mean(losses[:20])

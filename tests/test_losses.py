@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -18,8 +19,10 @@ from fastlane_st.losses import (
     LossWeights,
     RoutedContrastiveLoss,
     Views,
+    best_kept_matches,
     best_matches,
     divergence,
+    kept_views,
     mean_over_views,
     router_entropy,
 )
@@ -51,8 +54,10 @@ def query() -> Views:
 
 @pytest.fixture
 def documents() -> Views:
-    """The second document's one view points away from the first axis."""
-    return views([[[1.0, 0.0], [0.6, 0.8]], [[-1.0, 0.0], [0.0, -1.0]]], mask=[[1, 1], [1, 0]])
+    """The second document's one view points away from the first axis; nothing is dropped."""
+    made = views([[[1.0, 0.0], [0.6, 0.8]], [[-1.0, 0.0], [0.0, -1.0]]], mask=[[1, 1], [1, 0]])
+    made.routed, made.gate = made.embeddings, made.mask.float()
+    return made
 
 
 MATCHES = [[[1.0, -1.0], [0.8, 0.0]]] * 2  # each view's best in each document
@@ -88,41 +93,41 @@ def features(
 def test_best_matches_take_the_largest_similarity_even_if_negative(
     query: Views, documents: Views
 ) -> None:
-    found, kept = best_matches(query.embeddings, [documents])
-    torch.testing.assert_close(found, torch.tensor(MATCHES))
-    assert kept is found
+    torch.testing.assert_close(best_matches(query.embeddings, [documents]), torch.tensor(MATCHES))
 
 
 def test_best_matches_line_up_all_columns_of_documents(query: Views, documents: Views) -> None:
-    found, _ = best_matches(query.embeddings, [documents, documents])
+    found = best_matches(query.embeddings, [documents, documents])
     assert found.shape == (2, 2, 4)
     torch.testing.assert_close(found[..., 2:], torch.tensor(MATCHES))
 
 
-def test_best_matches_of_gated_documents_leave_out_what_is_not_kept(query: Views) -> None:
-    document = views([[[1.0, 0.0], [0.0, 1.0]]])
+def test_best_matches_of_routed_documents_leave_out_what_is_not_kept(query: Views) -> None:
     gate = torch.tensor([[0.0, 1.0]], requires_grad=True)
+    document = replace(views([[[0.6, 0.8], [0.8, 0.6]]]), gate=gate)
+    document.routed = torch.tensor([[[1.0, 0.0], [0.0, 1.0]]])  # not its views in embeddings
+    kept = kept_views(document)
     # The first axis finds only the second view, at similarity 0.
-    found, kept = best_matches(query.embeddings[:1], [document], [gate])
-    torch.testing.assert_close(kept, torch.tensor([[[0.0], [1.0]]]))
-    torch.testing.assert_close(found, torch.tensor([[[1.0], [1.0]]]))
-    kept.sum().backward()
+    found = best_kept_matches(query.embeddings[:1], [kept])
+    torch.testing.assert_close(found, torch.tensor([[[0.0], [1.0]]]))
+    found.sum().backward()
     # Each axis wants the view that it found, by its similarity's distance from -1.
     assert gate.grad is not None
     torch.testing.assert_close(gate.grad, torch.tensor([[0.0, 1.0 + 2.0]]))
 
 
-def test_a_document_of_which_nothing_is_kept_scores_as_low_as_it_could() -> None:
-    twice = torch.tensor([[[2.0, 0.0]]])  # a route that stands for two tokens
-    _, kept = best_matches(twice, [views([[[1.0, 0.0]]])], [torch.zeros(1, 1)])
-    assert kept.item() == -2
-
-
-def test_half_of_a_documents_views_are_gated_by_their_logits() -> None:
-    loss = loss_with({"documents": 1.0}, document_fraction=0.5)
-    document = views([[[1.0, 0.0]] * 4], logits=[[-50.0, 50.0, -50.0, 50.0]])
-    [gate] = loss.document_gates([document])
-    assert gate.tolist() == [[0, 1, 0, 1]]
+def test_kept_views_of_shorter_documents_are_masked() -> None:
+    document = views([[[1.0, 0.0], [0.6, 0.8], [0.0, 1.0]]] * 2)
+    document.routed, document.gate = document.embeddings, torch.tensor([[1.0, 0, 1], [0, 1.0, 0]])
+    kept = kept_views(document)
+    assert kept.mask.tolist() == [[True, True], [True, False]]
+    assert kept.routed is not None
+    assert kept.routed[0].tolist() == [[1, 0], [0, 1]]
+    torch.testing.assert_close(kept.routed[1, 0], torch.tensor([0.6, 0.8]))
+    twice = torch.tensor([[[2.0, 0.0]]] * 2)  # a route that stands for two tokens
+    torch.testing.assert_close(
+        best_kept_matches(twice, [kept])[:, 0], torch.tensor([[2.0, 1.2]] * 2)
+    )
 
 
 def test_scores_are_the_mean_over_the_views_that_count(query: Views) -> None:

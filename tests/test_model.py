@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from math import exp, log
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from conftest import DOCUMENTS, QUERIES
 
 from fastlane_st import FastLaneConfig, FastLaneModel
 from fastlane_st.modeling.projection_fastlane import ViewProjection, principal_components
+from fastlane_st.modeling.routing_fastlane import Task, unit
 
 
 def loop_similarity(query: torch.Tensor, document: torch.Tensor) -> float:
@@ -47,39 +49,85 @@ def test_a_text_without_words_keeps_its_special_tokens(any_model: FastLaneModel)
     assert [len(views) for views in one] == [1, 1]
 
 
-def test_the_kept_views_are_those_with_the_highest_logits(any_model: FastLaneModel) -> None:
-    for features in any_model.encode_query(QUERIES, num_routes=2, output_value=None):
-        tokens = features["input_ids"]
-        special = torch.isin(tokens, torch.tensor(any_model.config.special_token_ids))
-        allowed = [i for i in range(len(tokens)) if not special[i]]
-        ranked = sorted(allowed, key=lambda i: -features["router_logits"][i])
-        assert torch.nonzero(features["attention_mask"]).flatten().tolist() == sorted(ranked[:2])
+def test_the_route_is_the_highest_logit_and_the_next_the_highest_that_says_something_else(
+    any_model: FastLaneModel,
+) -> None:
+    spread = any_model.config.route_spread
+    for text in QUERIES:
+        output = any_model(**any_model.tokenize([text], "query"))
+        states, logits = output.last_hidden_state[0], output.router_logits[0]
+        allowed = output.token_mask[0].nonzero().flatten().tolist()
+        first = max(allowed, key=lambda i: logits[i])
+        close = torch.nn.functional.cosine_similarity(states, states[first], dim=-1).clamp_min(0)
+        rest = [i for i in allowed if i != first]
+        second = [max(rest, key=lambda i: logits[i] - spread * close[i])] if rest else []
+        for num_routes, expected in ((1, [first]), (2, sorted([first, *second]))):
+            kept = any_model.encode_query(text, num_routes=num_routes, output_value=None)
+            assert kept["attention_mask"].nonzero().flatten().tolist() == expected
 
 
-def test_routed_documents_keep_some_of_their_views_in_order(any_model: FastLaneModel) -> None:
-    full = any_model.encode_document(DOCUMENTS, num_routes=None)
-    for routed, views in zip(any_model.encode_document(DOCUMENTS, num_routes=3), full, strict=True):
-        places = [int((views - view).abs().sum(-1).argmin()) for view in routed]
-        assert places == sorted(set(places))
-        assert len(places) == min(3, len(views))
-        torch.testing.assert_close(views[places], routed)
+def loop_views_in_context(
+    model: FastLaneModel, states: torch.Tensor, salience: torch.Tensor, task: Task
+) -> list[torch.Tensor]:
+    """One token at a time: a query's is its direction, a document's has its window and its text."""
+    directions = [state / state.norm() for state in states.detach()]
+    if task == "query":
+        return directions
+    projection = model.projection
+    made = []
+    for here, direction in enumerate(directions):
+        around, text = torch.zeros_like(direction), torch.zeros_like(direction)
+        for there, other in enumerate(directions):
+            text = text + salience[there].exp() * other
+            closeness = exp(-0.5 * ((here - there) / projection.window_size) ** 2)
+            around = around + closeness * salience[there].exp() * other
+        view = (
+            direction
+            + projection.window_context_weight * around / around.norm()
+            + projection.document_context_weight * text / text.norm()
+        )
+        made.append(view / view.norm())
+    return made
 
 
-def loop_routed_views(model: FastLaneModel, states: torch.Tensor, places: list[int]) -> list[Any]:
+def loop_routed_views(
+    model: FastLaneModel,
+    states: torch.Tensor,
+    salience: torch.Tensor,
+    places: list[int],
+    task: Task = "query",
+) -> list[Any]:
     """One route at a time: the tokens that it stands for, their mean, its view and its length."""
-    weight, linear = model.projection.query_context_weight, model.projection.linear
+    weight = model.projection.route_context_weight
     directions = [state / state.norm() for state in states.detach()]
     owners = [
         i if i in places else max(places, key=lambda p: float(directions[i] @ directions[p]))
         for i in range(len(directions))
     ]
+    tokens = loop_views_in_context(model, states, salience, task)
     made = []
     for place in places:
-        members = [directions[i] for i in range(len(directions)) if owners[i] == place]
-        mean = torch.stack(members).mean(0)
-        view = linear(directions[place] + weight * mean / mean.norm())
-        made.append(view / view.norm() * len(members) * len(places) / len(directions))
+        members = [i for i in range(len(tokens)) if owners[i] == place]
+        mean = sum(tokens[i] * salience[i].exp() for i in members)
+        view = model.projection.linear(tokens[place] + weight * mean / mean.norm())
+        length = len(members) * len(places) / len(tokens) if task == "query" else 1
+        made.append(view / view.norm() * length)
     return made
+
+
+@pytest.mark.parametrize("num_routes", [1, 3, 0.5])
+def test_a_routed_documents_views_speak_for_its_tokens_in_context(
+    any_model: FastLaneModel, num_routes: float
+) -> None:
+    for text in DOCUMENTS:
+        routed = any_model.encode_document(text, num_routes=num_routes)
+        features = any_model.encode_document(text, num_routes=num_routes, output_value=None)
+        output = any_model(**any_model.tokenize([text], "document"), task="document")
+        mask = output.token_mask[0]
+        kept = features["attention_mask"][mask].nonzero().flatten().tolist()
+        states, salience = output.last_hidden_state[0][mask], output.salience[0][mask]
+        expected = torch.stack(loop_routed_views(any_model, states, salience, kept, "document"))
+        torch.testing.assert_close(routed, expected, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("num_routes", [1, 2, 4])
@@ -89,10 +137,11 @@ def test_a_route_speaks_for_the_tokens_that_are_closest_to_it(
     for text in QUERIES:
         routed = any_model.encode_query(text, num_routes=num_routes)
         features = any_model.encode_query(text, num_routes=num_routes, output_value=None)
-        [mask] = any_model(**any_model.tokenize([text], "query")).token_mask
-        states = any_model(**any_model.tokenize([text], "query")).last_hidden_state[0][mask]
+        output = any_model(**any_model.tokenize([text], "query"))
+        mask = output.token_mask[0]
         kept = features["attention_mask"][mask].nonzero().flatten().tolist()
-        expected = torch.stack(loop_routed_views(any_model, states, kept))
+        states, salience = output.last_hidden_state[0][mask], output.salience[0][mask]
+        expected = torch.stack(loop_routed_views(any_model, states, salience, kept))
         torch.testing.assert_close(routed, expected, rtol=1e-4, atol=1e-5)
         assert float(routed.norm(dim=-1).sum()) == pytest.approx(len(kept), rel=1e-5)
 
@@ -106,7 +155,7 @@ def test_a_token_that_is_not_routed_shows_its_view_in_place_of_the_route(
     for place in output.token_mask[0].nonzero().flatten().tolist():
         other = torch.zeros_like(output.token_mask)
         other[0, place] = True
-        views = any_model.projection.routed(output.last_hidden_state, output.token_mask, other)
+        views = any_model.routed_views(output, "query", other)
         torch.testing.assert_close(shown["token_embeddings"][place], views[0, place])
 
 
@@ -191,7 +240,11 @@ def test_a_full_projection_keeps_every_inner_product(
 ) -> None:
     folder = backbone_folder("bert")
     model = FastLaneModel.from_backbone(
-        folder, embedding_dim=8, document_context_weight=0, calibration_texts=DOCUMENTS
+        folder,
+        embedding_dim=8,
+        window_context_weight=0,
+        document_context_weight=0,
+        calibration_texts=DOCUMENTS,
     )
     [features] = model.encode_document([DOCUMENTS[0]], output_value=None)
     output = model(**model.tokenize([DOCUMENTS[0]], "document"))
@@ -202,24 +255,37 @@ def test_a_full_projection_keeps_every_inner_product(
 
 @pytest.fixture
 def projection() -> ViewProjection:
-    """Two dimensions, no rotation, c = 2 on both sides."""
-    settings = {"query_context_weight": 2, "document_context_weight": 2}
+    """Two dimensions, no rotation, c_r = c_d = 2 and a window of one token that weighs 1."""
+    weights = {"route_context_weight": 2, "document_context_weight": 2, "window_size": 1}
     backbone = {"model_type": "bert", "hidden_size": 2}
-    made = ViewProjection(FastLaneConfig(backbone, embedding_dim=2, **settings))
+    made = ViewProjection(FastLaneConfig(backbone, embedding_dim=2, **weights))
     made.linear.weight.data.copy_(torch.eye(2))
     return made
 
 
-def test_a_documents_view_is_its_token_in_the_context_of_the_text(
+def direction(*values: float) -> torch.Tensor:
+    return unit(torch.tensor(values, dtype=torch.float32))
+
+
+def test_a_documents_view_is_its_token_in_the_context_of_window_and_text(
     projection: ViewProjection,
 ) -> None:
-    # Directions x and y have the mean direction (x + y)/√2; padding, far off, doesn't count.
-    states, mask = torch.tensor([[[3.0, 0], [0, 5], [-9, -9]]]), torch.tensor([[1, 1, 0]])
-    mixed = projection.mix_context(states, mask)[0, :2]
-    torch.testing.assert_close(mixed, torch.tensor([[1 + 2**0.5, 2**0.5], [2**0.5, 1 + 2**0.5]]))
-    torch.testing.assert_close(projection(states, mask, "query")[0, :2], torch.eye(2))
-    projection.document_context_weight.data.zero_()
-    torch.testing.assert_close(projection(states, mask, "document")[0, :2], torch.eye(2))
+    # y counts three times as much as x; padding, far off, doesn't count.
+    states, mask = torch.tensor([[[3.0, 0], [0, 5], [-9, -9]]]), torch.tensor([[1, 1, 0]]).bool()
+    salience = torch.tensor([[0.0, log(3), 99]])
+    next_to = exp(-0.5)
+    x, y = torch.tensor([1.0, 0]), torch.tensor([0, 1.0])
+    text = direction(1, 3)
+    expected = [
+        unit(x + direction(1, 3 * next_to) + 2 * text),
+        unit(y + direction(next_to, 3) + 2 * text),
+    ]
+    views = projection(states, mask, salience, "document")
+    torch.testing.assert_close(views[0, :2], torch.stack(expected))
+    torch.testing.assert_close(projection(states, mask, salience, "query")[0, :2], torch.eye(2))
+    for weight in (projection.window_context_weight, projection.document_context_weight):
+        weight.data.zero_()
+    torch.testing.assert_close(projection(states, mask, salience, "document")[0, :2], torch.eye(2))
 
 
 def test_half_precision_gives_numbers(any_model: FastLaneModel) -> None:
@@ -236,13 +302,20 @@ def test_routed_views_worked_out_by_hand(projection: ViewProjection) -> None:
     states = torch.tensor([[[3.0, 0], [0.8, 0.6], [0, 5], [-9, -9]]])
     mask = torch.tensor([[True, True, True, False]])
     routes = torch.tensor([[True, False, True, False]])
-    views = projection.routed(states, mask, routes)[0]
+    salience = torch.tensor([[0.0, log(3), 9, 99]])  # x' counts three times as much as x
+    views = projection.routed(states, mask, routes, salience, "query")[0]
     torch.testing.assert_close(views[2], torch.tensor([0, 1 / 1.5]))
-    mean = torch.tensor([1.8, 0.6]) / 3.6**0.5
+    mean = torch.tensor([1 + 3 * 0.8, 3 * 0.6])
+    mean /= mean.norm()
     view = torch.tensor([1.0, 0.0]) + 2 * mean
     torch.testing.assert_close(views[0], view / view.norm() * 2 / 1.5)
     in_its_place = torch.tensor([0.8, 0.6]) + 2 * mean
     torch.testing.assert_close(views[1], in_its_place / in_its_place.norm() * 2 / 1.5)
+
+    tokens = projection(states, mask, salience, "document")[0]  # the projection is no rotation here
+    views = projection.routed(states, mask, routes, salience, "document")[0]
+    torch.testing.assert_close(views[0], unit(tokens[0] + 2 * unit(tokens[0] + 3 * tokens[1])))
+    torch.testing.assert_close(views[2], tokens[2])
 
 
 def test_principal_components_of_three_vectors_worked_out_by_hand() -> None:
@@ -273,6 +346,10 @@ def test_too_few_calibration_tokens_are_refused() -> None:
         ({"embedding_dim": 0}, "embedding_dim must be at least 1, got 0"),
         ({"router_num_heads": 3}, "router_dim must be a multiple of router_num_heads, got 8 and 3"),
         ({"query_num_routes": 0}, "num_routes must be a positive integer or None, got 0"),
+        (
+            {"window_size": 0},
+            "window_size must be above 0 and route_spread at least 0, got 0 and 3",
+        ),
     ],
 )
 def test_settings_that_cannot_be_are_refused(

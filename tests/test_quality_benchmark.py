@@ -118,6 +118,24 @@ def test_a_dense_checkpoint_may_come_later(
         run("one")
 
 
+def test_baselines_are_taken_from_results_that_were_measured_alike(
+    run: Callable[..., dict[str, Any]], tmp_path: Path
+) -> None:
+    old = run("one")["sets"]["one"]
+    results = tmp_path / "results"
+    for suffix in (".json", ".npz"):
+        (results / "quality").with_suffix(suffix).rename((results / "old").with_suffix(suffix))
+    new = run("one,two:dev", "--baselines", str(results / "old.json"))["sets"]
+    assert new["one"]["means"] == old["means"]
+    assert new["one"]["differences"] == old["differences"]
+    assert new["one"]["baselines"]["command"] == old["command"]
+    assert "baselines" not in new["two:dev"]  # not among the old results, so measured
+    assert "maxsim_backbone" in new["two:dev"]["means"]
+    (results / "quality.json").unlink()
+    with pytest.raises(SystemExit, match="was measured with storage float16, asked for float32"):
+        run("one", "--storage", "float32", "--baselines", str(results / "old.json"))
+
+
 def test_results_of_other_settings_are_not_mixed(run: Callable[..., dict[str, Any]]) -> None:
     run("one")
     with pytest.raises(SystemExit, match=r"'storage': 'float16'.*asked for.*'float32'"):
@@ -131,7 +149,7 @@ def test_zero_shot_measures_each_variant_once_and_drops_rows_of_other_fields(
     monkeypatch.syspath_prepend(str(BENCHMARKS))
     monkeypatch.setattr(hub, "base_weights", lambda: backbone_folder("bert"))
     zero_shot = importlib.import_module("zero_shot")
-    variants = [{**zero_shot.VARIANTS[row], "embedding_dim": 4} for row in (1, 4)]
+    variants = [{**zero_shot.VARIANTS[row], "embedding_dim": 4} for row in (1, 5)]
     monkeypatch.setattr(zero_shot, "VARIANTS", variants)
     monkeypatch.setattr(zero_shot, "SETS", ("one",))
     out = tmp_path / "zero_shot.json"
@@ -139,7 +157,7 @@ def test_zero_shot_measures_each_variant_once_and_drops_rows_of_other_fields(
     monkeypatch.setattr(sys, "argv", arguments)
     zero_shot.main()
     first, second = json.loads(out.read_text())["rows"]
-    assert (first["use_special_tokens"], second["query_context_weight"]) == (True, 3.0)
+    assert (first["use_special_tokens"], second["route_context_weight"]) == (True, 4.0)
     for row in (first, second):
         assert set(row["mean"]) == set(zero_shot.SETTINGS) > {"router_1", "router_8", "full"}
         assert row["mean"] == row["by_set"][0]

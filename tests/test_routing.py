@@ -17,6 +17,7 @@ from fastlane_st.modeling.routing_fastlane import (
     check_num_routes,
     count_routes,
     gumbel_top_k_gate,
+    spread_out,
     top_k_mask,
 )
 
@@ -158,45 +159,104 @@ def tiny_router(**settings: bool) -> TokenRouter:
     return TokenRouter(config)
 
 
-def test_padding_does_not_change_the_router_logits() -> None:
+def test_padding_does_not_change_the_scores() -> None:
     router, states = tiny_router(), torch.randn(1, 3, 8)
     padded = torch.cat([states, torch.full((1, 2, 8), 7.0)], dim=1)
-    short = router(states, torch.ones(1, 3), torch.zeros(1, 3), "query")
-    long = router(padded, torch.tensor([[1, 1, 1, 0, 0]]), torch.zeros(1, 5), "query")
-    torch.testing.assert_close(long[:, :3], short)
+    mask = torch.tensor([[True, True, True, False, False]])
+    short = router(states, mask[:, :3], mask[:, :3], "query")
+    long = router(padded, mask, mask, "query")
+    for one, other in zip(short, long, strict=True):
+        torch.testing.assert_close(other[:, :3], one)
 
 
 def test_a_token_is_scored_by_what_stands_around_it() -> None:
     router, states = tiny_router(), torch.randn(1, 3, 8)
     changed = states.clone()
     changed[0, 2] += 1
-    mask, central = torch.ones(1, 3), torch.zeros(1, 3)
-    assert not torch.allclose(
-        router(states, mask, central, "query")[0, 0], router(changed, mask, central, "query")[0, 0]
-    )
+    before, after = (router(some, ALL, ALL, "query") for some in (states, changed))
+    for one, other in zip(before, after, strict=True):
+        assert not torch.allclose(one[0, 0], other[0, 0])
 
 
-def test_centrality_is_the_cosine_to_the_mean_of_the_views() -> None:
-    views = torch.tensor([[[1.0, 0.0], [0.0, 1.0], [-1.0, 0.0]]])
-    found = centrality(views, torch.tensor([[True, True, False]]))
-    torch.testing.assert_close(found, torch.tensor([[0.5**0.5, 0.5**0.5, -(0.5**0.5)]]))
+def test_centrality_is_the_cosine_to_the_salient_mean() -> None:
+    states = torch.tensor([[[2.0, 0.0], [0.0, 7.0], [-1.0, 0.0]]])
+    mask = torch.tensor([[True, True, False]])
+    found = centrality(states, torch.tensor([[math.log(3), 0.0, 9.0]]), mask)
+    torch.testing.assert_close(found, torch.tensor([[3.0, 1.0, -3.0]]) / 10**0.5)
 
 
-def test_an_untrained_router_prefers_the_central_view_of_a_query_only() -> None:
-    router, states, mask = tiny_router(), torch.randn(1, 3, 8), torch.ones(1, 3)
+def silence(router: TokenRouter) -> TokenRouter:
+    """A router whose attention says nothing, as an untrained one's nearly does."""
     for scorer in (router.query_scorer, router.document_scorer):
-        torch.nn.init.zeros_(scorer.weight)
-        torch.nn.init.zeros_(scorer.bias)
-    central = torch.tensor([[0.1, 0.9, 0.5]])
-    assert router(states, mask, central, "query").argsort().tolist() == [[0, 2, 1]]
-    assert router(states, mask, central, "document").tolist() == [[0, 0, 0]]
+        for part in (scorer.logit, scorer.salience):
+            torch.nn.init.zeros_(part.weight)
+            torch.nn.init.zeros_(part.bias)
+    return router
+
+
+def test_an_untrained_router_prefers_the_least_central_token_of_a_query_only() -> None:
+    router = silence(tiny_router())
+    states = torch.zeros(1, 3, 8)
+    states[0, 0, 0], states[0, 1, 1], states[0, 2, :2] = 3, 1, torch.tensor([6.0, 8.0])
+    logits, salience = router(states, ALL, ALL, "query")
+    torch.testing.assert_close(salience, 2 * torch.tensor([[3.0, 1.0, 10.0]]).log())
+    # The mean points to (69, 81): 100 (.6, .8) + 9 (1, 0) + 1 (0, 1).
+    expected = torch.tensor([[69.0, 81.0, 0.6 * 69 + 0.8 * 81]]) / (69**2 + 81**2) ** 0.5
+    torch.testing.assert_close(logits, -10 * expected)
+    logits, salience = router(states, ALL, ALL, "document")
+    torch.testing.assert_close(salience, torch.tensor([[3.0, 1.0, 10.0]]).log())
+    assert logits.tolist() == [[0, 0, 0]]
 
 
 def test_documents_are_scored_by_their_own_scorer_where_there_is_one() -> None:
-    states, mask, central = torch.randn(1, 3, 8), torch.ones(1, 3), torch.zeros(1, 3)
+    states = torch.randn(1, 3, 8)
     for router, same in (
         (tiny_router(), False),
         (tiny_router(separate_document_scorer=False), True),
     ):
-        query, document = (router(states, mask, central, side) for side in ("query", "document"))
+        query, document = (router(states, ALL, ALL, side)[0] for side in ("query", "document"))
         assert torch.equal(query, document) == same
+
+
+def loop_order(logits: list[float], states: torch.Tensor, penalty: float) -> list[int]:
+    """Maximal marginal relevance by its definition: the places in the order of choice."""
+    cosines = torch.nn.functional.cosine_similarity(states[:, None], states[None], dim=-1)
+    chosen: list[int] = []
+
+    def marginal(place: int) -> float:
+        return logits[place] - penalty * max([0.0, *(float(cosines[place, c]) for c in chosen)])
+
+    while len(chosen) < len(logits):
+        left = [place for place in range(len(logits)) if place not in chosen]
+        chosen.append(max(left, key=marginal))
+    return chosen
+
+
+@given(
+    logits=st.lists(st.floats(-5, 5, width=16), min_size=1, max_size=7),
+    penalty=st.sampled_from([0.0, 0.5, 3.0]),
+    seed=st.integers(0, 1000),
+)
+def test_spread_out_logits_give_the_order_of_marginal_relevance(
+    logits: list[float], penalty: float, seed: int
+) -> None:
+    torch.manual_seed(seed)
+    states = torch.randn(1, len(logits) + 1, 3)
+    mask = torch.tensor([[True] * len(logits) + [False]])
+    given_logits = torch.tensor([[*logits, 99.0]])
+    order = loop_order(logits, states[0, :-1], penalty)
+    for num_routes in range(1, len(logits) + 1):
+        found = spread_out(given_logits, states, mask, num_routes, penalty)
+        assert found[0, -1] == 99  # may not be routed, and stays
+        best = found[0, :-1].argsort(descending=True, stable=True)[:num_routes]
+        assert best.tolist() == order[:num_routes]
+        assert (found <= given_logits).all()
+
+
+def test_spreading_out_passes_the_gradient_of_the_logits_alone() -> None:
+    logits = torch.zeros(1, 3, requires_grad=True)
+    states = torch.randn(1, 3, 4, requires_grad=True)
+    spread_out(logits, states, ALL, 2, 3.0).sum().backward()
+    assert logits.grad is not None
+    assert logits.grad.tolist() == [[1, 1, 1]]
+    assert states.grad is None

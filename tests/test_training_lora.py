@@ -113,7 +113,7 @@ def test_each_part_of_an_adapter_has_its_learning_rate(run: Run, tmp_path: Path)
         if ".lora_" in name or ".modules_to_save.default." in name
     }
     assert seen.rates == expected
-    assert "projection.modules_to_save.default.query_context_weight" in expected
+    assert "projection.modules_to_save.default.route_context_weight" in expected
     assert sum(".lora_" in name for name in expected) == 2 * 6  # A and B of a BERT layer's six
     (line,) = read_log(tmp_path / "run")
     rates = [line[f"{part}_learning_rate"] for part in ("encoder", "projection", "router")]
@@ -146,7 +146,7 @@ def test_what_a_run_keeps_is_named_as_without_an_adapter(
         elif name in saved:
             assert torch.equal(value, saved[name]) == is_frozen or "context" in name, name
     assert not torch.equal(
-        found["projection.query_context_weight"], saved["projection.query_context_weight"]
+        found["projection.route_context_weight"], saved["projection.route_context_weight"]
     )
 
 
@@ -191,8 +191,10 @@ def test_half_precision_and_gradient_caching_train_adapters_as_well(
     plain, cached, half = (adapter_weights(tmp_path / name) for name in ("plain", "cached", "half"))
     assert {value.dtype for value in half.values()} == {torch.float32}
     for name, value in plain.items():
-        # Softmax ignores what is added to all keys or logits: there Adam follows rounding errors.
-        if not (".router." in name and name.endswith("bias")) and "self.key" not in name:
+        # Softmax ignores what is added to all keys or logits, and the states of a tiny BERT are all
+        # as long: there Adam follows rounding errors.
+        ignored = ".router." in name and name.endswith(("bias", "norm_weight"))
+        if not ignored and "self.key" not in name:
             torch.testing.assert_close(cached[name], value, rtol=1e-3, atol=1e-4, msg=name)
 
 

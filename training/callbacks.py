@@ -112,8 +112,12 @@ class JsonLog(TrainerCallback):
             **logs,
             **self.rates,
             "temperature": module.temperature,
-            "query_context_weight": module.model.projection.query_context_weight.item(),
-            "document_context_weight": module.model.projection.document_context_weight.item(),
+            **{
+                f"{name}_context_weight": getattr(
+                    module.model.projection, f"{name}_context_weight"
+                ).item()
+                for name in ("route", "window", "document")
+            },
             "pairs_per_second": pairs * (state.global_step - last_step) / (now - then),
             "peak_memory_mb": peak_memory() / 2**20,
         }

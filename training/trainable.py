@@ -48,16 +48,26 @@ def freeze_unused(encoder: FastLaneEncoder, config: TrainingConfig) -> None:
     for name, part in parts_of(encoder).items():
         if not getattr(config, f"{name}_learning_rate"):
             part.requires_grad_(False)
-    scores = (weights.routed, weights.full, weights.distillation, weights.teacher)
-    if not (any(scores) or weights.documents):  # the oracle takes the views as they are
-        model.projection.requires_grad_(False)
-    if not (weights.routed or weights.distillation or weights.documents):
-        model.projection.query_context_weight.requires_grad_(False)  # only routes have it
-    if not (weights.routed or weights.distillation or weights.oracle or weights.documents):
-        model.router.requires_grad_(False)
-    if model.router.document_scorer is not None and not weights.documents:
-        model.router.document_scorer.requires_grad_(False)
-        model.router.document_centrality_weight.requires_grad_(False)
+    routed = weights.routed or weights.distillation or weights.documents
+    compared = routed or weights.full or weights.teacher
+    projection, router = model.projection, model.router
+    if not compared:  # the oracle takes the views as they are
+        projection.requires_grad_(False)
+    if not routed:
+        projection.route_context_weight.requires_grad_(False)
+    # A side's logits choose its routes; its salience is in the views of routes and of documents.
+    sides = (router.query_scorer, router.document_scorer or router.query_scorer)
+    used = dict.fromkeys(sides, frozenset[str]())
+    for side, is_chosen, is_salient in (
+        (sides[0], routed or weights.oracle, routed),
+        (sides[1], weights.documents, compared),
+    ):
+        used[side] |= {"logit", "centrality_weight"} if is_chosen else set()
+        used[side] |= {"salience", "norm_weight"} if is_salient else set()
+    for side, names in used.items():
+        for name, parameter in side.named_parameters():
+            if name.partition(".")[0] not in names:
+                parameter.requires_grad_(False)
     for name, parameter in model.named_parameters():
         if any(re.search(pattern, plain_name(name)) for pattern in config.frozen):
             parameter.requires_grad_(False)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -16,7 +15,7 @@ from transformers import AutoModel, AutoTokenizer
 
 from .collection import Collection
 from .metrics import Ranking, top_documents
-from .scoring import DocumentViews, Floats, best_similarities, store_blocks
+from .scoring import BlockStore, Floats, best_similarities
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
@@ -117,19 +116,15 @@ class Backbone:
             show_progress: Show it.
         """
         document_means: list[npt.NDArray[np.float32]] = []
-
-        def documents() -> Iterator[Floats]:
-            texts = list(collection.documents.values())
-            for states, mean in self._encode(texts, "document", batch_size, show_progress):
-                document_means.append(mean)
-                yield states
-
-        blocks, counts = store_blocks(documents(), dtype)
-        stored = DocumentViews(blocks, counts, Counter())
+        store = BlockStore(dtype)
+        texts = list(collection.documents.values())
+        for states, mean in self._encode(texts, "document", batch_size, show_progress):
+            document_means.append(mean)
+            store.add(states)
         queries = list(
             self._encode(list(collection.queries.values()), "query", batch_size, show_progress)
         )
-        scored = best_similarities([states for states, _ in queries], stored)
+        scored = best_similarities([states for states, _ in queries], store.documents())
         return {
             "dense_backbone": rank_by_vectors(
                 np.stack([mean for _, mean in queries]), np.stack(document_means)

@@ -13,7 +13,7 @@ M (see `best_similarities`) are summed:
 | `idf` | of the token in the fewest documents, the earlier of equals, as the one route |
 | `oracle` | of the token with the best nDCG@10 as the one route, with hindsight |
 | `mean_view` | none of them: the direction of the mean of `full`'s, as one vector |
-| `…_documents_f` | `full` or up to four routes, over the fraction f of each document's views |
+| `…_documents_f` | `full` or up to four routes, over documents that keep the fraction f of their tokens |
 
 The settings of one route differ only in the token: the view of each tells of the whole query.
 """
@@ -30,7 +30,8 @@ from .collection import Collection
 from .metrics import Metrics, Ranking, evaluate_rankings, top_documents
 from .scoring import DocumentViews, QueryViews, Similarities, TextViews, best_similarities
 
-FRACTIONS = (0.2, 0.25)
+FRACTIONS = (0.25,)
+"""Of document tokens: the budgets that are compared."""
 WITH_FRACTIONS = ("full", "router_1", "router_2", "router_4")
 NUM_DRAWS = 5
 
@@ -41,10 +42,9 @@ class ScoredQuery:
 
     Attributes:
         views: Of the query.
-        full: (fractions + 1, V, documents) float32, what `best_similarities` gives of
-            `views.vectors`.
-        alone: (fractions + 1, V, documents) float32, the same of `views.alone`.
-        routed: By k above 1, (fractions + 1, K, documents) float32, the same of `views.routed[k]`.
+        full: (F, V, documents) float32, what `best_similarities` gives of `views.vectors`.
+        alone: (F, V, documents) float32, the same of `views.alone`.
+        routed: By k above 1, (F, K, documents) float32, the same of `views.routed[k]`.
         mean_view: (documents,) float32, the best similarities of the mean view.
         grades: (documents,) int, the judgements; 0 where there is none.
         view_ndcg: (V,) float, nDCG@10 of each view of `views.alone`.
@@ -63,7 +63,6 @@ def score_queries(
     collection: Collection,
     queries: Sequence[QueryViews],
     documents: DocumentViews,
-    fractions: Sequence[float] = (),
 ) -> Iterator[ScoredQuery]:
     """Each query of the collection against all of its documents, in the collection's order.
 
@@ -77,7 +76,7 @@ def score_queries(
         if given != expected:
             raise ValueError(f"{collection.name} has {expected} {name}, got the views of {given}")
     places = {id: place for place, id in enumerate(collection.documents)}
-    scored = best_similarities(map(_all_views, queries), documents, fractions)
+    scored = best_similarities(map(_all_views, queries), documents)
     for query, id, similarities in zip(queries, collection.queries, scored, strict=True):
         grades = np.zeros(len(documents), dtype=np.int64)
         for document, grade in collection.qrels[id].items():
@@ -135,12 +134,10 @@ def measure_controls(
     collection: Collection,
     queries: Sequence[QueryViews],
     documents: DocumentViews,
-    *,
-    fractions: Sequence[float] = FRACTIONS,
 ) -> dict[str, Metrics]:
-    """The metrics of every setting of this module's table, `router_k` for the k of the views."""
+    """The metrics of every setting of this module's table, for the k and f of the views."""
     rankings: dict[str, list[Ranking]] = {}
-    for number, scored in enumerate(score_queries(collection, queries, documents, fractions)):
+    for number, scored in enumerate(score_queries(collection, queries, documents)):
         choices = choose_routes(scored.views, documents.document_frequency, seed=number)
         choices["oracle"] = int(scored.view_ndcg.argmax())
         rows = {
@@ -151,7 +148,7 @@ def measure_controls(
         scores = {name: similarities[-1].sum(0) for name, similarities in rows.items()}
         scores["mean_view"] = scored.mean_view
         for name in [name for name in WITH_FRACTIONS if name in rows]:
-            for fraction, similarities in zip(fractions, rows[name], strict=False):
+            for fraction, similarities in zip(documents.routed, rows[name], strict=False):
                 scores[f"{name}_documents_{fraction:g}"] = similarities.sum(0)
         for name, values in scores.items():
             rankings.setdefault(name, []).append(top_documents(values))

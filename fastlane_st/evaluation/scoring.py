@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from functools import partial
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
+import torch
 from tqdm.auto import tqdm
 
-from ..modeling.views_fastlane import Encoder, Features
+from ..encoder import FastLaneEncoder
+from ..modeling.modeling_fastlane import FastLaneModel
+from ..modeling.routing_fastlane import NumRoutes, Task
+from ..modeling.views_fastlane import Features
 
 Floats: TypeAlias = npt.NDArray[np.floating[Any]]
 Similarities: TypeAlias = npt.NDArray[np.float32]
@@ -60,19 +63,19 @@ class QueryViews(TextViews):
 
 @dataclass(frozen=True)
 class DocumentViews:
-    """The token views of a corpus, in blocks, each document's best router logit first.
-
-    MaxSim doesn't depend on the order, and a routed document is then a prefix of the whole one.
+    """The token views of a corpus, in blocks.
 
     Attributes:
         blocks: (views, D) float32 or float16 each, of whole documents.
         counts: (documents,) int each, how many views the documents of the block have.
         document_frequency: In how many documents a token id is a view, by id.
+        routed: By the fraction of its tokens that each document keeps, the views of those.
     """
 
     blocks: tuple[Floats, ...]
     counts: tuple[npt.NDArray[np.int64], ...]
-    document_frequency: Counter[int]
+    document_frequency: Counter[int] = field(default_factory=Counter)
+    routed: Mapping[float, DocumentViews] = field(default_factory=dict)
 
     def __len__(self) -> int:
         """Number of documents."""
@@ -85,17 +88,17 @@ class DocumentViews:
 
 
 def encode_queries(
-    encoder: Encoder,
+    encoder: FastLaneModel | FastLaneEncoder,
     texts: Sequence[str],
     *,
     num_routes: Sequence[int] = NUM_ROUTES,
     batch_size: int = 32,
     show_progress: bool = False,
 ) -> list[QueryViews]:
-    """The views of each query, from one pass of the encoder for each number of routes.
+    """The views of each query, with the prompt and length of the encoder's configuration.
 
     Args:
-        encoder: Encodes them with each of `num_routes`, and always with 1 and None.
+        encoder: Encodes them.
         texts: The queries.
         num_routes: The k of `QueryViews.routed`.
         batch_size: Texts in one forward pass.
@@ -106,69 +109,77 @@ def encode_queries(
     """
     counts = sorted({*num_routes} - {1})
     found = []
-    for start, chunk in _chunks(texts, "query", show_progress):
-        encode = partial(_encode, encoder.encode_query, chunk, batch_size)
-        views = [_views(one, f"query {number}") for number, one in enumerate(encode(None), start)]
-        pairs = zip(encode(1), views, strict=True)
-        alone = [_vectors(features, one.positions) for features, one in pairs]
-        routed = {k: [_vectors(one, _positions(one)) for one in encode(k)] for k in counts}
-        for number, (one, own) in enumerate(zip(views, alone, strict=True)):
-            of_query = {
-                k: rows[number] if k < len(one.vectors) else one.vectors
-                for k, rows in routed.items()
-            }
-            found.append(QueryViews(**vars(one), alone=own, routed=of_query))
+    encoded = _encode(encoder, texts, "query", [None, 1, *counts], batch_size, show_progress)
+    for number, features in enumerate(encoded):
+        one = _views(features[None], f"query {number}")
+        routed = {k: _vectors(features[k], _positions(features[k])) for k in counts}
+        of_query = {k: rows if k < len(one.vectors) else one.vectors for k, rows in routed.items()}
+        alone = _vectors(features[1], one.positions)
+        found.append(QueryViews(**vars(one), alone=alone, routed=of_query))
     return found
 
 
 def encode_documents(
-    encoder: Encoder,
+    encoder: FastLaneModel | FastLaneEncoder,
     texts: Sequence[str],
     *,
+    fractions: Sequence[float] = (),
     batch_size: int = 32,
     dtype: npt.DTypeLike = np.float32,
     show_progress: bool = False,
 ) -> DocumentViews:
-    """All views of each document, best router logit first, stored as `dtype`.
+    """All views of each document, stored as `dtype`, and those of each of the `fractions` kept.
 
     Raises:
-        ValueError: A document has no view.
+        ValueError: A document has no view, or a fraction isn't a float in (0, 1].
     """
     frequency: Counter[int] = Counter()
-
-    def ordered_vectors() -> Iterator[Floats]:
-        for start, chunk in _chunks(texts, "document", show_progress):
-            encoded = _encode(encoder.encode_document, chunk, batch_size, None)
-            for number, features in enumerate(encoded, start):
-                views = _views(features, f"document {number}")
+    stores = {fraction: BlockStore(dtype) for fraction in (None, *fractions)}
+    encoded = _encode(encoder, texts, "document", list(stores), batch_size, show_progress)
+    for number, features in enumerate(encoded):
+        for fraction, store in stores.items():
+            views = _views(features[fraction], f"document {number}")
+            store.add(views.vectors)
+            if fraction is None:
                 frequency.update(set(views.token_ids.tolist()))
-                yield views.vectors[np.argsort(-views.logits, kind="stable")]
-
-    blocks, counts = store_blocks(ordered_vectors(), dtype)
-    return DocumentViews(blocks, counts, frequency)
-
-
-def _chunks(
-    texts: Sequence[str], owner: str, show_progress: bool
-) -> Iterator[tuple[int, list[str]]]:
-    """Some texts at a time, with the number of the first: memory holds the tensors of one chunk."""
-    for start in tqdm(range(0, len(texts), _TEXTS), owner, disable=not show_progress):
-        yield start, list(texts[start : start + _TEXTS])
+    routed = {one: stores[one].documents() for one in fractions}
+    return replace(stores[None].documents(), document_frequency=frequency, routed=routed)
 
 
 def _encode(
-    encode: Callable[..., Sequence[Features]],
-    texts: list[str],
+    encoder: FastLaneModel | FastLaneEncoder,
+    texts: Sequence[str],
+    task: Task,
+    num_routes: Sequence[NumRoutes],
     batch_size: int,
-    num_routes: int | None,
-) -> Sequence[Features]:
-    return encode(
-        texts,
-        num_routes=num_routes,
-        output_value=None,
-        batch_size=batch_size,
-        show_progress_bar=False,
-    )
+    show_progress: bool,
+) -> Iterator[dict[NumRoutes, Features]]:
+    """Each text, routed with each of `num_routes` after one forward pass.
+
+    Memory holds the tensors of `_TEXTS` texts.
+    """
+    model: FastLaneModel = encoder if isinstance(encoder, FastLaneModel) else encoder[0].model  # type: ignore[assignment]
+    model.eval()
+    for start in tqdm(range(0, len(texts), _TEXTS), task, disable=not show_progress):
+        chunk = texts[start : start + _TEXTS]
+        order = sorted(range(len(chunk)), key=lambda place: -len(chunk[place]))
+        places = iter(order)
+        found: list[dict[NumRoutes, Features]] = [{}] * len(chunk)
+        with torch.inference_mode():
+            ordered = [chunk[place] for place in order]
+            for features, output in model.forward_batches(ordered, task, batch_size, False):
+                routed = {k: model.route(output, task, k) for k in num_routes}
+                for row, input_ids in enumerate(features["input_ids"]):
+                    found[next(places)] = {
+                        k: {
+                            "token_embeddings": views[row],
+                            "router_logits": output.router_logits[row],
+                            "input_ids": input_ids,
+                            "attention_mask": kept[row],
+                        }
+                        for k, (views, kept) in routed.items()
+                    }
+        yield from found
 
 
 def _views(features: Features, owner: str) -> TextViews:
@@ -194,33 +205,36 @@ def _vectors(features: Features, positions: npt.NDArray[np.int64]) -> npt.NDArra
     return found
 
 
-def store_blocks(
-    documents: Iterable[Floats], dtype: npt.DTypeLike
-) -> tuple[tuple[Floats, ...], tuple[npt.NDArray[np.int64], ...]]:
+class BlockStore:
     """Joins the vectors of documents, (views, D) each, into the blocks of `DocumentViews`."""
-    blocks: list[Floats] = []
-    counts: list[npt.NDArray[np.int64]] = []
-    pending: list[Floats] = []
-    size = 0
 
-    def flush() -> None:
-        if pending:
-            blocks.append(np.concatenate(pending).astype(dtype, copy=False))
-            counts.append(np.array([len(one) for one in pending], dtype=np.int64))
-            pending.clear()
+    def __init__(self, dtype: npt.DTypeLike) -> None:
+        self.dtype = dtype
+        self.blocks: list[Floats] = []
+        self.counts: list[npt.NDArray[np.int64]] = []
+        self.pending: list[Floats] = []
 
-    for vectors in documents:
-        if size + len(vectors) > BLOCK_VIEWS:
-            flush()
-            size = 0
-        pending.append(vectors)
-        size += len(vectors)
-    flush()
-    return tuple(blocks), tuple(counts)
+    def add(self, vectors: Floats) -> None:
+        """Adds a document."""
+        if sum(map(len, self.pending)) + len(vectors) > BLOCK_VIEWS:
+            self.flush()
+        self.pending.append(vectors)
+
+    def flush(self) -> None:
+        """Closes the block."""
+        if self.pending:
+            self.blocks.append(np.concatenate(self.pending).astype(self.dtype, copy=False))
+            self.counts.append(np.array([len(one) for one in self.pending], dtype=np.int64))
+            self.pending.clear()
+
+    def documents(self) -> DocumentViews:
+        """All documents so far."""
+        self.flush()
+        return DocumentViews(tuple(self.blocks), tuple(self.counts))
 
 
 def best_similarities(
-    queries: Iterable[Floats], documents: DocumentViews, fractions: Sequence[float] = ()
+    queries: Iterable[Floats], documents: DocumentViews
 ) -> Iterator[Similarities]:
     """For each query M_ij = max_t q_i·d_jt, of every view i with every document j.
 
@@ -230,23 +244,24 @@ def best_similarities(
     Args:
         queries: (V, D) float each.
         documents: To score.
-        fractions: Rising numbers in (0, 1): M once more for each, over this fraction of a
-            document's views, rounded up, best router logit first.
 
     Yields:
-        (len(fractions) + 1, V, documents) float32, the whole documents last.
+        (len(documents.routed) + 1, V, documents) float32: M over each of the routed documents'
+        views, then M over all.
     """
-    if list(fractions) != sorted(set(fractions)) or not all(0 < one < 1 for one in fractions):
-        raise ValueError(f"fractions must rise within (0, 1), got {list(fractions)}")
+    stores = [*documents.routed.values(), documents]
     for group in _groups(queries):
         rows = np.concatenate(group).astype(np.float32, copy=False)
-        best = np.empty((len(fractions) + 1, len(rows), len(documents)), dtype=np.float32)
-        start = 0
-        for block, counts in zip(documents.blocks, documents.counts, strict=True):
-            place = slice(start, start + len(counts))
-            products = rows @ block.astype(np.float32, copy=False).T
-            best[:, :, place] = _segment_maxima(products, counts, fractions)
-            start += len(counts)
+        best = np.empty((len(stores), len(rows), len(documents)), dtype=np.float32)
+        for found, store in zip(best, stores, strict=True):
+            start = 0
+            for block, counts in zip(store.blocks, store.counts, strict=True):
+                products = rows @ block.astype(np.float32, copy=False).T
+                place = slice(start, start + len(counts))
+                np.maximum.reduceat(
+                    products, np.cumsum(counts) - counts, axis=1, out=found[:, place]
+                )
+                start += len(counts)
         first = 0
         for query in group:
             yield best[:, first : first + len(query)]
@@ -262,21 +277,3 @@ def _groups(queries: Iterable[Floats]) -> Iterator[list[Floats]]:
         group.append(query)
     if group:
         yield group
-
-
-def _segment_maxima(
-    products: Similarities, counts: npt.NDArray[np.int64], fractions: Sequence[float]
-) -> Similarities:
-    """The maxima of each document's prefixes: (V, views) to (prefixes, V, documents).
-
-    A document's views fall into the pieces between one prefix and the next, some of them empty; the
-    maximum of a prefix is the running maximum of its pieces.
-    """
-    sizes = np.stack([*(np.ceil(one * counts).astype(int) for one in fractions), counts], axis=1)
-    offsets = np.cumsum(counts) - counts
-    edges = offsets[:, None] + np.concatenate([np.zeros_like(sizes[:, :1]), sizes], axis=1)
-    full = (edges[:, 1:] > edges[:, :-1]).ravel()  # reduceat has no identity for an empty piece
-    pieces = np.full((len(products), full.size), -np.inf, dtype=np.float32)
-    pieces[:, full] = np.maximum.reduceat(products, edges[:, :-1].ravel()[full], axis=1)
-    maxima = np.maximum.accumulate(pieces.reshape(len(products), *sizes.shape), axis=2)
-    return np.moveaxis(maxima, 2, 0)

@@ -122,8 +122,8 @@ def measure_set(
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """The JSON of one set, and its values a query."""
     collection = read(name, options)
+    known = known_baselines(name, options)  # which may refuse, before the work
     results, facts = measure_model(collection, encoder, options)
-    known = known_baselines(name, options)
     if known is None:
         with timed("baselines", facts["seconds"]):
             results |= measure_baselines(collection, encoder, options)

@@ -94,9 +94,8 @@ class ViewProjection(nn.Module):
         """
         views = self.in_context(hidden_states, token_mask, salience, task)
         shares = assign_to_routes(hidden_states, token_mask, routes)
-        of_route = shares.transpose(1, 2)
-        weights = salience_weights(salience.unsqueeze(1), of_route > 0).to(views.dtype)
-        means = unit((weights * of_route) @ views)
+        weights = salience_weights(salience.unsqueeze(1), shares.transpose(1, 2) > 0)
+        means = unit(weights.to(views.dtype) @ views)
         embeddings = unit(self.linear(views + self.route_context_weight * (shares @ means)))
         if task == "document":
             return embeddings

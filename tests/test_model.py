@@ -115,19 +115,27 @@ def loop_routed_views(
     return made
 
 
+def assert_routed_by_loop(
+    model: FastLaneModel, text: str, num_routes: float, task: Task
+) -> torch.Tensor:
+    """Compares the views of a text's routes with `loop_routed_views`, and gives them."""
+    routed: torch.Tensor = model.encode(text, task=task, num_routes=num_routes)
+    features = model.encode(text, task=task, num_routes=num_routes, output_value=None)
+    output = model(**model.tokenize([text], task), task=task)
+    mask = output.token_mask[0]
+    kept = features["attention_mask"][mask].nonzero().flatten().tolist()
+    states, salience = output.last_hidden_state[0][mask], output.salience[0][mask]
+    expected = torch.stack(loop_routed_views(model, states, salience, kept, task))
+    torch.testing.assert_close(routed, expected, rtol=1e-4, atol=1e-5)
+    return routed
+
+
 @pytest.mark.parametrize("num_routes", [1, 3, 0.5])
 def test_a_routed_documents_views_speak_for_its_tokens_in_context(
     any_model: FastLaneModel, num_routes: float
 ) -> None:
     for text in DOCUMENTS:
-        routed = any_model.encode_document(text, num_routes=num_routes)
-        features = any_model.encode_document(text, num_routes=num_routes, output_value=None)
-        output = any_model(**any_model.tokenize([text], "document"), task="document")
-        mask = output.token_mask[0]
-        kept = features["attention_mask"][mask].nonzero().flatten().tolist()
-        states, salience = output.last_hidden_state[0][mask], output.salience[0][mask]
-        expected = torch.stack(loop_routed_views(any_model, states, salience, kept, "document"))
-        torch.testing.assert_close(routed, expected, rtol=1e-4, atol=1e-5)
+        assert_routed_by_loop(any_model, text, num_routes, "document")
 
 
 @pytest.mark.parametrize("num_routes", [1, 2, 4])
@@ -135,15 +143,8 @@ def test_a_route_speaks_for_the_tokens_that_are_closest_to_it(
     any_model: FastLaneModel, num_routes: int
 ) -> None:
     for text in QUERIES:
-        routed = any_model.encode_query(text, num_routes=num_routes)
-        features = any_model.encode_query(text, num_routes=num_routes, output_value=None)
-        output = any_model(**any_model.tokenize([text], "query"))
-        mask = output.token_mask[0]
-        kept = features["attention_mask"][mask].nonzero().flatten().tolist()
-        states, salience = output.last_hidden_state[0][mask], output.salience[0][mask]
-        expected = torch.stack(loop_routed_views(any_model, states, salience, kept))
-        torch.testing.assert_close(routed, expected, rtol=1e-4, atol=1e-5)
-        assert float(routed.norm(dim=-1).sum()) == pytest.approx(len(kept), rel=1e-5)
+        routed = assert_routed_by_loop(any_model, text, num_routes, "query")
+        assert float(routed.norm(dim=-1).sum()) == pytest.approx(len(routed), rel=1e-5)
 
 
 def test_a_token_that_is_not_routed_shows_its_view_in_place_of_the_route(

@@ -168,7 +168,8 @@ def spread_out(
 
     The best token is routed first; each next one is the best after the penalty, as in maximal
     marginal relevance (Carbonell & Goldstein, SIGIR 1998). The top k of the logits that are
-    returned are those tokens: k that say different things, all of them among the first k + 1.
+    returned are those tokens: k that say different things, all of them among the first k + 1. With
+    one route nothing is lowered.
 
     Args:
         router_logits: (B, T) float.
@@ -195,7 +196,7 @@ def spread_out(
         left = router_logits.float().masked_fill(~token_mask, -math.inf)
         lost = torch.zeros_like(left)
         rows = torch.arange(len(left), device=left.device)
-        for _ in range(int(count_routes(num_routes, token_mask).max())):
+        for _ in range(int(count_routes(num_routes, token_mask).max()) - 1):  # all but the last
             best = (left - lost).argmax(dim=-1)
             left[rows, best] = -math.inf  # routed: what comes after it doesn't lower it
             lost = torch.where(left.isinf(), lost, torch.maximum(lost, penalties[rows, best]))

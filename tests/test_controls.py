@@ -35,6 +35,7 @@ from fastlane_st.evaluation.scoring import (
     best_similarities,
     encode_documents,
     encode_queries,
+    factorise,
 )
 
 COLLECTION = Collection(
@@ -218,6 +219,30 @@ def test_best_similarities_are_those_of_a_double_loop(
                 for view in query.vectors
             ]
             np.testing.assert_allclose(similarities[index], slow, atol=1e-6)
+
+
+@pytest.mark.parametrize(("tokens", "views", "rank"), [(3, 9, 3), (9, 9, 9), (8, 9, 9), (1, 2, 1)])
+def test_views_that_are_sums_of_few_are_factorised(tokens: int, views: int, rank: int) -> None:
+    rng = np.random.default_rng(0)
+    rows = rng.normal(size=(views, tokens)) @ rng.normal(size=(tokens, 16))
+    mix, basis = factorise(rows)
+    assert mix.dtype == basis.dtype == np.float32
+    if rank == views:
+        assert mix is basis
+        np.testing.assert_array_equal(basis, rows.astype(np.float32))
+    else:
+        assert basis.shape == (rank, 16)
+        np.testing.assert_allclose(mix @ basis, rows, atol=1e-5)
+
+
+def test_sums_of_few_views_score_as_they_would_each(documents: DocumentViews) -> None:
+    rng = np.random.default_rng(1)
+    tokens = rng.normal(size=(2, documents.blocks[0].shape[1])).astype(np.float32)
+    many = [rng.normal(size=(count, 2)).astype(np.float32) @ tokens for count in (12, 1, 7)]
+    found = best_similarities(many, documents)
+    for views, similarities in zip(many, found, strict=True):
+        alone = [next(best_similarities([row], documents)) for row in views[:, None]]
+        np.testing.assert_allclose(similarities, np.concatenate(alone, axis=1), atol=1e-5)
 
 
 def test_float16_storage_moves_scores_by_less_than_a_thousandth(

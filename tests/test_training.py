@@ -675,6 +675,7 @@ def test_the_released_configuration_is_valid() -> None:
         ({"sources": [{"path": "x", "dataset": "y"}]}, "either a path or a dataset"),
         ({"sources": [{"path": "x", "split": "y"}]}, "subset and split belong to a dataset"),
         ({"sources": [{"path": "x", "cap": 0}]}, "cap must be at least 1 or None, got 0"),
+        ({"sources": [{"path": "x", "join": 0}]}, "join must be at least 1, got 0"),
         ({"sources": [{"path": "x", "num_negatives": -1}]}, "num_negatives must be at least 0"),
         ({"sources": [{"path": "a/x.jsonl"}, {"path": "b/x.jsonl.gz"}]}, "names of their own"),
         ({"batch_size": "many"}, "batch_size must be a whole number, got 'many'"),

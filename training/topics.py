@@ -7,16 +7,18 @@ from one cluster.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import faiss
 import numpy as np
+import numpy.typing as npt
 import torch
 from datasets import Dataset
 from sentence_transformers.base.sampler import DefaultBatchSampler
 
 from fastlane_st import FastLaneEncoder
+from fastlane_st.modeling.routing_fastlane import Task
 
 TOPIC = "topic"
 NOT_TEXTS = ("origin", TOPIC)
@@ -31,10 +33,7 @@ def add_topics(
     Queries are compared by their one routed view. Whatever the number of processes or the batch size
     of training, the clusters are the same.
     """
-    views = encoder.encode_query(
-        dataset["query"], num_routes=1, batch_size=128, convert_to_numpy=True
-    )
-    vectors = np.concatenate(views).astype(np.float32, copy=False)
+    vectors = one_view_each(encoder, dataset["query"], "query")
     num_topics = max(1, len(vectors) // topic_size)
     kmeans = faiss.Kmeans(
         vectors.shape[1], num_topics, seed=seed, spherical=True, min_points_per_centroid=1
@@ -42,6 +41,16 @@ def add_topics(
     kmeans.train(vectors)
     _, topics = kmeans.index.search(vectors, 1)
     return dataset.add_column(TOPIC, topics[:, 0].tolist())
+
+
+def one_view_each(
+    encoder: FastLaneEncoder, texts: Sequence[str], task: Task
+) -> npt.NDArray[np.float32]:
+    """The one routed view of each text, (N, D), computed in bfloat16: enough to say what is near."""
+    encode = encoder.encode_query if task == "query" else encoder.encode_document
+    with torch.autocast(encoder.device.type, torch.bfloat16):
+        views = encode(list(texts), num_routes=1, batch_size=128, convert_to_numpy=True)
+    return np.concatenate(views).astype(np.float32, copy=False)
 
 
 class TopicBatchSampler(DefaultBatchSampler):

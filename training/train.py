@@ -22,8 +22,9 @@ from typing import Any
 import torch
 from accelerate.utils import set_seed  # type: ignore[import-untyped]
 from callbacks import GateSchedule, JsonLog, explain_out_of_memory, module_of
-from data import load_sources
+from data import check_batches, load_sources
 from datasets import DatasetDict
+from passages import join_positives
 from sentence_transformers import MultiVectorEncoderTrainingArguments
 from sentence_transformers.util import get_device_name
 from topics import TopicBatchSampler, add_topics
@@ -167,11 +168,16 @@ def set_dropout(model: torch.nn.Module, probability: float) -> None:
 def load_dataset(
     config: TrainingConfig, encoder: FastLaneEncoder, num_processes: int = 1
 ) -> DatasetDict:
-    """The run's sources, with the topics that batches are drawn from if the run has topics.
+    """The run's sources: positives joined where a source says so, and with topics if the run has any.
 
     The encoder is the one that the run starts with.
     """
     dataset = load_sources(config.sources, config.batch_size, num_processes, config.seed)
+    for source in config.sources:
+        if source.join > 1:
+            rows = join_positives(dataset[source.label], encoder, source.join, config.seed)
+            check_batches(source.label, rows, config.batch_size)
+            dataset[source.label] = rows
     if config.topic_size is not None:
         for name, rows in dataset.items():
             dataset[name] = add_topics(rows, encoder, config.topic_size, config.seed)

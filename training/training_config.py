@@ -29,6 +29,8 @@ class Source:
         columns: Our field to the source's own, such as `{query: question}`.
         num_negatives: How many hard negatives of each row are used; None for all, where every row
             has equally many.
+        join: So many positives that are near to one another become one document, so that sentences
+            train for paragraphs; for pairs only.
     """
 
     path: str | None = None
@@ -39,6 +41,7 @@ class Source:
     cap: int | None = None
     columns: dict[str, str] = field(default_factory=dict)
     num_negatives: int | None = None
+    join: int = 1
 
     def __post_init__(self) -> None:
         """Refuses what can't be."""
@@ -50,6 +53,8 @@ class Source:
             raise ValueError(f"cap must be at least 1 or None, got {self.cap}")
         if self.num_negatives is not None and self.num_negatives < 0:
             raise ValueError(f"num_negatives must be at least 0 or None, got {self.num_negatives}")
+        if self.join < 1:
+            raise ValueError(f"join must be at least 1, got {self.join}")
 
     @property
     def label(self) -> str:

@@ -239,7 +239,8 @@ def best_similarities(
     """For each query M_ij = max_t q_i·d_jt, of every view i with every document j.
 
     Queries are scored a few together, so that memory holds one block of documents as float32 and
-    `QUERY_VIEWS` rows of M.
+    the products of `QUERY_VIEWS` rows. Many views of one query that are sums of few cost little more than
+    the few (`factorise`).
 
     Args:
         queries: (V, D) float each.
@@ -250,28 +251,49 @@ def best_similarities(
         views, then M over all.
     """
     stores = [*documents.routed.values(), documents]
-    for group in _groups(queries):
-        rows = np.concatenate(group).astype(np.float32, copy=False)
-        best = np.empty((len(stores), len(rows), len(documents)), dtype=np.float32)
-        for found, store in zip(best, stores, strict=True):
+    for group in _groups(map(factorise, queries)):
+        rows = np.concatenate([basis for _, basis in group])
+        ends = np.cumsum([len(basis) for _, basis in group])
+        best = [np.empty((len(stores), len(mix), len(documents)), np.float32) for mix, _ in group]
+        for number, store in enumerate(stores):
             start = 0
             for block, counts in zip(store.blocks, store.counts, strict=True):
-                products = rows @ block.astype(np.float32, copy=False).T
                 place = slice(start, start + len(counts))
-                np.maximum.reduceat(
-                    products, np.cumsum(counts) - counts, axis=1, out=found[:, place]
-                )
+                firsts = np.cumsum(counts) - counts
+                products = rows @ block.astype(np.float32, copy=False).T
+                parts = np.split(products, ends[:-1])
+                for found, (mix, basis), part in zip(best, group, parts, strict=True):
+                    mixed = part if mix is basis else mix @ part
+                    np.maximum.reduceat(mixed, firsts, axis=1, out=found[number, :, place])
                 start += len(counts)
-        first = 0
-        for query in group:
-            yield best[:, first : first + len(query)]
-            first += len(query)
+        yield from best
 
 
-def _groups(queries: Iterable[Floats]) -> Iterator[list[Floats]]:
-    group: list[Floats] = []
+_Factors: TypeAlias = tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]
+
+
+def factorise(views: Floats) -> _Factors:
+    """Views (V, D) as `mix @ basis`, (V, R) and (R, D), where that has fewer products with documents.
+
+    The routes of a query are sums of its tokens, whatever their number: R is the number of tokens, and
+    M of all of them needs no more than the tokens' products with the documents. Exact but for float32's
+    rounding.
+
+    Returns:
+        `mix` and `basis`, or the views as both where R isn't much smaller than V.
+    """
+    rows = np.asarray(views, dtype=np.float32)
+    left, strengths, right = np.linalg.svd(rows, full_matrices=False)
+    rank = int((strengths > 1e-5 * strengths[0]).sum()) if len(rows) else 0
+    if 3 * rank > 2 * len(rows):
+        return rows, rows
+    return left[:, :rank] * strengths[:rank], right[:rank]
+
+
+def _groups(queries: Iterable[_Factors]) -> Iterator[list[_Factors]]:
+    group: list[_Factors] = []
     for query in queries:
-        if group and sum(map(len, group)) + len(query) > QUERY_VIEWS:
+        if group and sum(len(mix) for mix, _ in group) + len(query[0]) > QUERY_VIEWS:
             yield group
             group = []
         group.append(query)

@@ -80,7 +80,8 @@ class TextEncodingModel(PreTrainedModel):
             For each text a (K, D) tensor or array of its kept views, in the order of the text. With
             `output_value=None` a dict of `token_embeddings` (T, D), `router_logits` (T,),
             `input_ids` (T,) and `attention_mask` (T,), the last true at the kept views; the others
-            are what `route` says of them. For one text in place of a list, that alone.
+            are what `route` says of them. Beside these `unrouted_embeddings` (T, D) and `token_mask` (T,)
+            are what `num_routes=None` would give. For one text in place of a list, that alone.
         """
         if isinstance(texts, str):
             one = self.encode(
@@ -108,6 +109,8 @@ class TextEncodingModel(PreTrainedModel):
                         "router_logits": output.router_logits[row],
                         "input_ids": features["input_ids"][row],
                         "attention_mask": kept[row],
+                        "unrouted_embeddings": output.token_embeddings[row],
+                        "token_mask": output.token_mask[row],
                     }
                     continue
                 routed = views[row][kept[row]]

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence, Sized
 from typing import Any, Literal, TypeAlias
 
+from .filters_fastlane import is_scalar
 from .routing_fastlane import check_num_routes
+from .segment_fastlane import Id, Metadata
 
 QueryRoutes: TypeAlias = int | Literal["default"] | None
 
@@ -35,11 +37,9 @@ def check_documents(documents: Iterable[str]) -> list[str]:
     return texts
 
 
-def check_ids(ids: Iterable[str | int] | None, num_documents: int) -> list[str | int]:
-    """The ids as a list, 0, 1, 2, … by default: one a document, all different."""
-    if num_documents == 0:
-        raise ValueError("there are no documents: an index needs at least one")
-    checked: list[str | int] = list(range(num_documents) if ids is None else ids)
+def check_ids(ids: Iterable[Id], num_documents: int) -> list[Id]:
+    """The ids as a list: one a document, all different."""
+    checked = list(ids)
     check_lengths(num_documents, ids=checked)
     seen = set()
     for id in checked:
@@ -51,28 +51,75 @@ def check_ids(ids: Iterable[str | int] | None, num_documents: int) -> list[str |
     return checked
 
 
+def check_id_list(ids: Iterable[Id]) -> list[Id]:
+    """Ids of documents that are there, each once."""
+    if isinstance(ids, str):
+        raise ValueError(f"ids must be several, got one str, {ids!r}: put it into a list")
+    checked = list(ids)
+    return check_ids(dict.fromkeys(checked), len(set(checked)))
+
+
+def check_metadata(metadata: Iterable[Metadata] | None, num_documents: int) -> list[Metadata]:
+    """Copies of the documents' metadata, empty by default: one a document, JSON scalars by name."""
+    if metadata is None:
+        return [{}] * num_documents
+    checked = [dict(one) for one in metadata]
+    check_lengths(num_documents, metadata=checked)
+    for number, one in enumerate(checked):
+        for name, value in one.items():
+            if not isinstance(name, str) or not name or name.startswith("$"):
+                raise ValueError(
+                    f"metadata of document {number} has the field {name!r}: a field is a text that "
+                    "doesn't start with $"
+                )
+            if not is_scalar(value):
+                raise ValueError(
+                    f"{name} of document {number} must be a text, a finite number, True, False or "
+                    f"None, got {value!r}"
+                )
+    return checked
+
+
 def is_id(id: object) -> bool:
     """Whether this can be an id: True would be taken for 1."""
     return isinstance(id, str | int) and not isinstance(id, bool)
 
 
 def check_search(
-    queries: Sequence[Any], top_k: int, num_routes: QueryRoutes, candidates: int | None
+    queries: Sequence[Any],
+    top_k: int,
+    num_routes: QueryRoutes,
+    candidates: int | None,
+    rerank: int | None = None,
 ) -> None:
     """Queries all of one kind, none of them an empty text, and only options that can apply."""
-    if candidates is not None:
-        check_counts(candidates=candidates)
-        if candidates < top_k:
-            raise ValueError(f"candidates must be at least top_k={top_k}, got {candidates}")
+    for name, value, least in (
+        ("rerank", rerank, {"top_k": top_k}),
+        ("candidates", candidates, {"top_k": top_k, "rerank": rerank or 0}),
+    ):
+        if value is not None:
+            check_counts(**{name: value})
+            for other, count in least.items():
+                if value < count:
+                    raise ValueError(f"{name} must be at least {other}={count}, got {value}")
     if queries and not any(isinstance(query, str) for query in queries):
-        if num_routes != "default":
-            raise ValueError(
-                f"num_routes applies to texts, got {num_routes} with vectors: each array holds "
-                "one query's routed views, so leave it out"
-            )
+        for name, value, default in (
+            ("num_routes", num_routes, "default"),
+            ("rerank", rerank, None),
+        ):
+            if value != default:
+                raise ValueError(
+                    f"{name} applies to texts, got {value} with vectors: each array holds "
+                    "one query's routed views, so leave it out"
+                )
         return
     if num_routes != "default":
         check_num_routes(num_routes)
+    if num_routes is None and rerank is not None:
+        raise ValueError(
+            f"rerank applies to routed searches, got {rerank} with num_routes=None, which ranks by all "
+            "tokens at once: leave it out"
+        )
     if num_routes in ("default", 1) and candidates is not None:
         raise ValueError(
             f"candidates applies to several routes, got {candidates} with num_routes=1, which is "

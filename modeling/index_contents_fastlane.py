@@ -1,112 +1,214 @@
-"""What an index holds in memory: token vectors, and the documents that own them."""
+"""What an index holds: segments, which of their documents are live, and where each id is."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
-from types import ModuleType
-from typing import Any, Protocol
+import threading
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from itertools import chain
 
 import numpy as np
-import numpy.typing as npt
 
-from .views_fastlane import Views
-
-
-class FlatVectors(Protocol):
-    """What is used of `faiss.IndexFlatIP`: float32 vectors of length `d`, by inner product."""
-
-    ntotal: int
-    d: int
-    metric_type: int
-
-    def search(
-        self, x: npt.NDArray[np.float32], k: int
-    ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]:
-        """Similarities and numbers, both `(len(x), k)`, of the `k` best vectors."""
-
-    def get_xb(self) -> object:
-        """A pointer to the vectors."""
+from .segment_fastlane import BoolArray, Document, Id, Segment, collect_segment
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, eq=False)
+class Part:
+    """A segment and which of its documents are live: neither deleted nor replaced."""
+
+    segment: Segment
+    is_live: BoolArray
+
+    @classmethod
+    def whole(cls, segment: Segment) -> Part:
+        """All of a segment."""
+        return cls(segment, np.ones(len(segment.ids), dtype=bool))
+
+    @cached_property
+    def num_vectors(self) -> int:
+        """Of the live documents."""
+        return int(self.segment.counts[self.is_live].sum())
+
+    @cached_property
+    def num_documents(self) -> int:
+        """The live ones."""
+        return int(np.count_nonzero(self.is_live))
+
+    def documents(self) -> Iterable[Document]:
+        """The live ones."""
+        return self.segment.documents(self.is_live)
+
+    def without(self, numbers: Sequence[int]) -> Part:
+        """What is left after some documents are gone."""
+        is_live = self.is_live.copy()
+        is_live[numbers] = False
+        return replace(self, is_live=is_live)
+
+
 class IndexContents:
-    """All that an index holds. Document `i` owns the vectors `offsets[i]` to `offsets[i + 1] - 1`.
+    """The documents of an index. Changes exclude one another; a search takes `parts` as they are.
+
+    A change makes new parts and puts them in place of the old ones in one assignment, so that a
+    search that has begun sees nothing of it. Small parts are merged into the ones before them, as in a
+    log-structured merge tree: documents that are added one by one are copied some log N times each.
+
+    Args:
+        dim: The length of a vector.
+        parts: The documents, without an id twice.
+        next_place: The place of the next new document; above all others if not given.
+        next_id: The next id for documents that are given none; above all others if not given.
 
     Attributes:
-        vectors: Every stored token vector, document after document.
-        offsets: int64 of shape `(num_documents + 1,)`, from 0 to the number of vectors.
-        positions: int32 of shape `(num_vectors,)`: each vector's token position in its document.
-        ids: One per document, all different; 1 and "1" are two ids.
-        texts: One per document, or None if the index was made without texts.
-        metadata: Free keys with JSON values.
+        parts: The live documents; a tuple that is replaced, never changed.
     """
 
-    vectors: FlatVectors
-    offsets: npt.NDArray[np.int64]
-    positions: npt.NDArray[np.int32]
-    ids: list[str | int]
-    texts: list[str] | None
-    metadata: dict[str, Any]
+    def __init__(
+        self,
+        dim: int,
+        parts: Sequence[Part],
+        next_place: int | None = None,
+        next_id: int | None = None,
+    ) -> None:
+        self.dim = dim
+        self.parts = tuple(parts)
+        self.lock = threading.RLock()
+        self._located: dict[Id, tuple[Segment, int]] = {}
+        for part in self.parts:
+            self._locate(part)
+        if next_place is None:
+            last = (int(part.segment.places.max(initial=-1)) for part in self.parts)
+            next_place = max(last, default=-1) + 1
+        self.next_place = next_place
+        if next_id is None:
+            next_id = max((id for id in self._located if isinstance(id, int)), default=-1) + 1
+        self.next_id = next_id
 
-    @property
-    def stored(self) -> npt.NDArray[np.float32]:
-        """All vectors `(num_vectors, dim)`: FAISS's own memory, not a copy."""
-        flat = self.vectors
-        if flat.ntotal == 0:
-            return np.empty((0, flat.d), dtype=np.float32)
-        memory: npt.NDArray[np.float32] = import_faiss().rev_swig_ptr(
-            flat.get_xb(), flat.ntotal * flat.d
-        )
-        return memory.reshape(flat.ntotal, flat.d)
+    def __len__(self) -> int:
+        """The number of live documents."""
+        return len(self._located)
 
-    @property
-    def is_consistent(self) -> bool:
-        """Whether the parts, read from files, fit together."""
-        return (
-            self.vectors.metric_type == import_faiss().METRIC_INNER_PRODUCT
-            and self.offsets.shape == (len(self.ids) + 1,)
-            and self.offsets[0] == 0
-            and self.offsets[-1] == self.vectors.ntotal
-            and bool((np.diff(self.offsets) >= 0).all())
-            and self.positions.shape == (self.vectors.ntotal,)
-            and (self.texts is None or len(self.texts) == len(self.ids))
-        )
+    def locate(self, id: Id) -> tuple[Segment, int] | None:
+        """The segment of a live document and its number there; None if there is no such id."""
+        return self._located.get(id)
 
+    def ids(self) -> list[Id]:
+        """Of the live documents, by place."""
+        found = [
+            (int(part.segment.places[number]), part.segment.ids[number])
+            for part in self.parts
+            for number in np.flatnonzero(part.is_live).tolist()
+        ]
+        return [id for _, id in sorted(found, key=lambda pair: pair[0])]
 
-def collect_contents(
-    documents: Iterable[Views], ids: list[str | int], texts: list[str] | None
-) -> IndexContents:
-    """Takes in one document's views after another.
+    def only(self, ids: Iterable[Id]) -> tuple[Part, ...]:
+        """The parts with only these documents live; ids that aren't there count for nothing."""
+        with self.lock:
+            parts = self.parts
+            found = list(map(self._located.get, ids))
+        masks = {part.segment: np.zeros_like(part.is_live) for part in parts}
+        for place in found:
+            if place is not None:
+                masks[place[0]][place[1]] = True
+        return tuple(replace(part, is_live=masks[part.segment]) for part in parts)
 
-    Raises:
-        ValueError: Dimensions differ.
-    """
-    vectors = None
-    positions, counts = [], [0]
-    for id, views in zip(ids, documents, strict=True):
-        count, dim = views.vectors.shape
-        if vectors is None:
-            vectors = import_faiss().IndexFlatIP(dim)
-        if dim != vectors.d:
+    def reserve_ids(self, count: int) -> list[Id]:
+        """Integers above all that were ids so far, which no one else is given."""
+        with self.lock:
+            first, self.next_id = self.next_id, self.next_id + count
+        return list(range(first, first + count))
+
+    def check_absent(self, ids: Iterable[Id]) -> None:
+        """Raises a ValueError if a document has one of these ids."""
+        there = [id for id in ids if id in self._located]
+        if there:
             raise ValueError(
-                f"document {id!r} has {dim}-dimensional vectors, the first document has "
-                f"{vectors.d}-dimensional ones: all must be alike"
+                f"{len(there)} of the ids are there already, the first {there[0]!r}: update or "
+                "upsert replaces documents"
             )
-        vectors.add(views.vectors)
-        positions.append(views.positions)
-        counts.append(count)
-    assert vectors is not None
-    offsets = np.cumsum(counts, dtype=np.int64)
-    return IndexContents(vectors, offsets, np.concatenate(positions), ids, texts, metadata={})
 
+    def check_present(self, ids: Iterable[Id]) -> None:
+        """Raises a ValueError unless there are documents with all of these ids."""
+        absent = [id for id in ids if id not in self._located]
+        if absent:
+            raise ValueError(
+                f"no document has {len(absent)} of the ids, the first {absent[0]!r}: index.ids lists "
+                "those there are"
+            )
 
-def import_faiss() -> ModuleType:
-    """The module `faiss`, asked for only here because a checkpoint is of use without it."""
-    try:
-        import faiss
-    except ImportError as error:
-        raise ImportError(
-            'an index needs FAISS: pip install "fastlane-st[cpu]", or "fastlane-st[gpu]"'
-        ) from error
-    return faiss
+    def insert(self, segment: Segment, check: Callable[[list[Id]], None]) -> None:
+        """Adds documents; one whose id is there already replaces the other, in its place.
+
+        Args:
+            segment: The documents.
+            check: Called with their ids, with no other change in between; may raise.
+        """
+        with self.lock:
+            check(segment.ids)
+            next_place, places = self.next_place, []
+            for id in segment.ids:
+                old = self._located.get(id)
+                places.append(next_place if old is None else int(old[0].places[old[1]]))
+                next_place += old is None
+            added = replace(segment, places=np.array(places, dtype=np.int64))
+            self._take([*self._parts_without(segment.ids), Part.whole(added)])
+            self.next_place = next_place
+            taken = max((id for id in segment.ids if isinstance(id, int)), default=-1)
+            self.next_id = max(self.next_id, taken + 1)
+
+    def remove(self, ids: Sequence[Id]) -> None:
+        """Takes out the documents with these ids; a ValueError if one isn't there."""
+        with self.lock:
+            self.check_present(ids)
+            self._take(self._parts_without(ids))
+            for id in ids:
+                self._located.pop(id, None)
+
+    def compact(self) -> None:
+        """Merges all parts into one, without documents that aren't live."""
+        with self.lock:
+            if len(self.parts) > 1 or not all(part.is_live.all() for part in self.parts):
+                self._take([self._merge(self.parts)])
+
+    def _parts_without(self, ids: Iterable[Id]) -> list[Part]:
+        """The parts with those of these documents that are there marked as gone."""
+        gone: dict[Segment, list[int]] = {}
+        for id in ids:
+            if id in self._located:
+                segment, number = self._located[id]
+                gone.setdefault(segment, []).append(number)
+        return [
+            part.without(gone[part.segment]) if part.segment in gone else part
+            for part in self.parts
+        ]
+
+    def _take(self, parts: Iterable[Part]) -> None:
+        """Puts parts in place of the old ones, once they are few and of mostly live documents.
+
+        Each then has more than twice the vectors of the next, of which at least half are live. What
+        fails before the last lines has changed nothing.
+        """
+        kept: list[Part] = []
+        for part in parts:
+            if not part.num_documents:
+                continue
+            if 2 * part.num_vectors < part.segment.vectors.ntotal:
+                part = self._merge([part])
+            kept.append(part)
+            while len(kept) > 1 and kept[-2].num_vectors <= 2 * kept[-1].num_vectors:
+                kept[-2:] = [self._merge(kept[-2:])]
+        known = {part.segment for part in self.parts}
+        self.parts = tuple(kept)
+        for part in kept:
+            if part.segment not in known:
+                self._locate(part)
+
+    def _merge(self, parts: Sequence[Part]) -> Part:
+        """One part of the live documents of several, by place."""
+        documents = chain.from_iterable(part.documents() for part in parts)
+        by_place = sorted(documents, key=lambda document: document.place)
+        return Part.whole(collect_segment(by_place, self.dim))
+
+    def _locate(self, part: Part) -> None:
+        for number in np.flatnonzero(part.is_live).tolist():
+            self._located[part.segment.ids[number]] = (part.segment, number)

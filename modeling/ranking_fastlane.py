@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any, NamedTuple, TypeAlias
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from .index_contents_fastlane import IndexContents
+from .index_contents_fastlane import Part
+from .segment_fastlane import FloatArray, Id, IntArray, Metadata
 from .views_fastlane import Views
 
-FloatArray: TypeAlias = npt.NDArray[np.float32]
-IntArray: TypeAlias = npt.NDArray[np.int64]
-
 BLOCK_VECTORS = 16_384  # 8 MB of 128 dimensions; smaller is no faster, and BLAS threads wait more
+SCAN_FRACTION = (
+    0.1  # of a segment's vectors: fewer are scored one by one, faster than found by FAISS
+)
 
 
 class Match(NamedTuple):
@@ -29,10 +31,11 @@ class Match(NamedTuple):
 class Hit:
     """A document found, its score the sum of its matches: one for each routed query view."""
 
-    id: str | int
+    id: Id
     score: float
     matches: tuple[Match, ...]
     text: str | None
+    metadata: Metadata = field(default_factory=dict)
 
     @property
     def route(self) -> int:
@@ -41,18 +44,20 @@ class Hit:
 
 
 class DocumentRanker:
-    """Ranks documents by MaxSim, the sum over query views q of max_j q·d_j.
+    """Ranks the live documents of an index by MaxSim, the sum over query views q of max_j q·d_j.
 
     Similarities that decide are computed in float64 and rounded to float32. What comes before
-    them, in FAISS and in `_shortlist`, is float32 and only leaves out documents that are further
+    them, in FAISS and in `shortlist`, is float32 and only leaves out documents that are further
     from the best than its rounding.
+
+    Args:
+        parts: The documents.
     """
 
-    def __init__(self, contents: IndexContents) -> None:
-        self._contents = contents
-        # The longest vector bounds the rounding; einsum makes no second copy of the vectors.
-        squares = np.einsum("nd,nd->n", contents.stored, contents.stored, dtype=np.float64)
-        self._longest = float(np.sqrt(squares.max(initial=0.0)))
+    def __init__(self, parts: Sequence[Part]) -> None:
+        self._rankers = [PartRanker(part) for part in parts]
+        # The longest vector bounds the rounding.
+        self._longest = max((part.segment.longest for part in parts), default=0.0)
 
     def rank(self, queries: list[Views], top_k: int, candidates: int) -> list[list[Hit]]:
         """The `top_k` best documents for each query, best first, equal scores in document order.
@@ -60,109 +65,195 @@ class DocumentRanker:
         A query of one view is answered exactly. Of several views each proposes its `candidates`
         best documents, and the query gets the best of all that are proposed.
         """
-        limits = [top_k if len(q.vectors) == 1 else candidates for q in queries for _ in q.vectors]
-        proposals = iter(self._propose(np.concatenate([q.vectors for q in queries]), limits))
+        found = self._find(queries, top_k, candidates)
+        return [
+            [one.hit(query) for one in best] for query, best in zip(queries, found, strict=True)
+        ]
+
+    def rank_again(
+        self, queries: list[Views], full: list[Views], top_k: int, candidates: int, rerank: int
+    ) -> list[list[Hit]]:
+        """The `top_k` best by the views in `full` of the `rerank` best by those in `queries`."""
         hits = []
-        for query in queries:
-            proposed = np.concatenate([next(proposals) for _ in query.vectors])
-            documents = self._shortlist(query.vectors, np.unique(proposed), top_k)
-            hits.append(self._score(query, documents, top_k))
+        for query, best in zip(full, self._find(queries, rerank, candidates), strict=True):
+            documents = [
+                np.array(
+                    sorted(one.document for one in best if one.ranker is ranker), dtype=np.int64
+                )
+                for ranker in self._rankers
+            ]
+            hits.append([one.hit(query) for one in self._best(query, documents, top_k)])
         return hits
 
-    def _propose(self, views: FloatArray, limits: list[int]) -> list[IntArray]:
-        """For each view some documents, its `limit` best among them.
+    def _find(
+        self, queries: list[Views], limit: int, candidates: int
+    ) -> Iterator[list[ScoredDocument]]:
+        """The `limit` best documents for each query, best first."""
+        limits = [limit if len(q.vectors) == 1 else candidates for q in queries for _ in q.vectors]
+        views = np.concatenate([query.vectors for query in queries])
+        slacks = self._slacks(views)
+        by_part = [ranker.propose(views, limits, slacks) for ranker in self._rankers]
+        first = 0
+        for query in queries:
+            here = range(first, first + len(query.vectors))
+            proposed = [
+                best_of([proposals[n] for proposals in by_part], limits[n], slacks[n]) for n in here
+            ]
+            documents = [np.unique(np.concatenate(one)) for one in zip(*proposed, strict=True)]
+            yield self._best(query, documents, limit)
+            first += len(query.vectors)
 
-        The best N vectors are not N documents: one document can fill the list. More vectors are
-        fetched until there are enough documents and none beyond could tie with the last of them.
+    def _slacks(self, views: FloatArray) -> npt.NDArray[np.float64]:
+        """(V,): how far apart two float32 similarities of a view may be where exact ones tie.
+
+        Both may be off by the rounding of a float32 product, at most dim * 2**-24 * |q| * |d|; the 8
+        is for the norms' and the exact scores' own rounding.
         """
-        everything = np.flatnonzero(np.diff(self._contents.offsets))
-        proposals = [everything] * len(views)
-        pending = [number for number, limit in enumerate(limits) if limit < len(everything)]
+        lengths = np.linalg.norm(views.astype(float), axis=1)
+        slacks: npt.NDArray[np.float64] = (views.shape[1] + 8) * 2.0**-23 * lengths * self._longest
+        return slacks
+
+    def _best(self, query: Views, documents: list[IntArray], limit: int) -> list[ScoredDocument]:
+        """The `limit` best of the `documents` of each part, by their exact MaxSim, best first."""
+        if sum(map(len, documents)) > limit:
+            scored = [
+                (numbers, ranker.scan(query.vectors, numbers).sum(axis=1, dtype=np.float64))
+                for ranker, numbers in zip(self._rankers, documents, strict=True)
+            ]
+            slack = float(self._slacks(query.vectors).sum())
+            documents = best_of(scored, limit, slack)
+        found = [
+            one
+            for ranker, numbers in zip(self._rankers, documents, strict=True)
+            for one in ranker.score(query, numbers)
+        ]
+        found.sort(key=lambda one: (-one.score, one.place))
+        return found[:limit]
+
+
+Scored = tuple[IntArray, npt.NDArray[np.floating[Any]]]
+"""Documents of one part, by number, and the score of each."""
+
+
+def best_of(parts: Sequence[Scored], limit: int, slack: float) -> list[IntArray]:
+    """Of each part the documents that may be among the `limit` best of all."""
+    scores = np.concatenate([scores for _, scores in parts]) if parts else np.empty(0)
+    if len(scores) <= limit:
+        return [documents for documents, _ in parts]
+    floor = np.partition(scores, -limit)[-limit] - slack
+    return [documents[scores >= floor] for documents, scores in parts]
+
+
+class PartRanker:
+    """Scores the live documents of one part that have vectors."""
+
+    def __init__(self, part: Part) -> None:
+        self.segment = part.segment
+        self.counts = part.segment.counts
+        self.is_live = part.is_live & (self.counts > 0)
+        self.documents: IntArray = np.flatnonzero(self.is_live)
+        self.num_vectors = int(self.counts[self.documents].sum())
+
+    def propose(
+        self, views: FloatArray, limits: Sequence[int], slacks: npt.NDArray[np.float64]
+    ) -> list[Scored]:
+        """For each view documents with their best similarity, its `limit` best among them.
+
+        The best N vectors are not N documents: one document can fill the list, and others may be
+        gone. More vectors are fetched until there are enough documents and none beyond could tie with
+        the last of them.
+        """
+        ntotal = self.segment.vectors.ntotal
+        if self.num_vectors <= SCAN_FRACTION * ntotal or min(limits) >= len(self.documents):
+            best = self.scan(views, self.documents)
+            return [(self.documents, best[:, n]) for n in range(len(views))]
+        proposals: list[Scored | None] = [None] * len(views)
+        pending = list(range(len(views)))
         fetch = max(64, 8 * max(limits))
         while pending:
-            fetch = min(fetch, self._contents.vectors.ntotal)
-            similarities, rows = self._contents.vectors.search(views[pending], fetch)
-            unfinished = []
+            fetch = min(fetch, ntotal)
+            similarities, rows = self.segment.vectors.search(views[pending], fetch)
             for i, number in enumerate(pending):
-                found = self._group(views[number], similarities[i], rows[i], limits[number])
-                if found is None:
-                    unfinished.append(number)
-                else:
-                    proposals[number] = found
-            pending, fetch = unfinished, 4 * fetch
-        return proposals
+                proposals[number] = self._group(
+                    similarities[i], rows[i], limits[number], slacks[number]
+                )
+            pending = [number for number in pending if proposals[number] is None]
+            fetch *= 4
+        return [proposal for proposal in proposals if proposal is not None]
 
     def _group(
-        self, view: FloatArray, similarities: FloatArray, rows: IntArray, limit: int
-    ) -> IntArray | None:
-        """The documents that own the rows; None if a row beyond could be in the best `limit`."""
-        owners = np.searchsorted(self._contents.offsets, rows, side="right") - 1
+        self, similarities: FloatArray, rows: IntArray, limit: int, slack: float
+    ) -> Scored | None:
+        """The live documents that own the rows; None if one beyond could be in the best `limit`."""
+        owners = np.searchsorted(self.segment.offsets, rows, side="right") - 1
         documents, first = np.unique(owners, return_index=True)
-        best, floor = similarities[first], -np.inf
-        if len(documents) >= limit:
-            floor = self._floor(view[None], best, limit)
-        if len(rows) < self._contents.vectors.ntotal and similarities[-1] >= floor:
+        is_live = self.is_live[documents]
+        documents, best = documents[is_live], similarities[first[is_live]]
+        if len(rows) == self.segment.vectors.ntotal:
+            return documents, best
+        if len(documents) < limit:
             return None
-        return documents[best >= floor]
+        floor = np.partition(best, -limit)[-limit] - slack
+        return None if similarities[-1] >= floor else (documents, best)
 
-    def _shortlist(self, views: FloatArray, documents: IntArray, top_k: int) -> IntArray:
-        """Leaves out documents, in ascending order, whose float32 MaxSim is too low by far.
+    def scan(self, views: FloatArray, documents: IntArray) -> FloatArray:
+        """(documents, views) float32: each view's best similarity in each document.
 
         Vectors are taken in blocks of whole documents: memory stays bounded by the block and the
         longest document.
         """
-        if len(documents) <= top_k:
-            return documents
-        stored, offsets = self._contents.stored, self._contents.offsets
-        ends = np.cumsum(offsets[documents + 1] - offsets[documents])
+        stored, offsets = self.segment.stored, self.segment.offsets
+        ends = np.cumsum(self.counts[documents])
         cuts = np.flatnonzero(np.diff(ends // BLOCK_VECTORS)) + 1
-        scores = []
-        for block in np.split(documents, cuts):
-            counts = offsets[block + 1] - offsets[block]
+        best = [np.empty((0, len(views)), dtype=np.float32)]
+        for block in np.split(documents, cuts) if len(documents) else []:
+            counts = self.counts[block]
             firsts = np.cumsum(counts) - counts
             rows = np.repeat(offsets[block] - firsts, counts) + np.arange(counts.sum())
-            best = np.maximum.reduceat(stored[rows] @ views.T, firsts, axis=0)
-            scores.append(best.sum(axis=1, dtype=np.float64))
-        approximate = np.concatenate(scores)
-        return documents[approximate >= self._floor(views, approximate, top_k)]
+            best.append(np.maximum.reduceat(stored[rows] @ views.T, firsts, axis=0))
+        return np.concatenate(best)
 
-    def _floor(self, views: FloatArray, scores: npt.NDArray[np.floating[Any]], limit: int) -> float:
-        """The float32 score below which no document can be in the best `limit` of `scores`.
-
-        Both sides of a comparison may be off by the rounding of a float32 product, at most
-        dim * 2**-24 * |q| * |d|; the 8 is for the norms' and the exact scores' own rounding.
-        """
-        lengths = float(np.linalg.norm(views.astype(float), axis=1).sum())
-        slack: float = (views.shape[1] + 8) * 2.0**-23 * lengths * self._longest
-        return float(np.partition(scores, -limit)[-limit]) - slack
-
-    def _score(self, query: Views, documents: IntArray, top_k: int) -> list[Hit]:
-        """The best of `documents`, in ascending order, by their exact MaxSim."""
-        stored, offsets = self._contents.stored, self._contents.offsets
+    def score(self, query: Views, documents: IntArray) -> list[ScoredDocument]:
+        """Each of `documents` with its exact MaxSim."""
+        stored, offsets = self.segment.stored, self.segment.offsets
         views = query.vectors.T.astype(float)
-        rows = np.empty((len(documents), len(query.vectors)), dtype=np.int64)
-        similarities = np.empty(rows.shape, dtype=np.float32)
-        for i, document in enumerate(documents):
+        found = []
+        for document in documents.tolist():
             start, end = offsets[document], offsets[document + 1]
             products = (stored[start:end] @ views).astype(np.float32)
-            rows[i] = start + products.argmax(axis=0)
-            similarities[i] = products.max(axis=0)
-        scores = similarities.sum(axis=1, dtype=np.float64)
-        best = np.argsort(-scores, kind="stable")[:top_k]
-        return [
-            self._hit(query, int(documents[i]), float(scores[i]), rows[i], similarities[i])
-            for i in best
-        ]
+            similarities = products.max(axis=0)
+            found.append(
+                ScoredDocument(
+                    self,
+                    document,
+                    int(self.segment.places[document]),
+                    float(similarities.sum(dtype=np.float64)),
+                    start + products.argmax(axis=0),
+                    similarities,
+                )
+            )
+        return found
 
-    def _hit(
-        self, query: Views, document: int, score: float, rows: IntArray, similarities: FloatArray
-    ) -> Hit:
-        found = self._contents.positions[rows].tolist()
-        matches = map(Match, query.positions.tolist(), found, similarities.tolist())
-        texts = self._contents.texts
+
+class ScoredDocument(NamedTuple):
+    """A document of a part, by its number there, with the rows and similarities of its matches."""
+
+    ranker: PartRanker
+    document: int
+    place: int
+    score: float
+    rows: IntArray
+    similarities: FloatArray
+
+    def hit(self, query: Views) -> Hit:
+        """As a search gives it."""
+        segment = self.ranker.segment
+        found = segment.positions[self.rows].tolist()
+        matches = map(Match, query.positions.tolist(), found, self.similarities.tolist())
         return Hit(
-            id=self._contents.ids[document],
-            score=score,
+            id=segment.ids[self.document],
+            score=self.score,
             matches=tuple(matches),
-            text=None if texts is None else texts[document],
+            text=segment.texts[self.document],
+            metadata=segment.metadata[self.document],
         )

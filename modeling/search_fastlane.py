@@ -1,35 +1,39 @@
-"""Search over token vectors: an index of documents, built, searched, saved and loaded."""
+"""Search over token vectors: an index of documents, built, changed, searched, saved and loaded."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
-from typing import Any, Literal, overload
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, overload
 
+from .filters_fastlane import Filter, filtered
+from .incoming_fastlane import DocumentRoutes, Encoding, Incoming
 from .index_arguments_fastlane import (
     QueryRoutes,
     check_counts,
-    check_documents,
-    check_ids,
-    check_lengths,
+    check_id_list,
     check_search,
     is_id,
 )
-from .index_contents_fastlane import IndexContents, collect_contents
+from .index_contents_fastlane import IndexContents, Part
 from .ranking_fastlane import DocumentRanker, Hit, Match
-from .routing_fastlane import NumRoutes, check_num_routes
-from .storage_fastlane import read_contents, write_contents
-from .views_fastlane import Embeddings, Encoder, Positions, document_views, given_views, query_views
+from .segment_fastlane import Id, Metadata
+from .storage_fastlane import Commit, Settings, read_index, write_index
+from .views_fastlane import Embeddings, Encoder, Positions, query_views
 
 __all__ = ["FastLaneIndex", "Hit", "Match"]
 
 
 class FastLaneIndex:
-    """Documents as token vectors in a flat FAISS index, searched by inner product.
+    """Documents as token vectors in flat FAISS indexes, searched by inner product.
 
     A document scores its MaxSim, the sum over query views q of max_j q·d_j, and equal scores come
     in the order in which the documents were given. Similarities are computed in float64 and
     rounded to float32, so that equal vectors tie wherever they lie and however queries are batched.
+
+    Documents can be added, replaced and deleted while other threads search: a search sees the index as
+    it was when it began. An index that was changed step by step finds what one finds that was built
+    at once; a document that is replaced keeps its place in the order. `save` commits the changes.
 
     Below, the three best vectors for (1, 0) belong to two documents only; the third document is
     found all the same. With two routes "c" wins, by -0.25 + 1.5:
@@ -41,26 +45,40 @@ class FastLaneIndex:
     [('b', 1.0), ('a', 0.75), ('c', -0.25)]
     >>> [(hit.id, hit.score) for hit in index.search([[[1.0, 0.0], [0.0, 1.0]]], top_k=1)[0]]
     [('c', 1.25)]
+    >>> index.delete(["b"])
+    >>> index.upsert([[[2.0, 0.0]]], ids=["c"], metadata=[{"year": 2024}])
+    >>> [(hit.id, hit.score) for hit in index.search([[[1.0, 0.0]]], top_k=3)[0]]
+    [('c', 2.0), ('a', 0.75)]
+    >>> [hit.id for hit in index.search([[[1.0, 0.0]]], where={"year": {"$gte": 2020}})[0]]
+    ['c']
 
     Attributes:
         metadata: Free keys with JSON values, saved with the index.
+        document_routes: Views kept of documents that are added; what `build` was given.
     """
 
-    def __init__(self, contents: IndexContents, encoder: Encoder | None = None) -> None:
+    def __init__(
+        self,
+        contents: IndexContents,
+        encoder: Encoder | None = None,
+        document_routes: DocumentRoutes = "default",
+    ) -> None:
         self._contents = contents
-        self._numbers = {id: number for number, id in enumerate(contents.ids)}
         self.encoder = encoder
-        self.metadata = contents.metadata
-        self._ranker = DocumentRanker(contents)
+        self.metadata: dict[str, Any] = {}
+        self.document_routes = document_routes
+        self._commit: Commit | None = None
+        self._ranker: tuple[tuple[Part, ...], DocumentRanker] | None = None
 
     @classmethod
     def build(
         cls,
         encoder: Encoder,
         documents: Iterable[str],
-        ids: Iterable[str | int] | None = None,
+        ids: Iterable[Id] | None = None,
         *,
-        num_routes: NumRoutes | Literal["default"] = "default",
+        metadata: Iterable[Metadata] | None = None,
+        num_routes: DocumentRoutes = "default",
         batch_size: int = 32,
         chunk_size: int = 256,
         show_progress_bar: bool = False,
@@ -69,30 +87,25 @@ class FastLaneIndex:
 
         Args:
             ids: One per document, str or int, all different; 0, 1, 2, … by default.
+            metadata: One mapping per document, of field names to JSON scalars, to filter by.
             num_routes: Views kept per document: a number, a fraction in (0, 1], None for all, or
                 "default" for the checkpoint's own setting.
 
         Raises:
             ValueError: No documents, ids that do not fit, or a vector that is not finite.
         """
-        texts = check_documents(documents)
-        checked = check_ids(ids, len(texts))
-        check_counts(batch_size=batch_size, chunk_size=chunk_size)
-        options: dict[str, Any] = {"batch_size": batch_size}
-        if num_routes != "default":
-            check_num_routes(num_routes, allow_fraction=True)
-            options["num_routes"] = num_routes
-        views = document_views(encoder, texts, checked, chunk_size, show_progress_bar, **options)
-        return cls(collect_contents(views, checked, texts), encoder)
+        encoding = Encoding(encoder, num_routes, batch_size, chunk_size, show_progress_bar)
+        return cls._of(Incoming.of_texts(documents, ids, metadata), encoding)
 
     @classmethod
     def from_embeddings(
         cls,
         embeddings: Sequence[Embeddings],
-        ids: Iterable[str | int] | None = None,
+        ids: Iterable[Id] | None = None,
         *,
         positions: Sequence[Positions] | None = None,
         texts: Sequence[str] | None = None,
+        metadata: Iterable[Metadata] | None = None,
         encoder: Encoder | None = None,
     ) -> FastLaneIndex:
         """Indexes vectors that are there already, one array `(num_vectors, dim)` per document.
@@ -103,21 +116,23 @@ class FastLaneIndex:
             ids: As for `build`.
             positions: Each vector's token position in its document; 0, 1, 2, … by default.
             texts: One per document, to be given back with hits.
+            metadata: As for `build`.
             encoder: Encodes text queries.
 
         Raises:
             ValueError: No documents, lengths or dimensions that differ, ids that do not fit, or
                 a vector that is not finite.
         """
-        checked = check_ids(ids, len(embeddings))
-        check_lengths(len(embeddings), positions=positions, texts=texts)
-        places = [None] * len(checked) if positions is None else positions
-        views = (
-            given_views(vectors, f"document {id!r}", place)
-            for vectors, id, place in zip(embeddings, checked, places, strict=True)
-        )
-        checked_texts = None if texts is None else check_documents(texts)
-        return cls(collect_contents(views, checked, checked_texts), encoder)
+        incoming = Incoming.of_embeddings(embeddings, ids, metadata, texts, positions)
+        return cls._of(incoming, Encoding(encoder))
+
+    @classmethod
+    def _of(cls, incoming: Incoming, encoding: Encoding) -> FastLaneIndex:
+        if not incoming.ids:
+            raise ValueError("there are no documents: an index needs at least one")
+        segment = incoming.segment(encoding)
+        contents = IndexContents(segment.vectors.d, [Part.whole(segment)])
+        return cls(contents, encoding.encoder, encoding.num_routes)
 
     @classmethod
     def load(
@@ -129,17 +144,115 @@ class FastLaneIndex:
             FileNotFoundError: There is no index.
             ValueError: A file is damaged, or the encoder's dimension is another.
         """
-        return cls(read_contents(directory), encoder)
+        contents, settings, commit = read_index(directory)
+        index = cls(contents, encoder, settings.document_routes)
+        index.metadata = settings.metadata
+        index._commit = commit
+        return index
 
     def save(self, directory: str | os.PathLike[str]) -> None:
         """Saves to a new or empty folder or over the index in it, which a crash leaves as it was.
 
+        In the folder that the index was loaded from or last saved to, only what has changed is written.
+
         Raises:
             FileExistsError: The folder holds other files and no index.
-            ValueError: The folder's index is damaged or newer, or the metadata is not JSON.
+            BlockingIOError: Another process is saving to the folder.
+            ValueError: The folder's index is damaged or newer, or another process has changed it
+                since this one was loaded or saved; or the metadata is not JSON.
         """
-        self._contents.metadata = self.metadata
-        write_contents(directory, self._contents)
+        settings = Settings(self.metadata, self.document_routes)
+        self._commit = write_index(directory, self._contents, settings, self._commit)
+
+    def add(
+        self,
+        documents: Iterable[str] | Sequence[Embeddings],
+        ids: Iterable[Id] | None = None,
+        **options: Any,
+    ) -> list[Id]:
+        """Adds new documents, encoded like those that the index was built of: all of them or none.
+
+        Args:
+            documents: Texts, or arrays `(num_vectors, dim)` that hold one document's views each.
+            ids: One per document, none of which is there; by default integers above all that were
+                used so far.
+            **options: `metadata`, `batch_size`, `chunk_size` and `show_progress_bar` as in `build`;
+                with vectors `texts` and `positions` as in `from_embeddings`.
+
+        Returns:
+            The documents' ids.
+
+        Raises:
+            ValueError: An id is there already, or what `build` or `from_embeddings` refuses.
+        """
+        return self._insert(documents, ids, self._contents.check_absent, **options)
+
+    def update(
+        self,
+        documents: Iterable[str] | Sequence[Embeddings],
+        ids: Iterable[Id],
+        **options: Any,
+    ) -> None:
+        """Replaces documents that are there: views, text and metadata. Arguments are those of `add`.
+
+        Raises:
+            ValueError: An id isn't there, or what `add` refuses.
+        """
+        self._insert(documents, ids, self._contents.check_present, **options)
+
+    def upsert(
+        self,
+        documents: Iterable[str] | Sequence[Embeddings],
+        ids: Iterable[Id],
+        **options: Any,
+    ) -> None:
+        """Replaces the documents whose ids are there and adds the others. Arguments are those of `add`."""
+        self._insert(documents, ids, lambda ids: None, **options)
+
+    def delete(self, ids: Iterable[Id]) -> None:
+        """Takes documents out: all of these or none.
+
+        Raises:
+            ValueError: An id isn't there.
+        """
+        self._contents.remove(check_id_list(ids))
+
+    def compact(self) -> None:
+        """Writes all documents anew as one segment, without what deleted ones take up.
+
+        Changes see to it that less than half is wasted; this leaves no waste at all.
+        """
+        self._contents.compact()
+
+    def _insert(
+        self,
+        documents: Iterable[str] | Sequence[Embeddings],
+        ids: Iterable[Id] | None,
+        check: Callable[[Iterable[Id]], None],
+        *,
+        metadata: Iterable[Metadata] | None = None,
+        texts: Sequence[str] | None = None,
+        positions: Sequence[Positions] | None = None,
+        batch_size: int = 32,
+        chunk_size: int = 256,
+        show_progress_bar: bool = False,
+    ) -> list[Id]:
+        items: Any = documents if hasattr(documents, "shape") else list(documents)
+        if ids is None:
+            ids = self._contents.reserve_ids(len(items))
+        if len(items) == 0 or isinstance(items[0], str):
+            if texts is not None or positions is not None:
+                raise ValueError("texts and positions belong to vectors, the documents are texts")
+            incoming = Incoming.of_texts(items, ids, metadata)
+        else:
+            incoming = Incoming.of_embeddings(items, ids, metadata, texts, positions)
+        if incoming.ids:
+            check(incoming.ids)  # before the long work, and once more after it
+            encoding = Encoding(
+                self.encoder, self.document_routes, batch_size, chunk_size, show_progress_bar
+            )
+            self._contents.insert(incoming.segment(encoding, self.dim), check)
+        return incoming.ids
 
     @overload
     def search(  # type: ignore[overload-overlap]
@@ -148,6 +261,9 @@ class FastLaneIndex:
         top_k: int = ...,
         num_routes: QueryRoutes = ...,
         *,
+        where: Filter | None = ...,
+        ids: Iterable[Id] | None = ...,
+        rerank: int | None = ...,
         candidates: int | None = ...,
         batch_size: int = ...,
     ) -> list[Hit]: ...
@@ -159,6 +275,9 @@ class FastLaneIndex:
         top_k: int = ...,
         num_routes: QueryRoutes = ...,
         *,
+        where: Filter | None = ...,
+        ids: Iterable[Id] | None = ...,
+        rerank: int | None = ...,
         candidates: int | None = ...,
         batch_size: int = ...,
     ) -> list[list[Hit]]: ...
@@ -169,6 +288,9 @@ class FastLaneIndex:
         top_k: int = 10,
         num_routes: QueryRoutes = "default",
         *,
+        where: Filter | None = None,
+        ids: Iterable[Id] | None = None,
+        rerank: int | None = None,
         candidates: int | None = None,
         batch_size: int = 32,
     ) -> list[Hit] | list[list[Hit]]:
@@ -176,14 +298,19 @@ class FastLaneIndex:
 
         A query of one view is answered exactly. Of several views each proposes its `candidates`
         best documents, and all that are proposed get their exact scores; from
-        `candidates=len(index)` on, that is exact too.
+        `candidates=len(index)` on, that is exact too. A filter takes part in the search, so
+        that whatever it leaves is ranked as if it were all there is.
 
         Args:
             queries: Texts, or arrays `(views, dim)` that hold one query's routed views each.
             num_routes: Views routed from each text: a number, or None for every token. "default"
                 is 1 for texts, and all that vectors can take.
-            candidates: Documents that each of several views proposes, at least `top_k`;
-                max(100, 4 * top_k) by default. One route takes none.
+            where: Find only documents with such metadata, see `filters_fastlane`.
+            ids: Find only these documents. Ids that aren't there count for nothing.
+            rerank: Rank so many of the best documents again, by full MaxSim with all tokens of the
+                query (a cascade); at least `top_k`. For texts.
+            candidates: Documents that each of several views proposes, at least `top_k` and
+                `rerank`; max(100, 4 * top_k, rerank) by default. One route takes none.
             batch_size: Queries encoded and searched at once.
 
         Returns:
@@ -191,26 +318,43 @@ class FastLaneIndex:
 
         Raises:
             ValueError: An empty text, a query without views, a wrong dimension, a vector that is
-                not finite, texts without an encoder, or an argument that cannot apply.
+                not finite, texts without an encoder, an argument that cannot apply, or a filter on
+                a field that no document has.
         """
         items: list[Any] = [queries] if isinstance(queries, str) else list(queries)
         check_counts(top_k=top_k, batch_size=batch_size)
-        check_search(items, top_k, num_routes, candidates)
+        check_search(items, top_k, num_routes, candidates, rerank)
+        ranker = self._ranker_of(where, ids)
         routes = 1 if num_routes == "default" else num_routes
         hits: list[list[Hit]] = []
         for start in range(0, len(items), batch_size):
             batch = items[start : start + batch_size]
-            views = query_views(batch, self.encoder, routes, self.dim, start)
-            hits += self._ranker.rank(views, top_k, candidates or max(100, 4 * top_k))
+            views = query_views(batch, self.encoder, routes, self.dim, start, rerank is not None)
+            proposed = candidates or max(100, 4 * top_k, rerank or 0)
+            if rerank is None:
+                hits += ranker.rank(views.routed, top_k, proposed)
+            else:
+                hits += ranker.rank_again(views.routed, views.full, top_k, proposed, rerank)
         return hits[0] if isinstance(queries, str) else hits
+
+    def _ranker_of(self, where: Filter | None, ids: Iterable[Id] | None) -> DocumentRanker:
+        """Ranks what a search may find, as the index is now."""
+        if where is None and ids is None:
+            parts = self._contents.parts
+            kept = self._ranker
+            if kept is None or kept[0] is not parts:
+                kept = self._ranker = (parts, DocumentRanker(parts))
+            return kept[1]
+        parts = self._contents.parts if ids is None else self._contents.only(check_id_list(ids))
+        return DocumentRanker(parts if where is None else filtered(parts, where))
 
     def __len__(self) -> int:
         """The number of documents."""
-        return len(self._contents.ids)
+        return len(self._contents)
 
     def __contains__(self, id: object) -> bool:
         """Whether a document has this id; 1 and "1" are two ids."""
-        return is_id(id) and id in self._numbers
+        return is_id(id) and self._contents.locate(id) is not None
 
     def __repr__(self) -> str:
         """The sizes, for people."""
@@ -219,7 +363,7 @@ class FastLaneIndex:
 
     @property
     def encoder(self) -> Encoder | None:
-        """Encodes text queries, if any; setting one of another dimension is a ValueError."""
+        """Encodes texts, if any; setting one of another dimension is a ValueError."""
         return self._encoder
 
     @encoder.setter
@@ -235,21 +379,21 @@ class FastLaneIndex:
     @property
     def dim(self) -> int:
         """The length of a vector."""
-        return self._contents.vectors.d
+        return self._contents.dim
 
     @property
     def num_vectors(self) -> int:
         """The number of vectors, of all documents together."""
-        return self._contents.vectors.ntotal
+        return sum(part.num_vectors for part in self._contents.parts)
 
     @property
-    def ids(self) -> list[str | int]:
+    def ids(self) -> list[Id]:
         """The documents' ids, in the order in which they were given."""
-        return list(self._contents.ids)
+        return self._contents.ids()
 
-    def text(self, id: str | int) -> str | None:
-        """The document's text, None if the index was made without; an unknown id is an error."""
+    def text(self, id: Id) -> str | None:
+        """The document's text, None if it was given without; an unknown id is an error."""
         if id not in self:
             raise ValueError(f"no document has the id {id!r}: index.ids lists those there are")
-        texts = self._contents.texts
-        return None if texts is None else texts[self._numbers[id]]
+        segment, number = self._contents.locate(id)
+        return segment.texts[number]

@@ -88,6 +88,9 @@ class FastLaneTransformer(Transformer):
         else:
             views, kept = self.model.route(output, side, resolved)
             features["token_embeddings"], features["attention_mask"] = views, kept
+            if side == "query":  # for a search that ranks again by all tokens
+                features["unrouted_embeddings"] = output.token_embeddings
+                features["token_mask"] = output.token_mask
         return features
 
     def _gated(

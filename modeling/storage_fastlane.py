@@ -1,8 +1,9 @@
-"""An index folder: a crash leaves the last good index in it, and a damaged file is noticed.
+"""An index folder: a crash leaves the last commit in it, and a damaged file is noticed.
 
-Each save writes a new generation of four files and then replaces `index.json`, which names them
-with their sizes and checksums. Before that one atomic step the folder holds the old index, after
-it the new one.
+Segments never change, so a commit writes the new ones, which documents of the others are still live,
+and then `index.json`, which names all files with their sizes and checksums. Before that one is
+moved into its place the folder holds the old index, after it the new one. Files that it doesn't name
+are deleted last.
 """
 
 from __future__ import annotations
@@ -11,66 +12,142 @@ import hashlib
 import json
 import os
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
-import numpy as np
-
-from .index_contents_fastlane import IndexContents, import_faiss
+from .incoming_fastlane import DocumentRoutes
+from .index_contents_fastlane import IndexContents, Part
+from .segment_fastlane import Segment
+from .segment_files_fastlane import (
+    FileFacts,
+    read_mask,
+    read_segment,
+    sync,
+    write_mask,
+    write_segment,
+)
 
 MANIFEST = "index.json"
+LOCK = "index.lock"
 FORMAT = "fastlane-index"
-FORMAT_VERSION = 1
-SUFFIXES = {"vectors": "faiss", "offsets": "npy", "positions": "npy", "documents": "jsonl"}
+FORMAT_VERSION = 2
 OWN_FILE = re.compile(
-    r"(vectors|offsets|positions|documents)-\d{6,}\.(faiss|npy|jsonl)|index\.json\.tmp"
+    r"(vectors|offsets|positions|places|documents)-\d{6,}\.(faiss|npy|jsonl)"
+    r"|live-\d{6,}-\d{6,}\.npy|index\.json\.tmp|index\.lock"
 )
 
 
-def write_contents(directory: str | os.PathLike[str], contents: IndexContents) -> None:
-    """Saves `contents`, creating the folder or replacing the index in it; one writer at a time.
+@dataclass(frozen=True)
+class Settings:
+    """What is saved of an index besides its documents.
+
+    Attributes:
+        metadata: Free keys with JSON values.
+        document_routes: Views kept of documents that are added.
+    """
+
+    metadata: dict[str, Any]
+    document_routes: DocumentRoutes
+
+
+@dataclass(frozen=True)
+class Commit:
+    """What a folder held when it was read or written: later commits leave that as it is.
+
+    Attributes:
+        directory: The folder, absolute.
+        generation: The number of the commit.
+        numbers: Of the segments.
+        masks: The file that says what of a part is live; None where all of it is.
+        files: Size and checksum of all files, by name.
+    """
+
+    directory: Path
+    generation: int
+    numbers: dict[Segment, int]
+    masks: dict[Part, str | None]
+    files: dict[str, FileFacts]
+
+
+def write_index(
+    directory: str | os.PathLike[str],
+    contents: IndexContents,
+    settings: Settings,
+    last: Commit | None = None,
+) -> Commit:
+    """Commits an index to a folder, which is made if need be; one writer at a time.
+
+    Args:
+        directory: The folder.
+        contents: What to save.
+        settings: To be saved along.
+        last: The last commit of this index, to whichever folder.
 
     Raises:
         FileExistsError: The folder holds other files and no index. What an interrupted first save
             left behind is no obstacle.
-        ValueError: The folder's index is damaged or newer, or the metadata is not JSON.
+        BlockingIOError: Someone else is writing.
+        ValueError: The folder's index is damaged or newer, or has another generation than `last`
+            says; or the metadata is not JSON.
     """
     directory = Path(directory)
-    generation = next_generation(directory)
     try:
-        metadata = json.loads(json.dumps(contents.metadata, allow_nan=False))
+        metadata = json.loads(json.dumps(settings.metadata, allow_nan=False))
     except (TypeError, ValueError) as error:
         raise ValueError(f"metadata must be JSON, to be saved with the index: {error}") from error
+    next_generation(directory)  # refuses a folder of others before anything is written
     directory.mkdir(parents=True, exist_ok=True)
-    files = {}
-    for part in SUFFIXES:
-        name = _file_name(part, generation)
-        with open(directory / name, "wb") as file:
-            files[name] = _write_part(part, contents, file)
-    manifest = {
-        "format": FORMAT,
-        "format_version": FORMAT_VERSION,
-        "generation": generation,
-        "dim": contents.vectors.d,
-        "num_documents": len(contents.ids),
-        "num_vectors": contents.vectors.ntotal,
-        "metadata": metadata,
-        "files": files,
-    }
-    manifest["sha256"] = _manifest_checksum(manifest)
-    with open(directory / f"{MANIFEST}.tmp", "wb") as file:
-        file.write(json.dumps(manifest, indent=2).encode())
-        _sync(file)
-    # The new files' names must be on disk before the manifest that relies on them.
-    _sync_directory(directory)
-    os.replace(directory / f"{MANIFEST}.tmp", directory / MANIFEST)
-    _sync_directory(directory)
-    for path in directory.iterdir():
-        if OWN_FILE.fullmatch(path.name) and path.name not in files:
-            path.unlink()
+    with _writing(directory):
+        generation, first_number = next_generation(directory), _next_number(directory)
+        if last is None or last.directory != directory.resolve():
+            last = Commit(directory.resolve(), generation - 1, {}, {}, {})
+        if last.generation != generation - 1:
+            raise ValueError(
+                f"{directory} was changed by someone else since this index was loaded or saved: it has "
+                f"generation {generation - 1}, not {last.generation}; load it again"
+            )
+        with contents.lock:
+            parts, next_place, next_id = contents.parts, contents.next_place, contents.next_id
+        commit = _write_parts(last, generation, parts, first_number)
+        numbers = [commit.numbers[part.segment] for part in parts]
+        manifest = {
+            "format": FORMAT,
+            "format_version": FORMAT_VERSION,
+            "generation": generation,
+            "dim": contents.dim,
+            "num_documents": sum(part.num_documents for part in parts),
+            "num_vectors": sum(part.num_vectors for part in parts),
+            "next_place": next_place,
+            "next_id": next_id,
+            "next_segment": max([first_number - 1, *numbers]) + 1,
+            "document_routes": settings.document_routes,
+            "metadata": metadata,
+            "segments": [
+                {"number": number, "live": commit.masks[part]}
+                for number, part in zip(numbers, parts, strict=True)
+            ],
+            "files": commit.files,
+        }
+        manifest["sha256"] = _manifest_checksum(manifest)
+        with open(directory / f"{MANIFEST}.tmp", "wb") as file:
+            file.write(json.dumps(manifest, indent=2).encode())
+            sync(file)
+        # The new files' names must be on disk before the manifest that relies on them.
+        _sync_directory(directory)
+        os.replace(directory / f"{MANIFEST}.tmp", directory / MANIFEST)
+        _sync_directory(directory)
+        for path in sorted(directory.iterdir()):
+            if OWN_FILE.fullmatch(path.name) and path.name not in (*commit.files, LOCK):
+                path.unlink()
+    return commit
 
 
-def read_contents(directory: str | os.PathLike[str]) -> IndexContents:
+def read_index(
+    directory: str | os.PathLike[str],
+) -> tuple[IndexContents, Settings, Commit]:
     """Reads the folder's index, after checking each file's size and checksum.
 
     Raises:
@@ -79,35 +156,18 @@ def read_contents(directory: str | os.PathLike[str]) -> IndexContents:
             newer.
     """
     directory = Path(directory)
-    manifest = _read_manifest(directory)
-    paths = {part: directory / _file_name(part, manifest["generation"]) for part in SUFFIXES}
-    for path in paths.values():
-        _verify(path, manifest["files"][path.name])
-    ids: list[str | int] = []
-    texts: list[str] = []
-    with open(paths["documents"], encoding="ascii", newline="\n") as lines:
-        for document in map(json.loads, lines):
-            ids.append(document["id"])
-            if "text" in document:
-                texts.append(document["text"])
-    contents = IndexContents(
-        vectors=import_faiss().read_index(str(paths["vectors"])),
-        offsets=np.load(paths["offsets"], allow_pickle=False),
-        positions=np.load(paths["positions"], allow_pickle=False),
-        ids=ids,
-        texts=texts or None,
-        metadata=manifest["metadata"],
-    )
-    _check_counts(directory, manifest, contents)
-    return contents
-
-
-def _file_name(part: str, generation: int) -> str:
-    return f"{part}-{generation:06d}.{SUFFIXES[part]}"
+    while True:
+        manifest = _read_manifest(directory)
+        try:
+            return _read_parts(directory, manifest)
+        except (ValueError, OSError, RuntimeError):  # the last is what FAISS raises
+            # A writer may have committed meanwhile, and deleted what only the old manifest names.
+            if _read_manifest(directory)["generation"] == manifest["generation"]:
+                raise
 
 
 def next_generation(directory: Path) -> int:
-    """The number of the next save into a folder; refuses a folder that `write_contents` would."""
+    """The number of the next commit to a folder; refuses a folder that `write_index` would."""
     if (directory / MANIFEST).exists():
         generation: int = _read_manifest(directory)["generation"]
         return generation + 1
@@ -123,41 +183,103 @@ def next_generation(directory: Path) -> int:
     return 1
 
 
-class _Checksummed:
-    """A file that hashes what it is given: the checksum is of what was meant to be written."""
-
-    def __init__(self, file: IO[bytes]) -> None:
-        self.file = file
-        self.bytes = 0
-        self.sha256 = hashlib.sha256()
-
-    def write(self, data: bytes) -> int:
-        self.bytes += len(data)
-        self.sha256.update(data)
-        return self.file.write(data)
+def _next_number(directory: Path) -> int:
+    """The number of the next new segment."""
+    if not (directory / MANIFEST).exists():
+        return 1
+    manifest = _read_manifest(directory)
+    number: int = manifest.get("next_segment", manifest["generation"] + 1)
+    return number
 
 
-def _write_part(part: str, contents: IndexContents, file: IO[bytes]) -> dict[str, int | str]:
-    output = _Checksummed(file)
-    if part == "vectors":
-        # Not to a path: FAISS 1.15 only prints an error that comes on closing, such as a full disk.
-        faiss = import_faiss()
-        faiss.write_index(contents.vectors, faiss.PyCallbackIOWriter(output.write))
-    elif part == "documents":
-        for number, id in enumerate(contents.ids):
-            document = (
-                {"id": id} if contents.texts is None else {"id": id, "text": contents.texts[number]}
-            )
-            output.write(json.dumps(document).encode("ascii") + b"\n")
+def _write_parts(
+    last: Commit, generation: int, parts: tuple[Part, ...], first_number: int
+) -> Commit:
+    """Writes what of the parts isn't in the folder yet."""
+    commit = Commit(last.directory, generation, {}, {}, {})
+    for part in parts:
+        number = last.numbers.get(part.segment)
+        if number is None:
+            number, first_number = first_number, first_number + 1
+            commit.files.update(write_segment(last.directory, number, part.segment))
+        else:
+            names = [name for name in last.files if name.split(".")[0].endswith(f"-{number:06d}")]
+            kept = {name: last.files[name] for name in names if not name.startswith("live-")}
+            commit.files.update(kept)
+        commit.numbers[part.segment] = number
+        if part in last.masks:
+            mask = last.masks[part]
+            facts = None if mask is None else last.files[mask]
+        elif part.is_live.all():
+            mask, facts = None, None
+        else:
+            mask = f"live-{generation:06d}-{number:06d}.npy"
+            facts = write_mask(last.directory / mask, part.is_live)
+        commit.masks[part] = mask
+        if mask is not None and facts is not None:
+            commit.files[mask] = facts
+    return commit
+
+
+def _read_parts(
+    directory: Path, manifest: dict[str, Any]
+) -> tuple[IndexContents, Settings, Commit]:
+    files = manifest["files"]
+    if manifest["format_version"] == 1:
+        segments = [{"number": manifest["generation"], "live": None}]
     else:
-        np.lib.format.write_array(output, getattr(contents, part), allow_pickle=False)
-    _sync(file)
-    return {"bytes": output.bytes, "sha256": output.sha256.hexdigest()}
+        segments = manifest["segments"]
+    commit = Commit(directory.resolve(), manifest["generation"], {}, {}, files)
+    for entry in segments:
+        segment = read_segment(directory, entry["number"], files)
+        part = Part.whole(segment)
+        if entry["live"] is not None:
+            mask = directory / entry["live"]
+            part = Part(segment, read_mask(mask, files[mask.name], len(segment.ids)))
+        commit.numbers[segment] = entry["number"]
+        commit.masks[part] = entry["live"]
+    contents = IndexContents(
+        manifest["dim"],
+        list(commit.masks),
+        manifest.get("next_place"),
+        manifest.get("next_id"),
+    )
+    found = {
+        "num_documents": len(contents),
+        "num_vectors": sum(part.num_vectors for part in contents.parts),
+    }
+    dims = {part.segment.vectors.d for part in contents.parts}
+    if any(manifest[key] != found[key] for key in found) or not dims <= {manifest["dim"]}:
+        raise ValueError(
+            f"{directory} contradicts itself: its files hold {found}, in {sorted(dims)} dimensions; "
+            "build the index again"
+        )
+    settings = Settings(manifest["metadata"], manifest.get("document_routes", "default"))
+    return contents, settings, commit
 
 
-def _sync(file: IO[bytes]) -> None:
-    file.flush()
-    os.fsync(file.fileno())
+@contextmanager
+def _writing(directory: Path) -> Iterator[None]:
+    """Holds the folder's lock, which ends with the process at the latest."""
+    with open(directory / LOCK, "ab") as file:
+        try:
+            _lock(file.fileno())
+        except OSError as error:
+            raise BlockingIOError(
+                f"{directory} is being written by someone else: try again later"
+            ) from error
+        yield
+
+
+def _lock(descriptor: int) -> None:
+    if os.name == "nt":
+        import msvcrt
+
+        msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)  # type: ignore[attr-defined]
+    else:
+        import fcntl
+
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 def _sync_directory(directory: Path) -> None:
@@ -190,7 +312,7 @@ def _read_manifest(directory: Path) -> dict[str, Any]:
     version = manifest.get("format_version")
     if isinstance(version, int) and version > FORMAT_VERSION:
         raise ValueError(
-            f"{directory} has index format {version}, this code reads up to {FORMAT_VERSION}: "
+            f"{path} has index format {version}, this code reads up to {FORMAT_VERSION}: "
             "update fastlane-st"
         )
     if manifest.get("sha256") != _manifest_checksum(manifest):
@@ -198,32 +320,3 @@ def _read_manifest(directory: Path) -> dict[str, Any]:
             f"{path} is damaged: its checksum is wrong; save the index to a new folder"
         )
     return manifest
-
-
-def _verify(path: Path, expected: dict[str, int | str]) -> None:
-    if not path.exists():
-        raise ValueError(f"{path} is missing: copy the index again")
-    size = path.stat().st_size
-    if size != expected["bytes"]:
-        raise ValueError(
-            f"{path} has {size} bytes, {expected['bytes']} were written: copy the index again"
-        )
-    sha256 = hashlib.sha256()
-    with open(path, "rb") as file:
-        while block := file.read(1 << 20):
-            sha256.update(block)
-    if sha256.hexdigest() != expected["sha256"]:
-        raise ValueError(f"{path} is damaged: its checksum is wrong; copy the index again")
-
-
-def _check_counts(directory: Path, manifest: dict[str, Any], contents: IndexContents) -> None:
-    found = {
-        "dim": contents.vectors.d,
-        "num_documents": len(contents.ids),
-        "num_vectors": contents.vectors.ntotal,
-    }
-    if not contents.is_consistent or any(manifest[key] != found[key] for key in found):
-        raise ValueError(
-            f"{directory} contradicts itself: its files hold {found}, {len(contents.offsets)} "
-            f"offsets and {len(contents.positions)} positions; build the index again"
-        )

@@ -19,7 +19,8 @@ class Encoder(Protocol):
     """What gives token vectors: a FastLaneModel, or the Sentence Transformers model around it.
 
     With `output_value=None` each text gives a mapping with `token_embeddings (tokens, dim)` and
-    `attention_mask (tokens,)`, true exactly at the routed views.
+    `attention_mask (tokens,)`, true exactly at the routed views. To rank again by all tokens of a
+    query, `unrouted_embeddings` and `token_mask` are what these two are without routing.
     """
 
     def encode_query(
@@ -76,9 +77,21 @@ def document_views(
             bar.update(len(encoded))
 
 
+class QueryViews(NamedTuple):
+    """The views of a batch of queries; `full` holds all of their tokens, where they are asked for."""
+
+    routed: list[Views]
+    full: list[Views]
+
+
 def query_views(
-    queries: list[Any], encoder: Encoder | None, num_routes: int | None, dim: int, first: int
-) -> list[Views]:
+    queries: list[Any],
+    encoder: Encoder | None,
+    num_routes: int | None,
+    dim: int,
+    first: int,
+    with_full: bool = False,
+) -> QueryViews:
     """The views of queries that are all texts, or all arrays.
 
     Args:
@@ -87,24 +100,28 @@ def query_views(
         num_routes: Views routed from each text.
         dim: The index's dimension.
         first: The number of the batch's first query, for errors.
+        with_full: Whether to give all tokens of each text as well.
 
     Raises:
         ValueError: Texts without an encoder, a query without views, or another dimension.
     """
     as_texts = isinstance(queries[0], str)
+    full: list[Views] = []
     if as_texts:
         encoded = _encode_queries(encoder, queries, num_routes)
-        views = [routed_views(one, f"query {n}") for n, one in enumerate(encoded, first)]
+        routed = [routed_views(one, f"query {n}") for n, one in enumerate(encoded, first)]
+        if with_full:
+            full = [unrouted_views(one, f"query {n}") for n, one in enumerate(encoded, first)]
     else:
-        views = [given_views(one, f"query {n}") for n, one in enumerate(queries, first)]
-    for number, (vectors, _) in enumerate(views, first):
+        routed = [given_views(one, f"query {n}") for n, one in enumerate(queries, first)]
+    for number, (vectors, _) in enumerate(routed, first):
         count, given = vectors.shape
         if given != dim:
             giver = "the encoder" if as_texts else f"query {number}"
             raise ValueError(f"{giver} gives {given}-dimensional vectors, the index holds {dim}")
         if count == 0:
             raise ValueError(f"query {number} has no views: none of its tokens can be routed")
-    return views
+    return QueryViews(routed, full)
 
 
 def routed_views(features: Features, owner: str) -> Views:
@@ -112,6 +129,14 @@ def routed_views(features: Features, owner: str) -> Views:
     routed = features["attention_mask"].bool()
     positions = routed.nonzero()[:, 0].cpu().numpy()
     return given_views(features["token_embeddings"][routed], owner, positions)
+
+
+def unrouted_views(features: Features, owner: str) -> Views:
+    """All views of a text whose features say which of them are routed."""
+    if "unrouted_embeddings" not in features:
+        raise ValueError("this encoder doesn't give all tokens beside the routed ones: no rerank")
+    every = {"token_embeddings": "unrouted_embeddings", "attention_mask": "token_mask"}
+    return routed_views({name: features[other] for name, other in every.items()}, owner)
 
 
 def given_views(embeddings: Embeddings, owner: str, positions: Positions | None = None) -> Views:

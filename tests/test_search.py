@@ -65,7 +65,13 @@ class WordEncoder:
         count = len(words) if num_routes is None else min(num_routes, len(words))
         mask = torch.zeros(length, dtype=torch.int64)
         mask[logits.topk(count).indices] = 1
-        return {"token_embeddings": vectors, "attention_mask": mask, "router_logits": logits}
+        return {
+            "token_embeddings": vectors,
+            "attention_mask": mask,
+            "router_logits": logits,
+            "unrouted_embeddings": vectors / 2,  # other than routed: what ranks must be told apart
+            "token_mask": logits > -torch.inf,
+        }
 
 
 def scores(hits: list[Hit]) -> list[tuple[str | int, float]]:
@@ -133,7 +139,7 @@ def test_a_tie_longer_than_the_first_fetch_is_not_cut() -> None:
 def test_only_unfinished_queries_are_searched_again(monkeypatch: pytest.MonkeyPatch) -> None:
     vectors = [np.eye(2)[[0] * 100], *([[0.5, 1 / 2**n]] for n in range(60))]
     index = FastLaneIndex.from_embeddings(vectors)
-    flat = index._contents.vectors
+    flat = index._contents.parts[0].segment.vectors
     search, asked = flat.search, []
 
     def counted(x: Any, k: int) -> Any:
@@ -258,6 +264,46 @@ def test_queries_of_one_and_of_several_views_share_a_batch(index: FastLaneIndex)
     alone = [index.search(text, num_routes=2) for text in ("sky", "red car", "blue")]
     assert index.search(["sky", "red car", "blue"], num_routes=2) == alone
     assert [len(hits[0].matches) for hits in alone] == [1, 2, 1]
+
+
+# Cascade
+
+
+def test_a_cascade_ranks_the_best_of_one_route_again_by_all_tokens(index: FastLaneIndex) -> None:
+    # By "sky" alone b and s have 1, r 0. By all tokens, halved: r 2 / 2, b 1.75 / 2, s 1 / 2.
+    query = "car red sky"
+    assert scores(index.search(query)) == [("b", 1.0), ("s", 1.0), ("r", 0.0)]
+    assert scores(index.search(query, top_k=2, rerank=2)) == [("b", 0.875), ("s", 0.5)]
+    assert scores(index.search(query, top_k=2, rerank=3)) == [("r", 1.0), ("b", 0.875)]
+    assert scores(index.search(query, rerank=100)) == [("r", 1.0), ("b", 0.875), ("s", 0.5)]
+    hit = index.search([query], top_k=1, rerank=3)[0][0]
+    assert hit.matches == (Match(1, 2, 0.5), Match(2, 1, 0.5), Match(3, 1, 0.0))
+    assert hit.text == "red car"
+
+
+def test_a_cascade_starts_from_any_number_of_routes(index: FastLaneIndex) -> None:
+    # sky + car: b 1.75, r 1, s 1.
+    query = "car red sky"
+    hits = index.search(query, top_k=1, num_routes=2, rerank=1, candidates=3)
+    assert scores(hits) == [("b", 0.875)]
+    assert scores(index.search(query, top_k=1, num_routes=2, rerank=2)) == [("r", 1.0)]
+
+
+def test_a_cascade_respects_a_filter(index: FastLaneIndex) -> None:
+    hits = index.search("car red sky", rerank=20, ids=["s", "b"])
+    assert scores(hits) == [("b", 0.875), ("s", 0.5)]
+
+
+def test_an_encoder_without_all_tokens_cannot_rank_again(index: FastLaneIndex) -> None:
+    class Plain(WordEncoder):
+        def _features(self, *arguments: Any) -> dict[str, torch.Tensor]:
+            features = super()._features(*arguments)
+            return {name: features[name] for name in ("token_embeddings", "attention_mask")}
+
+    index.encoder = Plain()
+    assert scores(index.search("car", top_k=1)) == [("r", 1.0)]
+    with pytest.raises(ValueError, match="doesn't give all tokens beside the routed ones"):
+        index.search("car", rerank=10)
 
 
 # Building and looking up
@@ -442,6 +488,15 @@ def test_an_encoder_set_later_must_have_the_indexs_dimension() -> None:
         ),
         ("red", {"candidates": 0, "num_routes": 2}, "candidates must be a positive integer, got 0"),
         ("red", {"candidates": 9, "num_routes": 2}, "candidates must be at least top_k=10, got 9"),
+        ("red", {"rerank": 9}, "rerank must be at least top_k=10, got 9"),
+        ("red", {"rerank": True}, "rerank must be a positive integer, got True"),
+        (
+            "red",
+            {"rerank": 20, "candidates": 19, "num_routes": 2},
+            "candidates must be at least rerank=20, got 19",
+        ),
+        ("red", {"rerank": 20, "num_routes": None}, "rerank applies to routed searches, got 20"),
+        ([np.ones((1, 3))], {"rerank": 20}, "rerank applies to texts, got 20 with vectors"),
         (["red", "", "car"], {}, "query 1 is empty, got ''"),
         (["red", " \n"], {}, r"query 1 is empty, got ' \\n'"),
         (["red", np.ones((1, 3))], {}, "query 1 must be a str as others are, got ndarray"),
@@ -478,11 +533,15 @@ def test_a_missing_faiss_is_named_only_when_it_is_needed(monkeypatch: pytest.Mon
 def test_search_needs_only_torch_numpy_and_tqdm_and_files_of_a_checkpoint() -> None:
     files = [search_fastlane.__file__, *get_relative_import_files(search_fastlane.__file__)]
     assert {Path(file).name for file in files} == {
+        "filters_fastlane.py",
+        "incoming_fastlane.py",
         "index_arguments_fastlane.py",
         "index_contents_fastlane.py",
         "ranking_fastlane.py",
         "routing_fastlane.py",
         "search_fastlane.py",
+        "segment_fastlane.py",
+        "segment_files_fastlane.py",
         "storage_fastlane.py",
         "views_fastlane.py",
     }

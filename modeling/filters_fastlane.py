@@ -1,0 +1,169 @@
+"""Filters: which documents a search may find, by their metadata.
+
+A filter is JSON, in the form that vector databases have in common:
+
+    {"year": 2024}                                    equal
+    {"year": {"$gte": 2020, "$lt": 2025}}             $eq $ne $gt $gte $lt $lte
+    {"language": {"$in": ["de", "fr"]}}               $in $nin
+    {"author": {"$exists": False}}
+    {"$or": [{"year": 2024}, {"$not": {"draft": True}}]}    $and $or $not
+
+Several fields or operators in one object must all hold. A field that a document doesn't have is equal to
+nothing and in no range, so that `$ne`, `$nin` and `$not` hold for it. Numbers are compared with
+numbers and texts with texts; True is no number.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any, TypeAlias
+
+import numpy as np
+
+from .index_contents_fastlane import Part
+from .segment_fastlane import BoolArray, Segment
+
+Filter: TypeAlias = Mapping[str, Any]
+
+_ORDERS: dict[str, Callable[[Any, Any], bool]] = {
+    "$gt": operator.gt,
+    "$gte": operator.ge,
+    "$lt": operator.lt,
+    "$lte": operator.le,
+}
+_OPERATORS = ("$eq", "$ne", *_ORDERS, "$in", "$nin", "$exists")
+
+
+def filtered(parts: Sequence[Part], where: Filter) -> tuple[Part, ...]:
+    """The parts with only those documents live that a filter lets through.
+
+    Raises:
+        ValueError: It is no filter, or no live document has one of its fields.
+    """
+    fields = check_filter(where)
+    unknown = sorted(name for name in fields if not any(_has_field(part, name) for part in parts))
+    if unknown:
+        names = {name for part in parts for one in part.segment.metadata for name in one}
+        known = sorted(name for name in names if any(_has_field(part, name) for part in parts))
+        raise ValueError(f"no document has the field {unknown[0]!r}; there are {known}")
+    return tuple(
+        replace(part, is_live=part.is_live & matching(where, part.segment)) for part in parts
+    )
+
+
+def _has_field(part: Part, name: str) -> bool:
+    return bool((part.segment.column(name).codes[part.is_live] >= 0).any())
+
+
+def check_filter(where: Filter) -> set[str]:
+    """The fields of a filter.
+
+    Raises:
+        ValueError: It isn't one; the message says where.
+    """
+    if not isinstance(where, Mapping):
+        raise ValueError(f"a filter must be an object such as {{'year': 2024}}, got {where!r}")
+    fields = set()
+    for key, value in where.items():
+        if key in ("$and", "$or"):
+            if not isinstance(value, list | tuple) or not value:
+                raise ValueError(f"{key} takes a list of filters, got {value!r}")
+            fields |= set().union(*map(check_filter, value))
+        elif key == "$not":
+            fields |= check_filter(value)
+        elif not isinstance(key, str) or key.startswith("$"):
+            raise ValueError(f"a filter has fields, $and, $or and $not, got {key!r}")
+        else:
+            _check_conditions(key, value)
+            fields.add(key)
+    return fields
+
+
+def matching(where: Filter, segment: Segment) -> BoolArray:
+    """(num_documents,) bool: which documents of a segment a checked filter lets through."""
+    found = np.ones(len(segment.ids), dtype=bool)
+    for key, value in where.items():
+        if key == "$and":
+            found &= np.logical_and.reduce([matching(one, segment) for one in value])
+        elif key == "$or":
+            found &= np.logical_or.reduce([matching(one, segment) for one in value])
+        elif key == "$not":
+            found &= ~matching(value, segment)
+        else:
+            for name, operand in _conditions(value).items():
+                found &= _holds(segment, key, name, operand)
+    return found
+
+
+def is_scalar(value: object) -> bool:
+    """Whether metadata can have this value: text, finite number, truth value or None."""
+    if isinstance(value, float):
+        return bool(np.isfinite(value))
+    return value is None or isinstance(value, str | int)
+
+
+def _holds(segment: Segment, field: str, name: str, operand: Any) -> BoolArray:
+    """Where one condition holds: it is tried on each value that occurs, not on each document."""
+    column = segment.column(field)
+    if name == "$exists":
+        return (column.codes >= 0) == operand
+    if name in ("$ne", "$nin"):
+        return ~_holds(segment, field, "$eq" if name == "$ne" else "$in", operand)
+    test = _test(name, operand)
+    holds = np.array([*map(test, column.values), False])  # the last is for code -1, no value
+    found: BoolArray = holds[column.codes]
+    return found
+
+
+def _test(name: str, operand: Any) -> Callable[[Any], bool]:
+    if name == "$eq":
+        return lambda value: _equal(value, operand)
+    if name == "$in":
+        wanted = {(_kind(one), one) for one in operand}
+        return lambda value: (_kind(value), value) in wanted
+    compare = _ORDERS[name]
+    return lambda value: _kind(value) == _kind(operand) and compare(value, operand)
+
+
+def _equal(value: Any, operand: Any) -> bool:
+    return _kind(value) == _kind(operand) and bool(value == operand)
+
+
+def _kind(value: Any) -> str:
+    """What values are compared with each other."""
+    if isinstance(value, bool):
+        return "truth"
+    return "number" if isinstance(value, int | float) else type(value).__name__
+
+
+def _conditions(value: Any) -> Mapping[str, Any]:
+    return value if isinstance(value, Mapping) else {"$eq": value}
+
+
+def _check_conditions(field: str, value: Any) -> None:
+    conditions = _conditions(value)
+    if not conditions:
+        raise ValueError(f"the filter on {field!r} is empty: give a value or {{'$exists': True}}")
+    for name, operand in conditions.items():
+        if name not in _OPERATORS:
+            raise ValueError(
+                f"{field!r} has the operator {name!r}, there are {', '.join(_OPERATORS)}"
+            )
+        problem = _problem(name, operand)
+        if problem:
+            raise ValueError(f"{name} of {field!r} takes {problem}, got {operand!r}")
+
+
+def _problem(name: str, operand: Any) -> str | None:
+    """What the operand should have been, if it is wrong."""
+    if name in ("$in", "$nin"):
+        is_list = isinstance(operand, Sequence | set | frozenset) and not isinstance(operand, str)
+        return None if is_list and all(map(is_scalar, operand)) else "a list of values"
+    if name == "$exists":
+        return None if isinstance(operand, bool) else "True or False"
+    if name in _ORDERS:
+        is_ordered = is_scalar(operand) and _kind(operand) in ("number", "str")
+        return None if is_ordered else "a number or a text"
+    return None if is_scalar(operand) else "a text, a finite number, True, False or None"

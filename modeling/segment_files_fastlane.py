@@ -1,0 +1,173 @@
+"""The files of one segment: written with checksums, and read only if these are right."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import IO, Any, Protocol, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from .segment_fastlane import BoolArray, Segment, import_faiss
+
+FileFacts: TypeAlias = dict[str, int | str]
+"""Size and sha256 of a file: `{"bytes": …, "sha256": …}`."""
+SUFFIXES = {
+    "vectors": "faiss",
+    "offsets": "npy",
+    "positions": "npy",
+    "places": "npy",
+    "documents": "jsonl",
+}
+
+
+class Output(Protocol):
+    """What a part of a segment is written to."""
+
+    def write(self, data: bytes, /) -> int:
+        """Takes some bytes and gives their number."""
+
+
+def file_name(part: str, number: int) -> str:
+    """Of a part of a segment, by the segment's number: `vectors-000003.faiss`."""
+    return f"{part}-{number:06d}.{SUFFIXES[part]}"
+
+
+def write_segment(directory: Path, number: int, segment: Segment) -> dict[str, FileFacts]:
+    """Writes the files of a segment, to the disk itself, and gives what is in them, by name."""
+    writers: dict[str, Callable[[Output], None]] = {
+        "vectors": lambda output: _write_vectors(segment, output),
+        "offsets": lambda output: _write_array(segment.offsets, output),
+        "positions": lambda output: _write_array(segment.positions, output),
+        "places": lambda output: _write_array(segment.places, output),
+        "documents": lambda output: _write_documents(segment, output),
+    }
+    names = {part: file_name(part, number) for part in writers}
+    return {names[part]: write_file(directory / names[part], writers[part]) for part in writers}
+
+
+def write_mask(path: Path, is_live: BoolArray) -> FileFacts:
+    """Writes which documents of a segment are live, (num_documents,)."""
+    return write_file(path, lambda output: _write_array(np.packbits(is_live), output))
+
+
+def write_file(path: Path, write: Callable[[Output], None]) -> FileFacts:
+    """Writes a file to the disk itself, hashing what was meant to be written."""
+    with open(path, "wb") as file:
+        output = _Checksummed(file)
+        write(output)
+        sync(file)
+    return {"bytes": output.bytes, "sha256": output.sha256.hexdigest()}
+
+
+def read_segment(directory: Path, number: int, files: dict[str, FileFacts]) -> Segment:
+    """Reads a segment after checking its files.
+
+    Args:
+        directory: Where they are.
+        number: The segment's.
+        files: Size and checksum of each, by name; a segment of the first format has no places.
+
+    Raises:
+        ValueError: One is missing, altered or cut short, or they contradict each other.
+    """
+    names = {part: file_name(part, number) for part in SUFFIXES}
+    paths = {part: directory / name for part, name in names.items() if name in files}
+    for path in paths.values():
+        verify(path, files[path.name])
+    ids, texts, metadata = [], [], []
+    with open(paths["documents"], encoding="ascii", newline="\n") as lines:
+        for document in map(json.loads, lines):
+            ids.append(document["id"])
+            texts.append(document.get("text"))
+            metadata.append(document.get("metadata", {}))
+    arrays = {
+        part: np.load(path, allow_pickle=False)
+        for part, path in paths.items()
+        if path.suffix == ".npy"
+    }
+    segment = Segment(
+        vectors=import_faiss().read_index(str(paths["vectors"])),
+        offsets=arrays["offsets"],
+        positions=arrays["positions"],
+        ids=ids,
+        texts=texts,
+        metadata=metadata,
+        places=arrays.get("places", np.arange(len(ids), dtype=np.int64)),
+    )
+    if not segment.is_consistent:
+        raise ValueError(
+            f"the files {', '.join(sorted(path.name for path in paths.values()))} contradict each "
+            "other; build the index again"
+        )
+    return segment
+
+
+def read_mask(path: Path, facts: FileFacts, num_documents: int) -> BoolArray:
+    """Reads which documents of a segment are live."""
+    verify(path, facts)
+    packed = np.load(path, allow_pickle=False)
+    if packed.dtype != np.uint8 or packed.shape != ((num_documents + 7) // 8,):
+        raise ValueError(f"{path} is not of {num_documents} documents; build the index again")
+    return np.unpackbits(packed, count=num_documents).astype(bool)
+
+
+def verify(path: Path, expected: FileFacts) -> None:
+    """Raises a ValueError unless the file is what was written."""
+    if not path.exists():
+        raise ValueError(f"{path} is missing: copy the index again")
+    size = path.stat().st_size
+    if size != expected["bytes"]:
+        raise ValueError(
+            f"{path} has {size} bytes, {expected['bytes']} were written: copy the index again"
+        )
+    sha256 = hashlib.sha256()
+    with open(path, "rb") as file:
+        while block := file.read(1 << 20):
+            sha256.update(block)
+    if sha256.hexdigest() != expected["sha256"]:
+        raise ValueError(f"{path} is damaged: its checksum is wrong; copy the index again")
+
+
+def sync(file: IO[bytes]) -> None:
+    """Waits until a file's content is on the disk."""
+    file.flush()
+    os.fsync(file.fileno())
+
+
+class _Checksummed:
+    """A file that hashes what it is given."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self.file = file
+        self.bytes = 0
+        self.sha256 = hashlib.sha256()
+
+    def write(self, data: bytes) -> int:
+        self.bytes += len(data)
+        self.sha256.update(data)
+        return self.file.write(data)
+
+
+def _write_vectors(segment: Segment, output: Output) -> None:
+    # Not to a path: FAISS 1.15 only prints an error that comes on closing, such as a full disk.
+    faiss = import_faiss()
+    faiss.write_index(segment.vectors, faiss.PyCallbackIOWriter(output.write))
+
+
+def _write_array(array: npt.NDArray[Any], output: Output) -> None:
+    np.lib.format.write_array(output, array, allow_pickle=False)  # type: ignore[arg-type]
+
+
+def _write_documents(segment: Segment, output: Output) -> None:
+    for id, text, metadata in zip(segment.ids, segment.texts, segment.metadata, strict=True):
+        document: dict[str, Any] = {"id": id}
+        if text is not None:
+            document["text"] = text
+        if metadata:
+            document["metadata"] = metadata
+        output.write(json.dumps(document).encode("ascii") + b"\n")

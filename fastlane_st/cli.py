@@ -7,9 +7,10 @@ import json
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from . import __version__
+from . import __version__, quiet
+from .index_commands import CHECKPOINT, add_commands, load
 
 if TYPE_CHECKING:
     from .encoder import FastLaneEncoder
@@ -40,26 +41,18 @@ def build_parser() -> argparse.ArgumentParser:
     export.add_argument("directory", metavar="DIR", help="a new or empty folder")
     export.set_defaults(command=run_export)
 
-    index = commands.add_parser("index", help="build an index over a corpus")
-    index.add_argument(
-        "corpus", metavar="CORPUS", help="JSONL, CSV, TSV or Parquet file, or a folder of texts"
-    )
-    index.add_argument("--out", metavar="DIR", required=True, help="folder of the index")
-    index.add_argument("--model", metavar="CHECKPOINT", default="fastlane-minilm")
-    index.add_argument(
-        "--document-routes",
-        type=parse_routes,
-        metavar="N",
-        default="default",
-        help="token views kept of a document: a number, a fraction such as 0.25, or 'all'",
-    )
-    index.add_argument("--batch-size", type=int, metavar="N", default=32)
-    index.set_defaults(command=run_index)
+    add_commands(commands, parse_routes)
 
     search = commands.add_parser("search", help="search an index")
     search.add_argument("index", metavar="INDEX", help="folder that 'fastlane index' wrote")
     search.add_argument("query", metavar="QUERY")
     search.add_argument("--model", metavar="CHECKPOINT", help="default: the one that indexed")
+    search.add_argument(
+        "--where", type=parse_filter, metavar="JSON", help="""filter, as {"year": {"$gte": 2020}}"""
+    )
+    search.add_argument(
+        "--rerank", type=int, metavar="N", help="rank the best N again by all tokens of the query"
+    )
     add_search_options(search)
     search.set_defaults(command=run_search)
 
@@ -106,48 +99,34 @@ def parse_routes(text: str) -> int | float | str | None:
         raise argparse.ArgumentTypeError(f"expected a number or 'all', got {text!r}") from None
 
 
+def parse_filter(text: str) -> Any:
+    """JSON; whether it is a filter, the library says."""
+    try:
+        return json.loads(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"expected JSON, got {text!r}: {error}") from None
+
+
 def run_export(options: argparse.Namespace) -> None:
     """`fastlane export`."""
-    _quiet_transformers()
+    quiet.quiet_transformers()
     from .hub import export
 
     export(options.directory)
     print(f"wrote {options.directory}")
 
 
-def run_index(options: argparse.Namespace) -> None:
-    """`fastlane index`."""
-    from .corpus import read_corpus
-    from .modeling.storage_fastlane import next_generation
-
-    next_generation(Path(options.out))  # refuses a folder of others before the long work
-    documents = list(read_corpus(options.corpus))
-    encoder = _load_encoder(options.model)
-    index = encoder.build_index(
-        [document.content for document in documents],
-        [document.id for document in documents],
-        num_routes=options.document_routes,
-        batch_size=options.batch_size,
-        show_progress_bar=True,
-    )
-    index.metadata["checkpoint"] = options.model
-    index.save(options.out)
-    print(f"{len(index):,} documents, {index.num_vectors:,} token vectors in {options.out}")
-
-
 def run_search(options: argparse.Namespace) -> None:
     """`fastlane search`."""
-    from .modeling.search_fastlane import FastLaneIndex
-
-    index = FastLaneIndex.load(options.index)
-    encoder = _load_encoder(options.model or str(index.metadata.get("checkpoint")))
+    index = load(options)
+    encoder = quiet.load_encoder(options.model or str(index.metadata.get(CHECKPOINT)))
     index.encoder = encoder
-    _answer(index, encoder, [options.query], options)
+    _answer(index, encoder, [options.query], options, where=options.where, rerank=options.rerank)
 
 
 def run_diagnose(options: argparse.Namespace) -> None:
     """`fastlane diagnose`."""
-    _quiet_transformers()
+    quiet.quiet_transformers()
     from .diagnostics.diagnose import run_diagnose
 
     found = run_diagnose(
@@ -169,7 +148,7 @@ def run_demo(options: argparse.Namespace) -> None:
     from .demo import demo_index
     from .python_docs import DEMO_QUESTIONS
 
-    encoder = _load_encoder("fastlane-minilm")
+    encoder = quiet.load_encoder("fastlane-minilm")
     index = demo_index(encoder)
     questions = DEMO_QUESTIONS if options.question is None else [options.question]
     _answer(index, encoder, questions, options)
@@ -180,6 +159,7 @@ def _answer(
     encoder: FastLaneEncoder,
     queries: Sequence[str],
     options: argparse.Namespace,
+    **more: Any,
 ) -> None:
     from .display import format_hits
 
@@ -190,22 +170,8 @@ def _answer(
             message = "the router of this checkpoint is untrained: full late interaction"
             print(f"({message}, num_routes=None)", file=sys.stderr)
     for query in queries:
-        hits = index.search(query, top_k=options.top_k, num_routes=num_routes)
+        hits = index.search(query, top_k=options.top_k, num_routes=num_routes, **more)
         print(format_hits(encoder, query, hits, color=sys.stdout.isatty()) + "\n")
-
-
-def _load_encoder(name: str) -> FastLaneEncoder:
-    _quiet_transformers()
-    from .encoder import FastLaneEncoder
-
-    return FastLaneEncoder(name)
-
-
-def _quiet_transformers() -> None:
-    from transformers.utils import logging
-
-    logging.disable_progress_bar()
-    logging.set_verbosity_error()
 
 
 if __name__ == "__main__":

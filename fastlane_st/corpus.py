@@ -7,7 +7,8 @@ import json
 import os
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ SUPPORTED_FORMATS = (
 )
 _BEIR_NAMES = ("corpus.jsonl", "corpus.jsonl.gz")
 _TEXT_SUFFIXES = (".txt", ".md", ".rst")
-_FIELDS = ("_id", "id", "title", "text")
+_FIELDS = ("_id", "id", "title", "text", "metadata")
 # A longer CSV field is more likely an unclosed quote, which swallows what follows, than a text.
 _LONGEST_CSV_FIELD = 2**24
 _PARQUET_ROWS = 1024
@@ -32,6 +33,7 @@ class Document:
     id: str
     text: str
     title: str = ""
+    metadata: dict[str, str | int | float | bool | None] = field(default_factory=dict)
 
     @property
     def content(self) -> str:
@@ -47,7 +49,8 @@ def read_corpus(path: Path | str) -> Iterator[Document]:
     """Yields the documents of a file or folder; only their ids stay in memory.
 
     The name chooses the format: see `SUPPORTED_FORMATS`. Rows hold `text` and may hold `title` and
-    `_id` (or `id`); a row without an id gets its number, from 0. A text file's id is its path
+    `_id` (or `id`); a row without an id gets its number, from 0. Of an object `metadata`, the fields
+    with text, numbers, true, false or null are kept. A text file's id is its path
     inside the folder, with forward slashes, and it has no title; hidden files are left out.
 
     Raises:
@@ -104,7 +107,23 @@ def _make_document(fields: _Fields, number: int, place: str) -> Document:
         id=_make_id(fields, number, place),
         text=_check_string("text", fields["text"], place),
         title="" if title is None else _check_string("title", title, place),
+        metadata=_make_metadata(fields.get("metadata")),
     )
+
+
+def _make_metadata(value: object) -> dict[str, Any]:
+    """What an index can filter by; datasets also keep lists of authors and the like there."""
+    if not isinstance(value, dict):
+        return {}
+    return {
+        str(name): one
+        for name, one in value.items()
+        if name
+        and not str(name).startswith("$")
+        and (
+            one is None or isinstance(one, str | int) or (isinstance(one, float) and isfinite(one))
+        )
+    }
 
 
 def _make_id(fields: _Fields, number: int, place: str) -> str:

@@ -157,6 +157,13 @@ class AdaptableModel(PreTrainedModel):
         )
         return found
 
+    @property
+    def has_active_adapter(self) -> bool:
+        """Whether an adapter takes part in what the model computes."""
+        if not loaded_adapters(self):
+            return False
+        return not any(module.disable_adapters for _, module in self._wrappers())
+
     def _wrappers(self) -> list[tuple[str, Any]]:
         """The modules that PEFT put in place of ours, with their names."""
         peft = import_peft()

@@ -45,12 +45,18 @@ def filtered(parts: Sequence[Part], where: Filter) -> tuple[Part, ...]:
     fields = check_filter(where)
     unknown = sorted(name for name in fields if not any(_has_field(part, name) for part in parts))
     if unknown:
-        names = {name for part in parts for one in part.segment.metadata for name in one}
-        known = sorted(name for name in names if any(_has_field(part, name) for part in parts))
-        raise ValueError(f"no document has the field {unknown[0]!r}; there are {known}")
+        raise ValueError(
+            f"no document has the field {unknown[0]!r}; there are {known_fields(parts)}"
+        )
     return tuple(
         replace(part, is_live=part.is_live & matching(where, part.segment)) for part in parts
     )
+
+
+def known_fields(parts: Sequence[Part]) -> list[str]:
+    """The fields that live documents have."""
+    names = {name for part in parts for one in part.segment.metadata for name in one}
+    return sorted(name for name in names if any(_has_field(part, name) for part in parts))
 
 
 def _has_field(part: Part, name: str) -> bool:
@@ -108,7 +114,8 @@ def _holds(segment: Segment, field: str, name: str, operand: Any) -> BoolArray:
     """Where one condition holds: it is tried on each value that occurs, not on each document."""
     column = segment.column(field)
     if name == "$exists":
-        return (column.codes >= 0) == operand
+        exists: BoolArray = column.codes >= 0
+        return exists if operand else ~exists
     if name in ("$ne", "$nin"):
         return ~_holds(segment, field, "$eq" if name == "$ne" else "$in", operand)
     test = _test(name, operand)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence, Sized
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias, TypeGuard
 
 from .filters_fastlane import is_scalar
 from .routing_fastlane import check_num_routes
@@ -63,7 +63,7 @@ def check_metadata(metadata: Iterable[Metadata] | None, num_documents: int) -> l
     """Copies of the documents' metadata, empty by default: one a document, JSON scalars by name."""
     if metadata is None:
         return [{}] * num_documents
-    checked = [dict(one) for one in metadata]
+    checked: list[Metadata] = [dict(one) for one in metadata]
     check_lengths(num_documents, metadata=checked)
     for number, one in enumerate(checked):
         for name, value in one.items():
@@ -80,7 +80,7 @@ def check_metadata(metadata: Iterable[Metadata] | None, num_documents: int) -> l
     return checked
 
 
-def is_id(id: object) -> bool:
+def is_id(id: object) -> TypeGuard[Id]:
     """Whether this can be an id: True would be taken for 1."""
     return isinstance(id, str | int) and not isinstance(id, bool)
 

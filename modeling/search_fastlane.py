@@ -6,7 +6,8 @@ import os
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, overload
 
-from .filters_fastlane import Filter, filtered
+from .filters_fastlane import Filter, filtered, known_fields
+from .fingerprint_fastlane import encoder_digests
 from .incoming_fastlane import DocumentRoutes, Encoding, Incoming
 from .index_arguments_fastlane import (
     QueryRoutes,
@@ -55,6 +56,8 @@ class FastLaneIndex:
     Attributes:
         metadata: Free keys with JSON values, saved with the index.
         document_routes: Views kept of documents that are added; what `build` was given.
+        checkpoint: Digests of the checkpoint that encoded the documents (`encoder_digests`), which an
+            encoder of the index must have; empty if unknown, and then any will do.
     """
 
     def __init__(
@@ -62,8 +65,10 @@ class FastLaneIndex:
         contents: IndexContents,
         encoder: Encoder | None = None,
         document_routes: DocumentRoutes = "default",
+        checkpoint: Sequence[str] = (),
     ) -> None:
         self._contents = contents
+        self.checkpoint = list(checkpoint)
         self.encoder = encoder
         self.metadata: dict[str, Any] = {}
         self.document_routes = document_routes
@@ -132,7 +137,8 @@ class FastLaneIndex:
             raise ValueError("there are no documents: an index needs at least one")
         segment = incoming.segment(encoding)
         contents = IndexContents(segment.vectors.d, [Part.whole(segment)])
-        return cls(contents, encoding.encoder, encoding.num_routes)
+        digests = encoder_digests(encoding.encoder)
+        return cls(contents, encoding.encoder, encoding.num_routes, digests)
 
     @classmethod
     def load(
@@ -142,10 +148,10 @@ class FastLaneIndex:
 
         Raises:
             FileNotFoundError: There is no index.
-            ValueError: A file is damaged, or the encoder's dimension is another.
+            ValueError: A file is damaged, or the encoder is of another checkpoint or dimension.
         """
         contents, settings, commit = read_index(directory)
-        index = cls(contents, encoder, settings.document_routes)
+        index = cls(contents, encoder, settings.document_routes, settings.checkpoint)
         index.metadata = settings.metadata
         index._commit = commit
         return index
@@ -161,7 +167,7 @@ class FastLaneIndex:
             ValueError: The folder's index is damaged or newer, or another process has changed it
                 since this one was loaded or saved; or the metadata is not JSON.
         """
-        settings = Settings(self.metadata, self.document_routes)
+        settings = Settings(self.metadata, self.document_routes, self.checkpoint)
         self._commit = write_index(directory, self._contents, settings, self._commit)
 
     def add(
@@ -363,7 +369,7 @@ class FastLaneIndex:
 
     @property
     def encoder(self) -> Encoder | None:
-        """Encodes texts, if any; setting one of another dimension is a ValueError."""
+        """Encodes texts, if any; one of another checkpoint or dimension is a ValueError."""
         return self._encoder
 
     @encoder.setter
@@ -373,6 +379,12 @@ class FastLaneIndex:
             raise ValueError(
                 f"the encoder gives {dim}-dimensional vectors, the index holds {self.dim}: "
                 "use the checkpoint that the index was built with"
+            )
+        digests = encoder_digests(encoder) if self.checkpoint else []
+        if digests and not set(digests) & set(self.checkpoint):
+            raise ValueError(
+                "the index was built with another checkpoint than this encoder's: use that one, or build "
+                "the index again (index.checkpoint = [] lets any in)"
             )
         self._encoder = encoder
 
@@ -391,9 +403,15 @@ class FastLaneIndex:
         """The documents' ids, in the order in which they were given."""
         return self._contents.ids()
 
+    @property
+    def fields(self) -> list[str]:
+        """The metadata fields that documents have, to filter by."""
+        return known_fields(self._contents.parts)
+
     def text(self, id: Id) -> str | None:
         """The document's text, None if it was given without; an unknown id is an error."""
-        if id not in self:
+        found = self._contents.locate(id) if is_id(id) else None
+        if found is None:
             raise ValueError(f"no document has the id {id!r}: index.ids lists those there are")
-        segment, number = self._contents.locate(id)
+        segment, number = found
         return segment.texts[number]

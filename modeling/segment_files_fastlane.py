@@ -160,7 +160,7 @@ def _write_vectors(segment: Segment, output: Output) -> None:
 
 
 def _write_array(array: npt.NDArray[Any], output: Output) -> None:
-    np.lib.format.write_array(output, array, allow_pickle=False)  # type: ignore[arg-type]
+    np.lib.format.write_array(output, array, allow_pickle=False)
 
 
 def _write_documents(segment: Segment, output: Output) -> None:

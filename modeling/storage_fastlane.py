@@ -47,10 +47,12 @@ class Settings:
     Attributes:
         metadata: Free keys with JSON values.
         document_routes: Views kept of documents that are added.
+        checkpoint: Digests of the checkpoint that encoded the documents.
     """
 
     metadata: dict[str, Any]
     document_routes: DocumentRoutes
+    checkpoint: list[str]
 
 
 @dataclass(frozen=True)
@@ -124,6 +126,7 @@ def write_index(
             "next_id": next_id,
             "next_segment": max([first_number - 1, *numbers]) + 1,
             "document_routes": settings.document_routes,
+            "checkpoint": settings.checkpoint,
             "metadata": metadata,
             "segments": [
                 {"number": number, "live": commit.masks[part]}
@@ -254,7 +257,11 @@ def _read_parts(
             f"{directory} contradicts itself: its files hold {found}, in {sorted(dims)} dimensions; "
             "build the index again"
         )
-    settings = Settings(manifest["metadata"], manifest.get("document_routes", "default"))
+    settings = Settings(
+        manifest["metadata"],
+        manifest.get("document_routes", "default"),
+        manifest.get("checkpoint", []),
+    )
     return contents, settings, commit
 
 

@@ -19,7 +19,7 @@ from test_checkpoint import assert_same, embeddings_of, run_without_package
 from transformers import AutoModel
 from transformers.dynamic_module_utils import get_imports
 
-from fastlane_st import FastLaneEncoder, FastLaneModel
+from fastlane_st import FastLaneEncoder, FastLaneIndex, FastLaneModel
 from fastlane_st.adapters import LoraSettings, linear_layers, lora_config
 from fastlane_st.modeling import checkpoint_fastlane
 from fastlane_st.modeling.adapters_fastlane import loaded_adapters
@@ -92,6 +92,23 @@ def test_adapters_switch_back_and_forth_exactly(
     model.delete_adapter("one")
     model.set_adapter("two")
     assert is_equal(embeddings_of(model), seen["two"])
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_an_index_belongs_to_the_adapter_that_it_was_built_with(
+    way: str, checkpoint: Path, folders: dict[str, Path], expected: dict[str, Embeddings]
+) -> None:
+    model = WAYS[way](str(checkpoint))
+    of_base = FastLaneIndex.build(model, ["read a file"])
+    model.load_adapter(str(folders["one"]), "one")
+    of_one = FastLaneIndex.build(model, ["read a file"])
+    of_one.encoder = model
+    with pytest.raises(ValueError, match="the index was built with another checkpoint"):
+        of_base.encoder = model
+    model.disable_adapters()
+    of_base.encoder = model
+    with pytest.raises(ValueError, match="the index was built with another checkpoint"):
+        of_one.encoder = model
 
 
 @pytest.mark.parametrize("way", WAYS)

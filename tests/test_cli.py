@@ -9,10 +9,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from conftest import DOCUMENTS
 
-from fastlane_st import FastLaneEncoder, FastLaneIndex, cli, hub
+from fastlane_st import FastLaneEncoder, FastLaneIndex, cli, hub, quiet
 from fastlane_st.display import ANSI_MARKS, MARKS, excerpt, format_hits, mark, word_spans
+from fastlane_st.modeling.modeling_fastlane import FastLaneModel
 
 
 @pytest.fixture
@@ -55,6 +57,75 @@ def test_an_untrained_router_is_said_and_all_tokens_answer(
     assert "the router of this checkpoint is untrained" in capsys.readouterr().err
 
 
+def test_an_index_is_changed_from_the_shell(
+    index_folder: Path, checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    more = tmp_path / "more.jsonl"
+    rows = [
+        {"_id": "d1", "text": "read the file", "metadata": {"year": 2024, "authors": ["a"]}},
+        {"_id": "new", "text": "sort the list", "metadata": {"year": 2020}},
+    ]
+    more.write_text("\n".join(json.dumps(row) for row in rows))
+    assert cli.main(["add", str(index_folder), str(more)]) == 1
+    assert "1 of the ids are there already, the first 'd1'" in capsys.readouterr().err
+    assert cli.main(["add", str(index_folder), str(more), "--replace"]) == 0
+    assert cli.main(["delete", str(index_folder), "d0", "d3"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith("2 added or replaced: 7 documents, ")
+    assert lines[1].startswith("2 deleted: 5 documents, ")
+    index = FastLaneIndex.load(index_folder, FastLaneEncoder(checkpoint))
+    assert index.ids == ["d1", "d2", "d4", "d5", "new"]
+    assert index.text("d1") == "read the file"
+
+    search = ["search", str(index_folder), "sort", "--routes", "1"]
+    assert cli.main([*search, "--where", '{"year": {"$lt": 2024}}', "--rerank", "50"]) == 0
+    found = capsys.readouterr().out
+    [hit] = index.search(["sort"], where={"year": {"$lt": 2024}}, rerank=50)[0]
+    assert f"  1.  {hit.score:.4f}  new" in found
+    assert "  2.  " not in found
+
+    assert cli.main(["info", str(index_folder)]) == 0
+    facts = dict(line.split(maxsplit=1) for line in capsys.readouterr().out.splitlines())
+    assert facts["documents"] == "5"
+    assert facts["metadata"] == "fields      year"
+    assert cli.main(["compact", str(index_folder)]) == 0
+    assert cli.main(["verify", str(index_folder)]) == 0
+    assert f"{index_folder} is whole: 5 documents" in capsys.readouterr().out
+    [vectors] = index_folder.glob("vectors-*")
+    vectors.write_bytes(vectors.read_bytes()[:-1])
+    assert cli.main(["verify", str(index_folder)]) == 1
+    assert vectors.name in capsys.readouterr().err
+
+
+def test_an_id_on_the_shell_is_a_text_or_else_a_number(tmp_path: Path) -> None:
+    index = FastLaneIndex.from_embeddings([[[1.0]]] * 4, ids=[1, -2, "1", 3])
+    index.save(tmp_path)
+    assert cli.main(["delete", str(tmp_path), "1", "3"]) == 0
+    assert FastLaneIndex.load(tmp_path).ids == [1, -2]
+    assert cli.main(["delete", str(tmp_path), "1", "x"]) == 1
+    assert cli.main(["delete", str(tmp_path), "--", "1", "-2"]) == 0
+    assert FastLaneIndex.load(tmp_path).ids == []
+
+
+def test_an_index_of_another_checkpoint_is_refused(
+    index_folder: Path, checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other = FastLaneEncoder(checkpoint)
+    assert FastLaneIndex.load(index_folder, other).checkpoint
+    with torch.no_grad():
+        other[0].model.projection.linear.weight[0, 0] += 1e-3
+    other.save_pretrained(str(tmp_path / "other"))
+    assert cli.main(["search", str(index_folder), "sort", "--model", str(tmp_path / "other")]) == 1
+    assert "the index was built with another checkpoint" in capsys.readouterr().err
+    index = FastLaneIndex.load(index_folder)
+    index.checkpoint = []
+    index.encoder = other
+    half = FastLaneEncoder(checkpoint, model_kwargs={"dtype": torch.float16})
+    assert FastLaneIndex.load(index_folder, half).encoder is half
+    model = FastLaneModel.from_pretrained(checkpoint)
+    assert FastLaneIndex.load(index_folder, model).encoder is model
+
+
 def test_document_routes_make_the_index_smaller(
     corpus: Path, checkpoint: Path, tmp_path: Path
 ) -> None:
@@ -74,6 +145,11 @@ def test_document_routes_make_the_index_smaller(
         (["search", "{index}", " "], "query 0 is empty"),
         (["search", "{index}", "sort", "--routes", "0"], "num_routes must be a positive integer"),
         (["search", "{index}", "sort", "--top-k", "0"], "top_k must be a positive integer, got 0"),
+        (["search", "{index}", "sort", "--where", '{{"a": 1}}'], "no document has the field 'a'"),
+        (["search", "{index}", "sort", "--rerank", "9"], "rerank must be at least top_k=10, got 9"),
+        (["delete", "{index}", "d1", "x"], "no document has 1 of the ids, the first 'x'"),
+        (["add", "{index}", "{tmp}/absent.jsonl"], "absent.jsonl"),
+        (["info", "{tmp}"], "is no FastLane index"),
         (["search", "{index}", "sort", "--model", "{tmp}"], "is no FastLane checkpoint"),
         (["index", "{tmp}/absent.jsonl", "--out", "{tmp}/x"], "absent.jsonl"),
         (["index", "{corpus}", "--out", "{tmp}", "--model", "{checkpoint}"], "corpus.jsonl"),
@@ -99,7 +175,7 @@ def test_a_problem_is_one_line_and_status_1(
 def test_a_folder_of_others_is_refused_before_anything_is_encoded(
     corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(cli, "_load_encoder", lambda name: pytest.fail("too late"))
+    monkeypatch.setattr(quiet, "load_encoder", lambda name: pytest.fail("too late"))
     assert cli.main(["index", str(corpus), "--out", str(tmp_path)]) == 1
 
 

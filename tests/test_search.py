@@ -534,6 +534,7 @@ def test_search_needs_only_torch_numpy_and_tqdm_and_files_of_a_checkpoint() -> N
     files = [search_fastlane.__file__, *get_relative_import_files(search_fastlane.__file__)]
     assert {Path(file).name for file in files} == {
         "filters_fastlane.py",
+        "fingerprint_fastlane.py",
         "incoming_fastlane.py",
         "index_arguments_fastlane.py",
         "index_contents_fastlane.py",

@@ -289,7 +289,14 @@ def as_first_format(directory: Path) -> None:
     (directory / "index.lock").unlink()
     manifest = json.loads((directory / "index.json").read_text())
     del manifest["files"]["places-000001.npy"]
-    for key in ("next_place", "next_id", "next_segment", "document_routes", "segments"):
+    for key in (
+        "next_place",
+        "next_id",
+        "next_segment",
+        "document_routes",
+        "checkpoint",
+        "segments",
+    ):
         del manifest[key]
     manifest["format_version"] = 1
     manifest["sha256"] = storage_fastlane._manifest_checksum(manifest)

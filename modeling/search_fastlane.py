@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Literal, overload
@@ -22,6 +23,8 @@ from .segment_fastlane import Id, Metadata, collect_segment
 from .storage_fastlane import Commit, IndexSettings, read_index, write_index
 from .vector_index_fastlane import Kind, Storage, VectorSettings
 from .views_fastlane import Embeddings, Encoder, Positions, query_views
+
+logger = logging.getLogger(__name__)
 
 __all__ = ["FastLaneIndex", "Hit", "Match"]
 
@@ -155,10 +158,14 @@ class FastLaneIndex:
             raise ValueError("there are no documents: an index needs at least one")
         VectorSettings.choose(kind, storage, 0)  # refuses what can't be before the long work
         segment = incoming.segment(encoding)
-        vectors = VectorSettings.choose(kind, storage, segment.vectors.ntotal)
-        empty = vectors.new_index(
-            segment.sample(vectors.sample_size(segment.vectors.ntotal)), segment.vectors.ntotal
+        count, dim = segment.vectors.ntotal, segment.vectors.d
+        vectors = VectorSettings.choose(kind, storage, count)
+        logger.info(
+            "%s index in %s: %s vectors of %s dimensions, about %.0f MB",
+            *(vectors.kind, vectors.storage, f"{count:,}", dim),
+            vectors.num_bytes(count, dim) / 1e6,
         )
+        empty = vectors.new_index(segment.sample(vectors.sample_size(count)), count)
         if vectors != VectorSettings():
             segment = collect_segment(segment.documents(), empty)
         contents = IndexContents(empty, [Part.whole(segment)])

@@ -209,7 +209,10 @@ class FastLaneIndex:
                 since this one was loaded or saved; or the metadata is not JSON.
         """
         settings = IndexSettings(self.vectors, self.document_routes, self.checkpoint, self.metadata)
-        self._commit = write_index(directory, self._contents, settings, self._commit)
+        write_index(directory, self._contents, settings, self._commit, self._remember)
+
+    def _remember(self, commit: Commit) -> None:
+        self._commit = commit
 
     def add(
         self,

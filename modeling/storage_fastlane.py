@@ -12,7 +12,7 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -86,8 +86,9 @@ def write_index(
     directory: str | os.PathLike[str],
     contents: IndexContents,
     settings: IndexSettings,
-    last: Commit | None = None,
-) -> Commit:
+    last: Commit | None,
+    committed: Callable[[Commit], None],
+) -> None:
     """Commits an index to a folder, which is made if need be; one writer at a time.
 
     Args:
@@ -95,6 +96,8 @@ def write_index(
         contents: What to save.
         settings: To be saved along.
         last: The last commit of this index, to whichever folder.
+        committed: Called with this commit once it is what the folder holds; what fails after that
+            only leaves old files behind.
 
     Raises:
         FileExistsError: The folder holds other files and no index. What an interrupted first save
@@ -151,11 +154,11 @@ def write_index(
         # The new files' names must be on disk before the manifest that relies on them.
         _sync_directory(directory)
         os.replace(directory / f"{MANIFEST}.tmp", directory / MANIFEST)
+        committed(commit)
         _sync_directory(directory)
         for path in sorted(directory.iterdir()):
             if OWN_FILE.fullmatch(path.name) and path.name not in (*commit.files, LOCK):
                 path.unlink()
-    return commit
 
 
 def read_index(

@@ -157,8 +157,8 @@ class VectorSettings:
 
 def num_lists(num_vectors: int) -> int:
     """How many clusters: a power of two near 4 √n, with 39 vectors or more in each."""
-    wanted = 2 ** round(float(np.log2(4 * max(1, num_vectors) ** 0.5)))
-    return max(1, min(wanted, num_vectors // 39))
+    exponent = round(float(np.log2(4 * max(1, num_vectors) ** 0.5)))
+    return max(1, min(1 << exponent, num_vectors // 39))
 
 
 def flat_index(dim: int) -> VectorIndex:
@@ -169,7 +169,7 @@ def flat_index(dim: int) -> VectorIndex:
 
 def num_codes(dim: int) -> int:
     """Bytes of a product-quantised vector: one for eight dimensions or a few more, evenly."""
-    return max(m for m in range(1, max(1, dim // PQ_DIMENSIONS) + 1) if dim % m == 0)
+    return max(m for m in range(1, max(1, dim // PQ_DIMENSIONS) + 1) if not dim % m)
 
 
 class Filling:

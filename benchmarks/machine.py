@@ -10,7 +10,15 @@ from typing import Any
 
 import torch
 
-PACKAGES = ("fastlane-st", "torch", "sentence-transformers", "transformers", "numpy", "bm25s")
+PACKAGES = (
+    "fastlane-st",
+    "torch",
+    "sentence-transformers",
+    "transformers",
+    "numpy",
+    "faiss-cpu",
+    "bm25s",
+)
 
 
 def environment() -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import logging
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -32,6 +33,18 @@ def add_commands(
         metavar="N",
         default="default",
         help="token views kept of a document: a number, a fraction such as 0.25, or 'all'",
+    )
+    index.add_argument(
+        "--kind",
+        choices=("auto", "flat", "hnsw", "ivf"),
+        default="auto",
+        help="how vectors are found; auto is flat, which is exact, or ivf for many",
+    )
+    index.add_argument(
+        "--storage",
+        choices=("float32", "float16", "int8", "pq"),
+        default="float32",
+        help="four bytes a dimension, two, one, or one for eight",
     )
     index.set_defaults(command=run_index)
 
@@ -77,15 +90,20 @@ def add_corpus(parser: argparse.ArgumentParser) -> None:
 
 def run_index(options: argparse.Namespace) -> None:
     """`fastlane index`."""
+    from .modeling import search_fastlane
     from .modeling.storage_fastlane import next_generation
 
     next_generation(Path(options.out))  # refuses a folder of others before the long work
+    logging.basicConfig(format="%(message)s")
+    logging.getLogger(search_fastlane.__name__).setLevel(logging.INFO)  # which kind, how large
     documents = read(options)
     index = quiet.load_encoder(options.model).build_index(
         [document.content for document in documents],
         [document.id for document in documents],
         metadata=[document.metadata for document in documents],
         num_routes=options.document_routes,
+        kind=options.kind,
+        storage=options.storage,
         batch_size=options.batch_size,
         show_progress_bar=True,
     )
@@ -134,6 +152,7 @@ def run_info(options: argparse.Namespace) -> None:
     facts = {
         "documents": f"{len(index):,}",
         "token vectors": f"{index.num_vectors:,} of {index.dim} dimensions",
+        "kind, storage": f"{index.vectors.kind}, {index.vectors.storage}",
         "bytes": f"{bytes_of(options.index):,}",
         "checkpoint": index.metadata.get(CHECKPOINT, "unknown"),
         "views of a document": "all" if index.document_routes is None else index.document_routes,

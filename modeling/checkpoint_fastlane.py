@@ -33,6 +33,7 @@ HUB_FILES = (
     "segment_files_fastlane.py",
     "st_fastlane.py",
     "storage_fastlane.py",
+    "vector_index_fastlane.py",
     "views_fastlane.py",
 )
 MODULES = [{"idx": 0, "name": "0", "path": "", "type": "st_fastlane.FastLaneTransformer"}]

@@ -15,6 +15,7 @@ from .index_arguments_fastlane import (
 )
 from .routing_fastlane import NumRoutes, check_num_routes
 from .segment_fastlane import Document, Id, Metadata, Segment, collect_segment
+from .vector_index_fastlane import VectorIndex
 from .views_fastlane import Embeddings, Encoder, Positions, Views, document_views, given_views
 
 DocumentRoutes: TypeAlias = NumRoutes | Literal["default"]
@@ -90,11 +91,11 @@ class Incoming:
         checked_texts = None if texts is None else check_documents(texts)
         return cls(checked, checked_texts, check_metadata(metadata, size), embeddings, positions)
 
-    def segment(self, encoding: Encoding, dim: int | None = None) -> Segment:
-        """The documents and their views; they get places from 0 on.
+    def segment(self, encoding: Encoding, empty: VectorIndex | None = None) -> Segment:
+        """The documents and their views, held as `empty` would; they get places from 0 on.
 
         Raises:
-            ValueError: A vector isn't finite, or of another dimension than `dim` or the first one.
+            ValueError: A vector isn't finite, or of another dimension than `empty` or the first one.
         """
         if self.embeddings is None:
             assert self.texts is not None
@@ -107,4 +108,4 @@ class Incoming:
             )
         texts = [None] * len(self.ids) if self.texts is None else self.texts
         parts = zip(self.ids, views, texts, self.metadata, range(len(self.ids)), strict=True)
-        return collect_segment((Document(*one) for one in parts), dim)
+        return collect_segment((Document(*one) for one in parts), empty)

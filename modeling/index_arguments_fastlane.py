@@ -103,15 +103,13 @@ def check_search(
                 if value < count:
                     raise ValueError(f"{name} must be at least {other}={count}, got {value}")
     if queries and not any(isinstance(query, str) for query in queries):
-        for name, value, default in (
-            ("num_routes", num_routes, "default"),
-            ("rerank", rerank, None),
-        ):
-            if value != default:
-                raise ValueError(
-                    f"{name} applies to texts, got {value} with vectors: each array holds "
-                    "one query's routed views, so leave it out"
-                )
+        for_texts = {} if num_routes == "default" else {"num_routes": num_routes}
+        for_texts |= {} if rerank is None else {"rerank": rerank}
+        for name, given in for_texts.items():
+            raise ValueError(
+                f"{name} applies to texts, got {given} with vectors: each array holds one query's "
+                "routed views, so leave it out"
+            )
         return
     if num_routes != "default":
         check_num_routes(num_routes)

@@ -11,6 +11,7 @@ from itertools import chain
 import numpy as np
 
 from .segment_fastlane import BoolArray, Document, Id, Segment, collect_segment
+from .vector_index_fastlane import VectorIndex
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,7 +55,7 @@ class IndexContents:
     log-structured merge tree: documents that are added one by one are copied some log N times each.
 
     Args:
-        dim: The length of a vector.
+        empty: What holds the vectors of new segments, without any.
         parts: The documents, without an id twice.
         next_place: The place of the next new document; above all others if not given.
         next_id: The next id for documents that are given none; above all others if not given.
@@ -65,12 +66,12 @@ class IndexContents:
 
     def __init__(
         self,
-        dim: int,
+        empty: VectorIndex,
         parts: Sequence[Part],
         next_place: int | None = None,
         next_id: int | None = None,
     ) -> None:
-        self.dim = dim
+        self.empty = empty
         self.parts = tuple(parts)
         self.lock = threading.RLock()
         self._located: dict[Id, tuple[Segment, int]] = {}
@@ -207,7 +208,7 @@ class IndexContents:
         """One part of the live documents of several, by place."""
         documents = chain.from_iterable(part.documents() for part in parts)
         by_place = sorted(documents, key=lambda document: document.place)
-        return Part.whole(collect_segment(by_place, self.dim))
+        return Part.whole(collect_segment(by_place, self.empty))
 
     def _locate(self, part: Part) -> None:
         for number in np.flatnonzero(part.is_live).tolist():

@@ -10,7 +10,8 @@ import numpy as np
 import numpy.typing as npt
 
 from .index_contents_fastlane import Part
-from .segment_fastlane import FloatArray, Id, IntArray, Metadata
+from .segment_fastlane import Id, Metadata
+from .vector_index_fastlane import FloatArray, IntArray, VectorSettings
 from .views_fastlane import Views
 
 BLOCK_VECTORS = 16_384  # 8 MB of 128 dimensions; smaller is no faster, and BLAS threads wait more
@@ -52,10 +53,11 @@ class DocumentRanker:
 
     Args:
         parts: The documents.
+        settings: How their vectors are found.
     """
 
-    def __init__(self, parts: Sequence[Part]) -> None:
-        self._rankers = [PartRanker(part) for part in parts]
+    def __init__(self, parts: Sequence[Part], settings: VectorSettings | None = None) -> None:
+        self._rankers = [PartRanker(part, settings or VectorSettings()) for part in parts]
         # The longest vector bounds the rounding.
         self._longest = max((part.segment.longest for part in parts), default=0.0)
 
@@ -147,8 +149,9 @@ def best_of(parts: Sequence[Scored], limit: int, slack: float) -> list[IntArray]
 class PartRanker:
     """Scores the live documents of one part that have vectors."""
 
-    def __init__(self, part: Part) -> None:
+    def __init__(self, part: Part, settings: VectorSettings) -> None:
         self.segment = part.segment
+        self.settings = settings
         self.counts = part.segment.counts
         self.is_live = part.is_live & (self.counts > 0)
         self.documents: IntArray = np.flatnonzero(self.is_live)
@@ -165,36 +168,50 @@ class PartRanker:
         """
         ntotal = self.segment.vectors.ntotal
         if self.num_vectors <= SCAN_FRACTION * ntotal or min(limits) >= len(self.documents):
-            best = self.scan(views, self.documents)
-            return [(self.documents, best[:, n]) for n in range(len(views))]
+            return self._scan_all(views)
         proposals: list[Scored | None] = [None] * len(views)
         pending = list(range(len(views)))
         fetch = max(64, 8 * max(limits))
         while pending:
             fetch = min(fetch, ntotal)
-            similarities, rows = self.segment.vectors.search(views[pending], fetch)
-            for i, number in enumerate(pending):
+            found = self.settings.search(self.segment.vectors, views[pending], fetch)
+            for number, similarities, rows in zip(pending, *found, strict=True):
                 proposals[number] = self._group(
-                    similarities[i], rows[i], limits[number], slacks[number]
+                    similarities, rows, limits[number], slacks[number], views[number]
                 )
             pending = [number for number in pending if proposals[number] is None]
             fetch *= 4
         return [proposal for proposal in proposals if proposal is not None]
 
     def _group(
-        self, similarities: FloatArray, rows: IntArray, limit: int, slack: float
+        self,
+        similarities: FloatArray,
+        rows: IntArray,
+        limit: int,
+        slack: float,
+        view: FloatArray,
     ) -> Scored | None:
         """The live documents that own the rows; None if one beyond could be in the best `limit`."""
+        asked = len(rows)
+        similarities, rows = similarities[rows >= 0], rows[rows >= 0]
         owners = np.searchsorted(self.segment.offsets, rows, side="right") - 1
         documents, first = np.unique(owners, return_index=True)
         is_live = self.is_live[documents]
         documents, best = documents[is_live], similarities[first[is_live]]
-        if len(rows) == self.segment.vectors.ntotal:
+        if len(rows) < asked or asked == self.segment.vectors.ntotal:  # there are no more
+            if len(documents) < min(limit, len(self.documents)):
+                [found] = self._scan_all(view[None])  # a filter left little where FAISS looked
+                return found
             return documents, best
         if len(documents) < limit:
             return None
         floor = np.partition(best, -limit)[-limit] - slack
         return None if similarities[-1] >= floor else (documents, best)
+
+    def _scan_all(self, views: FloatArray) -> list[Scored]:
+        """For each view all live documents."""
+        best = self.scan(views, self.documents)
+        return [(self.documents, best[:, number]) for number in range(len(views))]
 
     def scan(self, views: FloatArray, documents: IntArray) -> FloatArray:
         """(documents, views) float32: each view's best similarity in each document.
@@ -202,7 +219,7 @@ class PartRanker:
         Vectors are taken in blocks of whole documents: memory stays bounded by the block and the
         longest document.
         """
-        stored, offsets = self.segment.stored, self.segment.offsets
+        offsets = self.segment.offsets
         ends = np.cumsum(self.counts[documents])
         cuts = np.flatnonzero(np.diff(ends // BLOCK_VECTORS)) + 1
         best = [np.empty((0, len(views)), dtype=np.float32)]
@@ -210,17 +227,17 @@ class PartRanker:
             counts = self.counts[block]
             firsts = np.cumsum(counts) - counts
             rows = np.repeat(offsets[block] - firsts, counts) + np.arange(counts.sum())
-            best.append(np.maximum.reduceat(stored[rows] @ views.T, firsts, axis=0))
+            best.append(np.maximum.reduceat(self.segment.rows(rows) @ views.T, firsts, axis=0))
         return np.concatenate(best)
 
     def score(self, query: Views, documents: IntArray) -> list[ScoredDocument]:
         """Each of `documents` with its exact MaxSim."""
-        stored, offsets = self.segment.stored, self.segment.offsets
+        offsets = self.segment.offsets
         views = query.vectors.T.astype(float)
         found = []
         for document in documents.tolist():
             start, end = offsets[document], offsets[document + 1]
-            products = (stored[start:end] @ views).astype(np.float32)
+            products = (self.segment.rows(slice(start, end)) @ views).astype(np.float32)
             similarities = products.max(axis=0)
             found.append(
                 ScoredDocument(

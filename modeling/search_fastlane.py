@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, overload
+from typing import Any, Literal, overload
 
 from .filters_fastlane import Filter, filtered, known_fields
 from .fingerprint_fastlane import encoder_digests
@@ -18,15 +19,18 @@ from .index_arguments_fastlane import (
 )
 from .index_contents_fastlane import IndexContents, Part
 from .ranking_fastlane import DocumentRanker, Hit, Match
-from .segment_fastlane import Id, Metadata
-from .storage_fastlane import Commit, Settings, read_index, write_index
+from .segment_fastlane import Id, Metadata, collect_segment
+from .storage_fastlane import Commit, IndexSettings, read_index, write_index
+from .vector_index_fastlane import Kind, Storage, VectorSettings
 from .views_fastlane import Embeddings, Encoder, Positions, query_views
+
+logger = logging.getLogger(__name__)
 
 __all__ = ["FastLaneIndex", "Hit", "Match"]
 
 
 class FastLaneIndex:
-    """Documents as token vectors in flat FAISS indexes, searched by inner product.
+    """Documents as token vectors in FAISS indexes, searched by inner product.
 
     A document scores its MaxSim, the sum over query views q of max_j q·d_j, and equal scores come
     in the order in which the documents were given. Similarities are computed in float64 and
@@ -54,6 +58,8 @@ class FastLaneIndex:
     ['c']
 
     Attributes:
+        vectors: How vectors are found and stored; to search with more or less effort, put
+            `dataclasses.replace(index.vectors, effort=2)` here.
         metadata: Free keys with JSON values, saved with the index.
         document_routes: Views kept of documents that are added; what `build` was given.
         checkpoint: Digests of the checkpoint that encoded the documents (`encoder_digests`), which an
@@ -63,17 +69,18 @@ class FastLaneIndex:
     def __init__(
         self,
         contents: IndexContents,
+        settings: IndexSettings,
         encoder: Encoder | None = None,
-        document_routes: DocumentRoutes = "default",
-        checkpoint: Sequence[str] = (),
+        commit: Commit | None = None,
     ) -> None:
         self._contents = contents
-        self.checkpoint = list(checkpoint)
+        self.vectors = settings.vectors
+        self.document_routes = settings.document_routes
+        self.checkpoint = settings.checkpoint
+        self.metadata = settings.metadata
         self.encoder = encoder
-        self.metadata: dict[str, Any] = {}
-        self.document_routes = document_routes
-        self._commit: Commit | None = None
-        self._ranker: tuple[tuple[Part, ...], DocumentRanker] | None = None
+        self._commit = commit
+        self._ranker: tuple[tuple[Part, ...], VectorSettings, DocumentRanker] | None = None
 
     @classmethod
     def build(
@@ -84,6 +91,8 @@ class FastLaneIndex:
         *,
         metadata: Iterable[Metadata] | None = None,
         num_routes: DocumentRoutes = "default",
+        kind: Kind | Literal["auto"] = "auto",
+        storage: Storage = "float32",
         batch_size: int = 32,
         chunk_size: int = 256,
         show_progress_bar: bool = False,
@@ -95,12 +104,16 @@ class FastLaneIndex:
             metadata: One mapping per document, of field names to JSON scalars, to filter by.
             num_routes: Views kept per document: a number, a fraction in (0, 1], None for all, or
                 "default" for the checkpoint's own setting.
+            kind: How vectors are found, see `VectorSettings`; "auto" is flat, which is exact, up to
+                200,000 of them.
+            storage: How they are stored, see `VectorSettings`; scores are of what is stored.
 
         Raises:
-            ValueError: No documents, ids that do not fit, or a vector that is not finite.
+            ValueError: No documents, ids that do not fit, a vector that is not finite, or too few
+                vectors for the storage.
         """
         encoding = Encoding(encoder, num_routes, batch_size, chunk_size, show_progress_bar)
-        return cls._of(Incoming.of_texts(documents, ids, metadata), encoding)
+        return cls._of(Incoming.of_texts(documents, ids, metadata), encoding, kind, storage)
 
     @classmethod
     def from_embeddings(
@@ -112,49 +125,77 @@ class FastLaneIndex:
         texts: Sequence[str] | None = None,
         metadata: Iterable[Metadata] | None = None,
         encoder: Encoder | None = None,
+        kind: Kind | Literal["auto"] = "auto",
+        storage: Storage = "float32",
     ) -> FastLaneIndex:
         """Indexes vectors that are there already, one array `(num_vectors, dim)` per document.
 
-        They are kept as float32. A document without vectors is kept and never found.
+        A document without vectors is kept and never found.
 
         Args:
             ids: As for `build`.
             positions: Each vector's token position in its document; 0, 1, 2, … by default.
             texts: One per document, to be given back with hits.
-            metadata: As for `build`.
+            metadata, kind, storage: As for `build`.
             encoder: Encodes text queries.
 
         Raises:
-            ValueError: No documents, lengths or dimensions that differ, ids that do not fit, or
-                a vector that is not finite.
+            ValueError: No documents, lengths or dimensions that differ, ids that do not fit, a
+                vector that is not finite, or too few vectors for the storage.
         """
         incoming = Incoming.of_embeddings(embeddings, ids, metadata, texts, positions)
-        return cls._of(incoming, Encoding(encoder))
+        return cls._of(incoming, Encoding(encoder), kind, storage)
 
     @classmethod
-    def _of(cls, incoming: Incoming, encoding: Encoding) -> FastLaneIndex:
+    def _of(
+        cls,
+        incoming: Incoming,
+        encoding: Encoding,
+        kind: Kind | Literal["auto"],
+        storage: Storage,
+    ) -> FastLaneIndex:
         if not incoming.ids:
             raise ValueError("there are no documents: an index needs at least one")
+        VectorSettings.choose(kind, storage, 0)  # refuses what can't be before the long work
         segment = incoming.segment(encoding)
-        contents = IndexContents(segment.vectors.d, [Part.whole(segment)])
-        digests = encoder_digests(encoding.encoder)
-        return cls(contents, encoding.encoder, encoding.num_routes, digests)
+        count, dim = segment.vectors.ntotal, segment.vectors.d
+        vectors = VectorSettings.choose(kind, storage, count)
+        logger.info(
+            "%s index in %s: %s vectors of %s dimensions, about %.0f MB",
+            *(vectors.kind, vectors.storage, f"{count:,}", dim),
+            vectors.num_bytes(count, dim) / 1e6,
+        )
+        empty = vectors.new_index(segment.sample(vectors.sample_size(count)), count)
+        if vectors != VectorSettings():
+            segment = collect_segment(segment.documents(), empty)
+        contents = IndexContents(empty, [Part.whole(segment)])
+        settings = IndexSettings(
+            vectors, encoding.num_routes, encoder_digests(encoding.encoder), metadata={}
+        )
+        return cls(contents, settings, encoding.encoder)
 
     @classmethod
     def load(
-        cls, directory: str | os.PathLike[str], encoder: Encoder | None = None
+        cls,
+        directory: str | os.PathLike[str],
+        encoder: Encoder | None = None,
+        *,
+        memory_map: bool = False,
     ) -> FastLaneIndex:
         """Reads a saved index after checking its files; to search with texts, pass the encoder.
+
+        Args:
+            directory: The folder.
+            encoder: Encodes texts.
+            memory_map: Leave the vectors in their files, to be read where a search needs them: for
+                more than fits into memory. Of those files only the sizes are checked.
 
         Raises:
             FileNotFoundError: There is no index.
             ValueError: A file is damaged, or the encoder is of another checkpoint or dimension.
         """
-        contents, settings, commit = read_index(directory)
-        index = cls(contents, encoder, settings.document_routes, settings.checkpoint)
-        index.metadata = settings.metadata
-        index._commit = commit
-        return index
+        contents, settings, commit = read_index(directory, memory_map)
+        return cls(contents, settings, encoder, commit)
 
     def save(self, directory: str | os.PathLike[str]) -> None:
         """Saves to a new or empty folder or over the index in it, which a crash leaves as it was.
@@ -167,8 +208,11 @@ class FastLaneIndex:
             ValueError: The folder's index is damaged or newer, or another process has changed it
                 since this one was loaded or saved; or the metadata is not JSON.
         """
-        settings = Settings(self.metadata, self.document_routes, self.checkpoint)
-        self._commit = write_index(directory, self._contents, settings, self._commit)
+        settings = IndexSettings(self.vectors, self.document_routes, self.checkpoint, self.metadata)
+        write_index(directory, self._contents, settings, self._commit, self._remember)
+
+    def _remember(self, commit: Commit) -> None:
+        self._commit = commit
 
     def add(
         self,
@@ -257,7 +301,7 @@ class FastLaneIndex:
             encoding = Encoding(
                 self.encoder, self.document_routes, batch_size, chunk_size, show_progress_bar
             )
-            self._contents.insert(incoming.segment(encoding, self.dim), check)
+            self._contents.insert(incoming.segment(encoding, self._contents.empty), check)
         return incoming.ids
 
     @overload
@@ -348,11 +392,13 @@ class FastLaneIndex:
         if where is None and ids is None:
             parts = self._contents.parts
             kept = self._ranker
-            if kept is None or kept[0] is not parts:
-                kept = self._ranker = (parts, DocumentRanker(parts))
-            return kept[1]
+            if kept is None or kept[0] is not parts or kept[1] != self.vectors:
+                kept = (parts, self.vectors, DocumentRanker(parts, self.vectors))
+                self._ranker = kept
+            return kept[2]
         parts = self._contents.parts if ids is None else self._contents.only(check_id_list(ids))
-        return DocumentRanker(parts if where is None else filtered(parts, where))
+        found = parts if where is None else filtered(parts, where)
+        return DocumentRanker(found, self.vectors)
 
     def __len__(self) -> int:
         """The number of documents."""
@@ -391,7 +437,7 @@ class FastLaneIndex:
     @property
     def dim(self) -> int:
         """The length of a vector."""
-        return self._contents.dim
+        return self._contents.empty.d
 
     @property
     def num_vectors(self) -> int:

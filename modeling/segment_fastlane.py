@@ -5,36 +5,27 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from types import ModuleType
-from typing import Any, NamedTuple, Protocol, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
+from .vector_index_fastlane import (
+    Filling,
+    FloatArray,
+    IntArray,
+    VectorIndex,
+    flat_index,
+    import_faiss,
+    memory_of,
+)
 from .views_fastlane import Views
 
 Id: TypeAlias = str | int
 Metadata: TypeAlias = Mapping[str, str | int | float | bool | None]
 BoolArray: TypeAlias = npt.NDArray[np.bool_]
-FloatArray: TypeAlias = npt.NDArray[np.float32]
-IntArray: TypeAlias = npt.NDArray[np.int64]
 
-
-class FlatVectors(Protocol):
-    """What is used of `faiss.IndexFlatIP`: float32 vectors of length `d`, by inner product."""
-
-    ntotal: int
-    d: int
-    metric_type: int
-
-    def search(self, x: FloatArray, k: int) -> tuple[FloatArray, IntArray]:
-        """Similarities and numbers, both `(len(x), k)`, of the `k` best vectors."""
-
-    def add(self, x: FloatArray) -> None:
-        """Appends vectors `(n, d)`."""
-
-    def get_xb(self) -> object:
-        """A pointer to the vectors."""
+_BLOCK = 65_536  # vectors at a time
 
 
 class Document(NamedTuple):
@@ -69,7 +60,7 @@ class Segment:
         places: (num_documents,) int64, of the documents.
     """
 
-    vectors: FlatVectors
+    vectors: VectorIndex
     offsets: IntArray
     positions: npt.NDArray[np.int32]
     ids: list[Id]
@@ -78,20 +69,37 @@ class Segment:
     places: IntArray
     _columns: dict[str, Column] = field(default_factory=dict, repr=False)
 
-    @property
-    def stored(self) -> FloatArray:
-        """All vectors `(num_vectors, dim)`: FAISS's own memory, not a copy."""
-        flat = self.vectors
-        if flat.ntotal == 0:
-            return np.empty((0, flat.d), dtype=np.float32)
-        memory: FloatArray = import_faiss().rev_swig_ptr(flat.get_xb(), flat.ntotal * flat.d)
-        return memory.reshape(flat.ntotal, flat.d)
+    @cached_property
+    def _memory(self) -> FloatArray | None:
+        return memory_of(self.vectors)
+
+    def rows(self, numbers: slice | IntArray) -> FloatArray:
+        """Vectors `(n, dim)` as they are stored, by number: float32 ones aren't copied for a slice."""
+        if self._memory is not None:
+            return self._memory[numbers]
+        if isinstance(numbers, slice):
+            count = numbers.stop - numbers.start
+            if count:
+                return self.vectors.reconstruct_n(int(numbers.start), int(count))
+        elif len(numbers):
+            return self.vectors.reconstruct_batch(numbers)
+        return np.empty((0, self.vectors.d), dtype=np.float32)
+
+    def sample(self, count: int) -> FloatArray:
+        """At most `count` of the vectors, spread evenly."""
+        total = self.vectors.ntotal
+        numbers = np.linspace(0, total, min(count, total), endpoint=False).astype(np.int64)
+        return self.rows(numbers)
 
     @cached_property
     def longest(self) -> float:
         """The length of the longest vector."""
-        squares = np.einsum("nd,nd->n", self.stored, self.stored, dtype=np.float64)  # no copy
-        return float(np.sqrt(squares.max(initial=0.0)))
+        longest = 0.0
+        for first in range(0, self.vectors.ntotal, _BLOCK):
+            block = self.rows(slice(first, min(first + _BLOCK, self.vectors.ntotal)))
+            squares = np.einsum("nd,nd->n", block, block, dtype=np.float64)
+            longest = max(longest, float(np.sqrt(squares.max())))
+        return longest
 
     @property
     def counts(self) -> IntArray:
@@ -129,7 +137,7 @@ class Segment:
             rows = slice(self.offsets[number], self.offsets[number + 1])
             yield Document(
                 self.ids[number],
-                Views(self.stored[rows], self.positions[rows]),
+                Views(self.rows(rows), self.positions[rows]),
                 self.texts[number],
                 self.metadata[number],
                 int(self.places[number]),
@@ -162,14 +170,18 @@ class Column(NamedTuple):
         return cls([value for _, value in numbers], codes)
 
 
-def collect_segment(documents: Iterable[Document], dim: int | None = None) -> Segment:
-    """Takes in one document after another, all of `dim` dimensions, or of the first one's.
+def collect_segment(documents: Iterable[Document], empty: VectorIndex | None = None) -> Segment:
+    """Takes in one document after another.
+
+    Args:
+        documents: At least one.
+        empty: What is to hold their vectors; a flat index if not given.
 
     Raises:
         ValueError: Dimensions differ.
     """
-    vectors: FlatVectors | None = None
-    whose = "the index has" if dim is not None else "the first document has"
+    filling: Filling | None = None if empty is None else Filling(empty)
+    whose = "the first document has" if empty is None else "the index has"
     positions: list[npt.NDArray[np.int32]] = []
     offsets, places = [0], []
     ids: list[Id] = []
@@ -177,24 +189,24 @@ def collect_segment(documents: Iterable[Document], dim: int | None = None) -> Se
     metadata: list[Metadata] = []
     for document in documents:
         rows = document.views.vectors
-        dim = rows.shape[1] if dim is None else dim
-        if rows.shape[1] != dim:
+        if filling is None:
+            filling = Filling(flat_index(rows.shape[1]))
+        if rows.shape[1] != filling.index.d:
             raise ValueError(
                 f"document {document.id!r} has {rows.shape[1]}-dimensional vectors, {whose} "
-                f"{dim}-dimensional ones: all must be alike"
+                f"{filling.index.d}-dimensional ones: all must be alike"
             )
-        if vectors is None:
-            vectors = import_faiss().IndexFlatIP(dim)
-        vectors.add(rows)
+        filling.add(rows)
         positions.append(document.views.positions)
         offsets.append(offsets[-1] + len(rows))
         places.append(document.place)
         ids.append(document.id)
         texts.append(document.text)
         metadata.append(document.metadata)
-    assert vectors is not None, "a segment has documents"
+    assert filling is not None
+    assert ids
     return Segment(
-        vectors,
+        filling.finished(),
         np.array(offsets, dtype=np.int64),
         np.concatenate(positions),
         ids,
@@ -202,14 +214,3 @@ def collect_segment(documents: Iterable[Document], dim: int | None = None) -> Se
         metadata,
         np.array(places, dtype=np.int64),
     )
-
-
-def import_faiss() -> ModuleType:
-    """The module `faiss`, asked for only here because a checkpoint is of use without it."""
-    try:
-        import faiss
-    except ImportError as error:
-        raise ImportError(
-            'an index needs FAISS: pip install "fastlane-st[cpu]", or "fastlane-st[gpu]"'
-        ) from error
-    return faiss

@@ -12,7 +12,8 @@ from typing import IO, Any, Protocol, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from .segment_fastlane import BoolArray, Segment, import_faiss
+from .segment_fastlane import BoolArray, Segment
+from .vector_index_fastlane import VectorIndex, import_faiss
 
 FileFacts: TypeAlias = dict[str, int | str]
 """Size and sha256 of a file: `{"bytes": …, "sha256": …}`."""
@@ -40,7 +41,7 @@ def file_name(part: str, number: int) -> str:
 def write_segment(directory: Path, number: int, segment: Segment) -> dict[str, FileFacts]:
     """Writes the files of a segment, to the disk itself, and gives what is in them, by name."""
     writers: dict[str, Callable[[Output], None]] = {
-        "vectors": lambda output: _write_vectors(segment, output),
+        "vectors": lambda output: _write_vectors(segment.vectors, output),
         "offsets": lambda output: _write_array(segment.offsets, output),
         "positions": lambda output: _write_array(segment.positions, output),
         "places": lambda output: _write_array(segment.places, output),
@@ -55,6 +56,11 @@ def write_mask(path: Path, is_live: BoolArray) -> FileFacts:
     return write_file(path, lambda output: _write_array(np.packbits(is_live), output))
 
 
+def write_vectors(path: Path, index: VectorIndex) -> FileFacts:
+    """Writes a FAISS index."""
+    return write_file(path, lambda output: _write_vectors(index, output))
+
+
 def write_file(path: Path, write: Callable[[Output], None]) -> FileFacts:
     """Writes a file to the disk itself, hashing what was meant to be written."""
     with open(path, "wb") as file:
@@ -64,21 +70,24 @@ def write_file(path: Path, write: Callable[[Output], None]) -> FileFacts:
     return {"bytes": output.bytes, "sha256": output.sha256.hexdigest()}
 
 
-def read_segment(directory: Path, number: int, files: dict[str, FileFacts]) -> Segment:
+def read_segment(
+    directory: Path, number: int, files: dict[str, FileFacts], memory_map: bool = False
+) -> Segment:
     """Reads a segment after checking its files.
 
     Args:
         directory: Where they are.
         number: The segment's.
         files: Size and checksum of each, by name; a segment of the first format has no places.
+        memory_map: Leave the vectors in their file, of which only the size is checked.
 
     Raises:
         ValueError: One is missing, altered or cut short, or they contradict each other.
     """
     names = {part: file_name(part, number) for part in SUFFIXES}
     paths = {part: directory / name for part, name in names.items() if name in files}
-    for path in paths.values():
-        verify(path, files[path.name])
+    for part, path in paths.items():
+        verify(path, files[path.name], size_only=memory_map and part == "vectors")
     ids, texts, metadata = [], [], []
     with open(paths["documents"], encoding="ascii", newline="\n") as lines:
         for document in map(json.loads, lines):
@@ -91,7 +100,7 @@ def read_segment(directory: Path, number: int, files: dict[str, FileFacts]) -> S
         if path.suffix == ".npy"
     }
     segment = Segment(
-        vectors=import_faiss().read_index(str(paths["vectors"])),
+        vectors=read_vectors(paths["vectors"], memory_map),
         offsets=arrays["offsets"],
         positions=arrays["positions"],
         ids=ids,
@@ -107,6 +116,13 @@ def read_segment(directory: Path, number: int, files: dict[str, FileFacts]) -> S
     return segment
 
 
+def read_vectors(path: Path, memory_map: bool = False) -> VectorIndex:
+    """Reads a FAISS index that was verified."""
+    faiss = import_faiss()
+    index: VectorIndex = faiss.read_index(str(path), faiss.IO_FLAG_MMAP_IFC if memory_map else 0)
+    return index
+
+
 def read_mask(path: Path, facts: FileFacts, num_documents: int) -> BoolArray:
     """Reads which documents of a segment are live."""
     verify(path, facts)
@@ -116,8 +132,8 @@ def read_mask(path: Path, facts: FileFacts, num_documents: int) -> BoolArray:
     return np.unpackbits(packed, count=num_documents).astype(bool)
 
 
-def verify(path: Path, expected: FileFacts) -> None:
-    """Raises a ValueError unless the file is what was written."""
+def verify(path: Path, expected: FileFacts, size_only: bool = False) -> None:
+    """Raises a ValueError unless the file, or at least its size, is what was written."""
     if not path.exists():
         raise ValueError(f"{path} is missing: copy the index again")
     size = path.stat().st_size
@@ -125,6 +141,8 @@ def verify(path: Path, expected: FileFacts) -> None:
         raise ValueError(
             f"{path} has {size} bytes, {expected['bytes']} were written: copy the index again"
         )
+    if size_only:
+        return
     sha256 = hashlib.sha256()
     with open(path, "rb") as file:
         while block := file.read(1 << 20):
@@ -153,10 +171,10 @@ class _Checksummed:
         return self.file.write(data)
 
 
-def _write_vectors(segment: Segment, output: Output) -> None:
+def _write_vectors(index: VectorIndex, output: Output) -> None:
     # Not to a path: FAISS 1.15 only prints an error that comes on closing, such as a full disk.
     faiss = import_faiss()
-    faiss.write_index(segment.vectors, faiss.PyCallbackIOWriter(output.write))
+    faiss.write_index(index, faiss.PyCallbackIOWriter(output.write))
 
 
 def _write_array(array: npt.NDArray[Any], output: Output) -> None:

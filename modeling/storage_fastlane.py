@@ -12,9 +12,9 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,10 +25,14 @@ from .segment_files_fastlane import (
     FileFacts,
     read_mask,
     read_segment,
+    read_vectors,
     sync,
+    verify,
     write_mask,
     write_segment,
+    write_vectors,
 )
+from .vector_index_fastlane import VectorIndex, VectorSettings, flat_index, memory_of
 
 MANIFEST = "index.json"
 LOCK = "index.lock"
@@ -36,23 +40,25 @@ FORMAT = "fastlane-index"
 FORMAT_VERSION = 2
 OWN_FILE = re.compile(
     r"(vectors|offsets|positions|places|documents)-\d{6,}\.(faiss|npy|jsonl)"
-    r"|live-\d{6,}-\d{6,}\.npy|index\.json\.tmp|index\.lock"
+    r"|live-\d{6,}-\d{6,}\.npy|empty-\d{6,}\.faiss|index\.json\.tmp|index\.lock"
 )
 
 
 @dataclass(frozen=True)
-class Settings:
+class IndexSettings:
     """What is saved of an index besides its documents.
 
     Attributes:
-        metadata: Free keys with JSON values.
+        vectors: How vectors are found and stored.
         document_routes: Views kept of documents that are added.
         checkpoint: Digests of the checkpoint that encoded the documents.
+        metadata: Free keys with JSON values.
     """
 
-    metadata: dict[str, Any]
+    vectors: VectorSettings
     document_routes: DocumentRoutes
     checkpoint: list[str]
+    metadata: dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -64,6 +70,7 @@ class Commit:
         generation: The number of the commit.
         numbers: Of the segments.
         masks: The file that says what of a part is live; None where all of it is.
+        empty: What holds the vectors of new segments, and its file; None for a flat one.
         files: Size and checksum of all files, by name.
     """
 
@@ -71,15 +78,17 @@ class Commit:
     generation: int
     numbers: dict[Segment, int]
     masks: dict[Part, str | None]
+    empty: tuple[VectorIndex, str | None] | None
     files: dict[str, FileFacts]
 
 
 def write_index(
     directory: str | os.PathLike[str],
     contents: IndexContents,
-    settings: Settings,
-    last: Commit | None = None,
-) -> Commit:
+    settings: IndexSettings,
+    last: Commit | None,
+    committed: Callable[[Commit], None],
+) -> None:
     """Commits an index to a folder, which is made if need be; one writer at a time.
 
     Args:
@@ -87,6 +96,8 @@ def write_index(
         contents: What to save.
         settings: To be saved along.
         last: The last commit of this index, to whichever folder.
+        committed: Called with this commit once it is what the folder holds; what fails after that
+            only leaves old files behind.
 
     Raises:
         FileExistsError: The folder holds other files and no index. What an interrupted first save
@@ -105,7 +116,7 @@ def write_index(
     with _writing(directory):
         generation, first_number = next_generation(directory), _next_number(directory)
         if last is None or last.directory != directory.resolve():
-            last = Commit(directory.resolve(), generation - 1, {}, {}, {})
+            last = Commit(directory.resolve(), generation - 1, {}, {}, None, {})
         if last.generation != generation - 1:
             raise ValueError(
                 f"{directory} was changed by someone else since this index was loaded or saved: it has "
@@ -113,18 +124,20 @@ def write_index(
             )
         with contents.lock:
             parts, next_place, next_id = contents.parts, contents.next_place, contents.next_id
-        commit = _write_parts(last, generation, parts, first_number)
+        commit = _write_parts(last, generation, parts, first_number, contents.empty)
         numbers = [commit.numbers[part.segment] for part in parts]
         manifest = {
             "format": FORMAT,
             "format_version": FORMAT_VERSION,
             "generation": generation,
-            "dim": contents.dim,
+            "dim": contents.empty.d,
             "num_documents": sum(part.num_documents for part in parts),
             "num_vectors": sum(part.num_vectors for part in parts),
             "next_place": next_place,
             "next_id": next_id,
             "next_segment": max([first_number - 1, *numbers]) + 1,
+            "vectors": asdict(settings.vectors),
+            "empty": commit.empty[1] if commit.empty is not None else None,
             "document_routes": settings.document_routes,
             "checkpoint": settings.checkpoint,
             "metadata": metadata,
@@ -141,16 +154,16 @@ def write_index(
         # The new files' names must be on disk before the manifest that relies on them.
         _sync_directory(directory)
         os.replace(directory / f"{MANIFEST}.tmp", directory / MANIFEST)
+        committed(commit)
         _sync_directory(directory)
         for path in sorted(directory.iterdir()):
             if OWN_FILE.fullmatch(path.name) and path.name not in (*commit.files, LOCK):
                 path.unlink()
-    return commit
 
 
 def read_index(
-    directory: str | os.PathLike[str],
-) -> tuple[IndexContents, Settings, Commit]:
+    directory: str | os.PathLike[str], memory_map: bool = False
+) -> tuple[IndexContents, IndexSettings, Commit]:
     """Reads the folder's index, after checking each file's size and checksum.
 
     Raises:
@@ -162,7 +175,7 @@ def read_index(
     while True:
         manifest = _read_manifest(directory)
         try:
-            return _read_parts(directory, manifest)
+            return _read_parts(directory, manifest, memory_map)
         except (ValueError, OSError, RuntimeError):  # the last is what FAISS raises
             # A writer may have committed meanwhile, and deleted what only the old manifest names.
             if _read_manifest(directory)["generation"] == manifest["generation"]:
@@ -196,10 +209,25 @@ def _next_number(directory: Path) -> int:
 
 
 def _write_parts(
-    last: Commit, generation: int, parts: tuple[Part, ...], first_number: int
+    last: Commit,
+    generation: int,
+    parts: tuple[Part, ...],
+    first_number: int,
+    empty: VectorIndex,
 ) -> Commit:
-    """Writes what of the parts isn't in the folder yet."""
-    commit = Commit(last.directory, generation, {}, {}, {})
+    """Writes what of the parts, and of the empty index, isn't in the folder yet."""
+    files: dict[str, FileFacts] = {}
+    if last.empty is not None and last.empty[0] is empty:
+        name = last.empty[1]
+        facts = None if name is None else last.files[name]
+    elif memory_of(empty) is not None:
+        name, facts = None, None
+    else:
+        name = f"empty-{generation:06d}.faiss"
+        facts = write_vectors(last.directory / name, empty)
+    if name is not None and facts is not None:
+        files[name] = facts
+    commit = Commit(last.directory, generation, {}, {}, (empty, name), files)
     for part in parts:
         number = last.numbers.get(part.segment)
         if number is None:
@@ -225,16 +253,22 @@ def _write_parts(
 
 
 def _read_parts(
-    directory: Path, manifest: dict[str, Any]
-) -> tuple[IndexContents, Settings, Commit]:
+    directory: Path, manifest: dict[str, Any], memory_map: bool
+) -> tuple[IndexContents, IndexSettings, Commit]:
     files = manifest["files"]
     if manifest["format_version"] == 1:
         segments = [{"number": manifest["generation"], "live": None}]
     else:
         segments = manifest["segments"]
-    commit = Commit(directory.resolve(), manifest["generation"], {}, {}, files)
+    name = manifest.get("empty")
+    if name is None:
+        empty = flat_index(manifest["dim"])
+    else:
+        verify(directory / name, files[name])
+        empty = read_vectors(directory / name)
+    commit = Commit(directory.resolve(), manifest["generation"], {}, {}, (empty, name), files)
     for entry in segments:
-        segment = read_segment(directory, entry["number"], files)
+        segment = read_segment(directory, entry["number"], files, memory_map)
         part = Part.whole(segment)
         if entry["live"] is not None:
             mask = directory / entry["live"]
@@ -242,7 +276,7 @@ def _read_parts(
         commit.numbers[segment] = entry["number"]
         commit.masks[part] = entry["live"]
     contents = IndexContents(
-        manifest["dim"],
+        empty,
         list(commit.masks),
         manifest.get("next_place"),
         manifest.get("next_id"),
@@ -251,16 +285,17 @@ def _read_parts(
         "num_documents": len(contents),
         "num_vectors": sum(part.num_vectors for part in contents.parts),
     }
-    dims = {part.segment.vectors.d for part in contents.parts}
+    dims = {empty.d, *(part.segment.vectors.d for part in contents.parts)}
     if any(manifest[key] != found[key] for key in found) or not dims <= {manifest["dim"]}:
         raise ValueError(
             f"{directory} contradicts itself: its files hold {found}, in {sorted(dims)} dimensions; "
             "build the index again"
         )
-    settings = Settings(
-        manifest["metadata"],
+    settings = IndexSettings(
+        VectorSettings(**manifest.get("vectors", {})),
         manifest.get("document_routes", "default"),
         manifest.get("checkpoint", []),
+        manifest["metadata"],
     )
     return contents, settings, commit
 

@@ -138,6 +138,20 @@ def test_document_routes_make_the_index_smaller(
     assert sizes == [39, 11, 6]  # of 8, 8, 8, 7, 6 and 2 words
 
 
+def test_kind_and_storage_are_chosen_and_told(
+    corpus: Path,
+    checkpoint: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    options = ["--model", str(checkpoint), "--kind", "hnsw", "--storage", "float16"]
+    assert cli.main(["index", str(corpus), "--out", str(tmp_path / "index"), *options]) == 0
+    assert "hnsw index in float16: 39 vectors of 4 dimensions, about 0 MB" in caplog.text
+    assert cli.main(["info", str(tmp_path / "index")]) == 0
+    assert "hnsw, float16" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -15,6 +15,7 @@ from transformers.dynamic_module_utils import get_imports, get_relative_import_f
 from fastlane_st.modeling import ranking_fastlane, search_fastlane
 from fastlane_st.modeling.checkpoint_fastlane import HUB_FILES
 from fastlane_st.modeling.search_fastlane import FastLaneIndex, Hit, Match
+from fastlane_st.modeling.vector_index_fastlane import VectorSettings
 
 # Each word's token vector and router logit. [CLS] and [SEP] stand around them and are never routed.
 VOCABULARY = {
@@ -139,14 +140,13 @@ def test_a_tie_longer_than_the_first_fetch_is_not_cut() -> None:
 def test_only_unfinished_queries_are_searched_again(monkeypatch: pytest.MonkeyPatch) -> None:
     vectors = [np.eye(2)[[0] * 100], *([[0.5, 1 / 2**n]] for n in range(60))]
     index = FastLaneIndex.from_embeddings(vectors)
-    flat = index._contents.parts[0].segment.vectors
-    search, asked = flat.search, []
+    search, asked = VectorSettings.search, []
 
-    def counted(x: Any, k: int) -> Any:
+    def counted(self: Any, vectors: Any, x: Any, k: int) -> Any:
         asked.append((x.tolist(), k))
-        return search(x, k)
+        return search(self, vectors, x, k)
 
-    monkeypatch.setattr(flat, "search", counted)
+    monkeypatch.setattr(VectorSettings, "search", counted)
     first, second = index.search([[[1.0, 0.0]], [[0.0, 1.0]]], top_k=2)
     assert scores(first) == [(0, 1.0), (1, 0.5)]
     assert scores(second) == [(1, 1.0), (2, 0.5)]
@@ -544,6 +544,7 @@ def test_search_needs_only_torch_numpy_and_tqdm_and_files_of_a_checkpoint() -> N
         "segment_fastlane.py",
         "segment_files_fastlane.py",
         "storage_fastlane.py",
+        "vector_index_fastlane.py",
         "views_fastlane.py",
     }
     assert {Path(file).name for file in files} <= set(HUB_FILES)

@@ -20,7 +20,7 @@ from test_search import WordEncoder
 
 from fastlane_st.modeling import storage_fastlane
 from fastlane_st.modeling.search_fastlane import FastLaneIndex, Hit
-from fastlane_st.modeling.segment_fastlane import import_faiss
+from fastlane_st.modeling.vector_index_fastlane import import_faiss
 
 QUERY = [[1.0, 0.5], [0.0, -1.0]]
 FIRST_GENERATION = [

@@ -1,0 +1,234 @@
+"""Which FAISS index holds the token vectors: how they are found, and how they are stored."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from types import ModuleType
+from typing import Any, Literal, Protocol, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+FloatArray: TypeAlias = npt.NDArray[np.float32]
+IntArray: TypeAlias = npt.NDArray[np.int64]
+
+Kind = Literal["flat", "hnsw", "ivf"]
+Storage = Literal["float32", "float16", "int8", "pq"]
+
+FLAT_UP_TO = 200_000  # vectors: above, IVF is faster at an overlap that is hardly below 1
+TRAINING_VECTORS_PER_LIST = 64  # FAISS's own advice is 39 to 256
+HNSW_NEIGHBOURS = 32
+PQ_DIMENSIONS = 8  # to one byte
+_BLOCK = 65_536  # vectors that are added at once
+
+
+class VectorIndex(Protocol):
+    """What is used of a FAISS index: vectors of length `d`, by inner product, numbered from 0."""
+
+    ntotal: int
+    d: int
+    metric_type: int
+
+    def search(self, x: FloatArray, k: int, *, params: Any = None) -> tuple[FloatArray, IntArray]:
+        """Similarities and numbers, both `(len(x), k)`, of the `k` best vectors; -1 for none."""
+
+    def train(self, x: FloatArray) -> None:
+        """Fits what depends on the data."""
+
+    def add(self, x: FloatArray) -> None:
+        """Appends vectors `(n, d)`."""
+
+    def reconstruct_n(self, first: int, count: int) -> FloatArray:
+        """Some vectors in a row, as they are stored."""
+
+    def reconstruct_batch(self, numbers: IntArray) -> FloatArray:
+        """Vectors by number, as they are stored."""
+
+
+@dataclass(frozen=True)
+class VectorSettings:
+    """How vectors are found and stored. What isn't flat in float32 is approximate.
+
+    Attributes:
+        kind: `flat` compares with every vector; `hnsw` walks a graph of neighbours, fast and large;
+            `ivf` looks into the nearest of some clusters.
+        storage: Four bytes a dimension, two, one, or one for eight (product quantisation).
+        effort: What part of the clusters `ivf` looks into, and of a default breadth `hnsw` walks:
+            twice as much takes about twice the time, and finds more of what flat search finds.
+    """
+
+    kind: Kind = "flat"
+    storage: Storage = "float32"
+    effort: float = 1.0
+
+    def __post_init__(self) -> None:
+        """Refuses what can't be."""
+        for name, value, choices in (
+            ("kind", self.kind, ("flat", "hnsw", "ivf")),
+            ("storage", self.storage, ("float32", "float16", "int8", "pq")),
+        ):
+            if value not in choices:
+                raise ValueError(f"{name} must be one of {', '.join(choices)}, got {value!r}")
+        if self.kind == "hnsw" and self.storage == "pq":
+            raise ValueError("FAISS has no hnsw of inner products with pq: take ivf, or int8")
+        if not self.effort > 0:
+            raise ValueError(f"effort must be above 0, got {self.effort}")
+
+    @classmethod
+    def choose(
+        cls, kind: Kind | Literal["auto"], storage: Storage, num_vectors: int
+    ) -> VectorSettings:
+        """The settings for so many vectors; "auto" is flat while that is fast enough."""
+        if kind == "auto":
+            kind = "flat" if num_vectors <= FLAT_UP_TO else "ivf"
+        return cls(kind, storage)
+
+    def num_bytes(self, num_vectors: int, dim: int) -> int:
+        """About how large the vectors are, in memory and on the disk."""
+        stored = {
+            "float32": 4 * dim,
+            "float16": 2 * dim,
+            "int8": dim,
+            "pq": -(-dim // PQ_DIMENSIONS),
+        }
+        links = {"flat": 0, "hnsw": 8 * HNSW_NEIGHBOURS + 8, "ivf": 16}  # numbers, both ways
+        return num_vectors * (stored[self.storage] + links[self.kind])
+
+    def new_index(self, sample: FloatArray, num_vectors: int) -> VectorIndex:
+        """An empty index, fitted to a sample `(n, d)` of the `num_vectors` that it is meant for.
+
+        Later vectors are stored in the same way, int8 within the range that each dimension has in the
+        sample.
+
+        Raises:
+            ValueError: The sample is too small.
+        """
+        faiss = import_faiss()
+        dim = sample.shape[1]
+        codec = {
+            "float32": "Flat",
+            "float16": "SQfp16",
+            "int8": "SQ8",
+            "pq": f"PQ{num_codes(dim)}x8",
+        }[self.storage]
+        fewest = {"float32": 0, "float16": 0, "int8": 1, "pq": 256}[self.storage]
+        if len(sample) < fewest:
+            raise ValueError(
+                f"{self.storage} is fitted to at least {fewest} vectors, there are {len(sample)}: take "
+                "another storage"
+            )
+        if self.kind == "hnsw":
+            codec = f"HNSW{HNSW_NEIGHBOURS},{codec}"
+        if self.kind == "ivf":
+            codec = f"IVF{num_lists(num_vectors)},{codec}"
+        index = faiss.index_factory(dim, codec, faiss.METRIC_INNER_PRODUCT)
+        if self.kind == "ivf":
+            # Vectors themselves and not their distance from a centroid: so what is stored stays the same
+            # when segments are merged.
+            index.by_residual = False
+            # FAISS only warns, on standard error, of a sample that is small.
+            index.cp.min_points_per_centroid = 1
+        if self.storage == "pq":
+            index.pq.cp.min_points_per_centroid = 1
+            index.do_polysemous_training = False  # seconds, for a search that isn't used here
+        if not index.is_trained:
+            index.train(sample)
+        made: VectorIndex = index
+        return made
+
+    def sample_size(self, num_vectors: int) -> int:
+        """How many vectors fit a new index well."""
+        if self.kind == "ivf":
+            return TRAINING_VECTORS_PER_LIST * max(256, num_lists(num_vectors))
+        return 0 if self.storage in ("float32", "float16") else 65_536
+
+    def search(
+        self, index: VectorIndex, views: FloatArray, count: int
+    ) -> tuple[FloatArray, IntArray]:
+        """Similarities and numbers, both `(len(views), count)`, of vectors found; -1 for none."""
+        faiss, params = import_faiss(), None
+        if self.kind == "ivf":
+            num_probed = round(self.effort * faiss.extract_index_ivf(index).nlist ** 0.5)
+            params = faiss.SearchParametersIVF(nprobe=max(1, num_probed))
+        if self.kind == "hnsw":
+            params = faiss.SearchParametersHNSW(efSearch=max(count, round(64 * self.effort)))
+        return index.search(views, count, params=params)
+
+
+def num_lists(num_vectors: int) -> int:
+    """How many clusters: a power of two near 4 √n, with 39 vectors or more in each."""
+    exponent = round(float(np.log2(4 * max(1, num_vectors) ** 0.5)))
+    return max(1, min(1 << exponent, num_vectors // 39))
+
+
+def flat_index(dim: int) -> VectorIndex:
+    """An empty index that compares with every vector, in float32."""
+    index: VectorIndex = import_faiss().IndexFlatIP(dim)
+    return index
+
+
+def num_codes(dim: int) -> int:
+    """Bytes of a product-quantised vector: one for eight dimensions or a few more, evenly."""
+    return max(m for m in range(1, max(1, dim // PQ_DIMENSIONS) + 1) if not dim % m)
+
+
+class Filling:
+    """Fills a copy of an empty index, in blocks: clusters and graphs take long over single vectors."""
+
+    def __init__(self, empty: VectorIndex) -> None:
+        self.index: VectorIndex = import_faiss().clone_index(empty)
+        self._pending: list[FloatArray] = []
+        self._num_pending = 0
+
+    def add(self, rows: FloatArray) -> None:
+        """Appends vectors `(n, dim)`."""
+        self._pending.append(rows)
+        self._num_pending += len(rows)
+        if self._num_pending >= _BLOCK:
+            self._flush()
+
+    def finished(self) -> VectorIndex:
+        """The index, which gives vectors back by their number."""
+        self._flush()
+        faiss, index = import_faiss(), self.index
+        if faiss.try_extract_index_ivf(index) is not None:
+            index.set_direct_map_type(faiss.DirectMap.Array)  # type: ignore[attr-defined]
+        return index
+
+    def _flush(self) -> None:
+        if self._num_pending:
+            self.index.add(np.concatenate(self._pending))
+        self._pending, self._num_pending = [], 0
+
+
+def memory_of(index: VectorIndex) -> FloatArray | None:
+    """The vectors `(ntotal, d)` in FAISS's own memory, where they are float32 in a row.
+
+    The array keeps the index, and so the memory, alive.
+    """
+    faiss = import_faiss()
+    flat: Any = index
+    if not isinstance(flat, faiss.IndexFlat):
+        return None
+    if flat.ntotal == 0:
+        return np.empty((0, flat.d), dtype=np.float32)
+    return np.asarray(_Memory(flat, faiss.rev_swig_ptr(flat.get_xb(), flat.ntotal * flat.d)))
+
+
+class _Memory:
+    """What numpy makes an array of, and keeps as long as that."""
+
+    def __init__(self, owner: VectorIndex, memory: FloatArray) -> None:
+        self.owner = owner
+        self.__array_interface__ = memory.reshape(owner.ntotal, owner.d).__array_interface__
+
+
+def import_faiss() -> ModuleType:
+    """The module `faiss`, asked for only here because a checkpoint is of use without it."""
+    try:
+        import faiss
+    except ImportError as error:
+        raise ImportError(
+            'an index needs FAISS: pip install "fastlane-st[cpu]", or "fastlane-st[gpu]"'
+        ) from error
+    return faiss

@@ -1,0 +1,214 @@
+"""Every kind of index and storage agrees with brute force over what it has stored."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+from fastlane_st.modeling.search_fastlane import FastLaneIndex
+from fastlane_st.modeling.vector_index_fastlane import VectorSettings, num_codes, num_lists
+
+Matrix = npt.NDArray[np.float32]
+STORAGES = ("float32", "float16", "int8", "pq")
+KINDS = [
+    (kind, storage)
+    for kind in ("flat", "ivf", "hnsw")
+    for storage in STORAGES
+    if (kind, storage) != ("hnsw", "pq")
+]
+DIM = 16
+# The largest error of a similarity of unit vectors, from what the storage keeps of them.
+TOLERANCE = {"float32": 1e-6, "float16": 1e-3, "int8": 0.02, "pq": 0.6}
+
+
+def units(rows: int, seed: int) -> Matrix:
+    vectors = np.random.default_rng(seed).normal(size=(rows, DIM)).astype(np.float32)
+    return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+
+
+@pytest.fixture(scope="module")
+def documents() -> list[Matrix]:
+    counts = np.random.default_rng(0).integers(1, 9, size=300)
+    return [units(count, seed) for seed, count in enumerate(counts)]
+
+
+@pytest.fixture(scope="module")
+def queries() -> list[Matrix]:
+    return [units(1 + seed % 3, 1000 + seed) for seed in range(12)]
+
+
+def build(documents: list[Matrix], kind: Any, storage: Any) -> FastLaneIndex:
+    """An index that looks everywhere, whose neighbours are those of flat search."""
+    index = FastLaneIndex.from_embeddings(documents, kind=kind, storage=storage)
+    index.vectors = replace(index.vectors, effort=100)
+    return index
+
+
+def stored(index: FastLaneIndex) -> dict[Any, Matrix]:
+    return {
+        document.id: document.views.vectors
+        for part in index._contents.parts
+        for document in part.documents()
+    }
+
+
+def brute_force(query: Matrix, documents: dict[Any, Matrix]) -> list[tuple[Any, float]]:
+    scored = [(id, float((query @ rows.T).max(axis=1).sum())) for id, rows in documents.items()]
+    return sorted(scored, key=lambda pair: -pair[1])
+
+
+def assert_found(index: FastLaneIndex, queries: list[Matrix], **options: Any) -> None:
+    """The ten best of each query are those of brute force over what the index has stored."""
+    kept = stored(index)
+    for query in queries:
+        candidates = {"candidates": len(index)} if len(query) > 1 else {}
+        [hits] = index.search([query], **candidates, **options)
+        expected = brute_force(query, kept)[:10]
+        assert [hit.id for hit in hits] == [id for id, _ in expected]
+        assert [hit.score for hit in hits] == pytest.approx(
+            [score for _, score in expected], abs=1e-5
+        )
+
+
+@pytest.mark.parametrize(("kind", "storage"), KINDS)
+def test_search_finds_the_best_of_what_is_stored(
+    documents: list[Matrix], queries: list[Matrix], kind: str, storage: str
+) -> None:
+    index = build(documents, kind, storage)
+    assert (index.vectors.kind, index.vectors.storage) == (kind, storage)
+    assert_found(index, queries)
+    kept = stored(index)
+    for number, rows in enumerate(documents):
+        errors = np.abs(kept[number] @ queries[0].T - rows @ queries[0].T)
+        assert errors.max() <= TOLERANCE[storage]
+    assert_found(FastLaneIndex.from_embeddings(documents), queries)
+
+
+@pytest.mark.parametrize(("kind", "storage"), KINDS)
+def test_a_changed_index_finds_what_one_finds_that_is_saved_and_loaded(
+    documents: list[Matrix], queries: list[Matrix], kind: str, storage: str, tmp_path: Path
+) -> None:
+    index = build(documents[:200], kind, storage)
+    for start in range(200, 300, 20):
+        index.add(documents[start : start + 20])
+    index.delete(range(0, 150, 2))
+    index.update(documents[:3], ids=[101, 103, 105])
+    assert_found(index, queries)
+    index.save(tmp_path)
+    for memory_map in (False, True):
+        loaded = FastLaneIndex.load(tmp_path, memory_map=memory_map)
+        assert loaded.vectors == index.vectors
+        assert loaded.search(queries, candidates=300) == index.search(queries, candidates=300)
+        loaded.add([documents[7]], ids=["new"])
+        assert_found(loaded, queries)
+    index.compact()
+    assert_found(index, queries)
+
+
+def test_vectors_outlive_the_index_that_holds_them() -> None:
+    rows = units(2000, 3)
+    kept = stored(FastLaneIndex.from_embeddings([rows]))[0]  # the index is gone
+    for _ in range(20):
+        FastLaneIndex.from_embeddings([np.zeros((2000, DIM))])  # takes its memory, if that is free
+    np.testing.assert_array_equal(kept, rows)
+
+
+@pytest.mark.parametrize("storage", ["float32", "float16", "int8"])
+@pytest.mark.parametrize("kind", ["flat", "ivf"])
+def test_merging_changes_nothing_of_what_is_stored(
+    documents: list[Matrix], kind: str, storage: str
+) -> None:
+    index = build(documents[:100], kind, storage)
+    for number in range(100, 300):
+        index.add([documents[number]], ids=[number])
+    before = stored(index)
+    index.compact()
+    assert len(index._contents.parts) == 1
+    for id, rows in stored(index).items():
+        np.testing.assert_array_equal(rows, before[id])
+
+
+@pytest.mark.parametrize("kind", ["ivf", "hnsw"])
+def test_a_filter_finds_everything_that_it_lets_through(
+    documents: list[Matrix], queries: list[Matrix], kind: str
+) -> None:
+    index = FastLaneIndex.from_embeddings(documents, kind=kind)  # type: ignore[arg-type]
+    index.vectors = replace(index.vectors, effort=0.01)  # looks almost nowhere
+    for share in (3, 30, 150):
+        ids = list(range(0, 300, 300 // share))
+        for query in queries:
+            [hits] = index.search([query[:1]], top_k=share, ids=ids)
+            assert sorted(int(hit.id) for hit in hits) == ids
+
+
+def test_more_effort_finds_more(documents: list[Matrix]) -> None:
+    index = FastLaneIndex.from_embeddings(documents, kind="ivf")
+    exact = FastLaneIndex.from_embeddings(documents)
+    queries = [units(1, 5000 + seed) for seed in range(40)]
+    overlaps = []
+    for effort in (0.1, 1.0, 100.0):
+        index.vectors = replace(index.vectors, effort=effort)
+        overlaps.append(
+            sum(
+                len({hit.id for hit in found} & {hit.id for hit in wanted})
+                for found, wanted in zip(index.search(queries), exact.search(queries), strict=True)
+            )
+        )
+    assert overlaps[0] < overlaps[1] < overlaps[2] == 400
+
+
+def test_auto_is_flat_for_few_vectors_and_ivf_for_many() -> None:
+    assert VectorSettings.choose("auto", "int8", 200_000) == VectorSettings("flat", "int8")
+    assert VectorSettings.choose("auto", "int8", 200_001) == VectorSettings("ivf", "int8")
+    assert VectorSettings.choose("hnsw", "float16", 10) == VectorSettings("hnsw", "float16")
+
+
+@pytest.mark.parametrize(
+    ("num_vectors", "lists"), [(0, 1), (77, 1), (1_000, 25), (40_000, 1024), (8_000_000, 8192)]
+)
+def test_lists_grow_with_the_root_of_the_vectors(num_vectors: int, lists: int) -> None:
+    assert num_lists(num_vectors) == lists
+
+
+@pytest.mark.parametrize(("dim", "codes"), [(384, 48), (128, 16), (100, 10), (7, 1), (8, 1)])
+def test_product_quantisation_takes_a_byte_for_eight_dimensions_or_a_few_more(
+    dim: int, codes: int
+) -> None:
+    assert num_codes(dim) == codes
+
+
+@pytest.mark.parametrize(("kind", "storage"), KINDS)
+def test_an_index_takes_about_the_bytes_that_are_foretold(
+    kind: str, storage: str, tmp_path: Path
+) -> None:
+    rows = units(4000, 1)
+    index = build([rows], kind, storage)
+    index.save(tmp_path)
+    [vectors] = tmp_path.glob("vectors-*")
+    foretold = index.vectors.num_bytes(4000, DIM)
+    fixed = sum(path.stat().st_size for path in tmp_path.glob("empty-*"))  # clusters and codebooks
+    assert foretold == pytest.approx(vectors.stat().st_size - fixed, rel=0.25, abs=20_000)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"kind": "tree"}, "kind must be one of flat, hnsw, ivf, got 'tree'"),
+        ({"storage": "int4"}, "storage must be one of float32, float16, int8, pq, got 'int4'"),
+        ({"kind": "hnsw", "storage": "pq"}, "FAISS has no hnsw of inner products with pq"),
+        ({"storage": "pq"}, "pq is fitted to at least 256 vectors, there are 5"),
+    ],
+)
+def test_settings_that_cannot_be_are_refused(options: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        FastLaneIndex.from_embeddings([units(5, 0)], **options)
+
+
+def test_effort_must_be_above_0() -> None:
+    with pytest.raises(ValueError, match="effort must be above 0, got 0"):
+        VectorSettings(effort=0)

@@ -46,6 +46,9 @@ def add_commands(
         default="float32",
         help="four bytes a dimension, two, one, or one for eight",
     )
+    index.add_argument(
+        "--resume", action="store_true", help="go on with an index whose building was interrupted"
+    )
     index.set_defaults(command=run_index)
 
     add = commands.add_parser("add", help="add the documents of a corpus to an index")
@@ -90,25 +93,27 @@ def add_corpus(parser: argparse.ArgumentParser) -> None:
 
 def run_index(options: argparse.Namespace) -> None:
     """`fastlane index`."""
+    from .building import build_folder, check_folder
+    from .corpus import read_corpus
     from .modeling import search_fastlane
-    from .modeling.storage_fastlane import next_generation
 
-    next_generation(Path(options.out))  # refuses a folder of others before the long work
+    check_folder(options.out, options.resume)  # before the long work
     logging.basicConfig(format="%(message)s")
     logging.getLogger(search_fastlane.__name__).setLevel(logging.INFO)  # which kind, how large
-    documents = read(options)
-    index = quiet.load_encoder(options.model).build_index(
-        [document.content for document in documents],
-        [document.id for document in documents],
-        metadata=[document.metadata for document in documents],
+    num_documents = sum(1 for _ in read_corpus(options.corpus))
+    index = build_folder(
+        options.out,
+        quiet.load_encoder(options.model),
+        read_corpus(options.corpus),
+        num_documents,
         num_routes=options.document_routes,
         kind=options.kind,
         storage=options.storage,
+        metadata={CHECKPOINT: options.model},
         batch_size=options.batch_size,
+        resume=options.resume,
         show_progress_bar=True,
     )
-    index.metadata[CHECKPOINT] = options.model
-    index.save(options.out)
     print(f"{sizes(index)} in {options.out}")
 
 

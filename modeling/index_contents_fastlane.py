@@ -13,6 +13,9 @@ import numpy as np
 from .segment_fastlane import BoolArray, Document, Id, Segment, collect_segment
 from .vector_index_fastlane import VectorIndex
 
+LARGEST_MERGED = 2_000_000
+"""Vectors beyond which segments aren't merged any more: that takes memory for all of them."""
+
 
 @dataclass(frozen=True, eq=False)
 class Part:
@@ -186,8 +189,8 @@ class IndexContents:
     def _take(self, parts: Iterable[Part]) -> None:
         """Puts parts in place of the old ones, once they are few and of mostly live documents.
 
-        Each then has more than twice the vectors of the next, of which at least half are live. What
-        fails before the last lines has changed nothing.
+        Each then has more than twice the vectors of the next, or as many as a segment may have, and at
+        least half of them are live. What fails before the last lines has changed nothing.
         """
         kept: list[Part] = []
         for part in parts:
@@ -196,7 +199,7 @@ class IndexContents:
             if 2 * part.num_vectors < part.segment.vectors.ntotal:
                 part = self._merge([part])
             kept.append(part)
-            while len(kept) > 1 and kept[-2].num_vectors <= 2 * kept[-1].num_vectors:
+            while len(kept) > 1 and _belong_together(*kept[-2:]):
                 kept[-2:] = [self._merge(kept[-2:])]
         known = {part.segment for part in self.parts}
         self.parts = tuple(kept)
@@ -213,3 +216,9 @@ class IndexContents:
     def _locate(self, part: Part) -> None:
         for number in np.flatnonzero(part.is_live).tolist():
             self._located[part.segment.ids[number]] = (part.segment, number)
+
+
+def _belong_together(large: Part, small: Part) -> bool:
+    """Whether two parts in a row are to be merged."""
+    both = large.num_vectors + small.num_vectors
+    return large.num_vectors <= 2 * small.num_vectors and both <= LARGEST_MERGED

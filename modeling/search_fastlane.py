@@ -93,6 +93,7 @@ class FastLaneIndex:
         num_routes: DocumentRoutes = "default",
         kind: Kind | Literal["auto"] = "auto",
         storage: Storage = "float32",
+        num_documents: int | None = None,
         batch_size: int = 32,
         chunk_size: int = 256,
         show_progress_bar: bool = False,
@@ -107,13 +108,19 @@ class FastLaneIndex:
             kind: How vectors are found, see `VectorSettings`; "auto" is flat, which is exact, up to
                 200,000 of them.
             storage: How they are stored, see `VectorSettings`; scores are of what is stored.
+            num_documents: How many documents the index is meant for, if others are added later.
 
         Raises:
             ValueError: No documents, ids that do not fit, a vector that is not finite, or too few
                 vectors for the storage.
         """
         encoding = Encoding(encoder, num_routes, batch_size, chunk_size, show_progress_bar)
-        return cls._of(Incoming.of_texts(documents, ids, metadata), encoding, kind, storage)
+        incoming = Incoming.of_texts(documents, ids, metadata)
+        if num_documents is not None and num_documents < len(incoming.ids):
+            raise ValueError(
+                f"num_documents must be at least the {len(incoming.ids)} given, got {num_documents}"
+            )
+        return cls._of(incoming, encoding, kind, storage, num_documents or 0)
 
     @classmethod
     def from_embeddings(
@@ -153,12 +160,15 @@ class FastLaneIndex:
         encoding: Encoding,
         kind: Kind | Literal["auto"],
         storage: Storage,
+        num_documents: int = 0,
     ) -> FastLaneIndex:
         if not incoming.ids:
             raise ValueError("there are no documents: an index needs at least one")
         VectorSettings.choose(kind, storage, 0)  # refuses what can't be before the long work
         segment = incoming.segment(encoding)
-        count, dim = segment.vectors.ntotal, segment.vectors.d
+        dim = segment.vectors.d
+        share = max(1.0, num_documents / len(segment.ids))
+        count = round(segment.vectors.ntotal * share)
         vectors = VectorSettings.choose(kind, storage, count)
         logger.info(
             "%s index in %s: %s vectors of %s dimensions, about %.0f MB",

@@ -120,7 +120,7 @@ class VectorSettings:
         if self.kind == "hnsw":
             codec = f"HNSW{HNSW_NEIGHBOURS},{codec}"
         if self.kind == "ivf":
-            codec = f"IVF{num_lists(num_vectors)},{codec}"
+            codec = f"IVF{min(num_lists(num_vectors), max(1, len(sample) // 39))},{codec}"
         index = faiss.index_factory(dim, codec, faiss.METRIC_INNER_PRODUCT)
         if self.kind == "ivf":
             # Vectors themselves and not their distance from a centroid: so what is stored stays the same

@@ -77,7 +77,7 @@ def document_views(
             bar.update(len(encoded))
 
 
-class QueryViews(NamedTuple):
+class QueryBatch(NamedTuple):
     """The views of a batch of queries; `full` holds all of their tokens, where they are asked for."""
 
     routed: list[Views]
@@ -91,7 +91,7 @@ def query_views(
     dim: int,
     first: int,
     with_full: bool = False,
-) -> QueryViews:
+) -> QueryBatch:
     """The views of queries that are all texts, or all arrays.
 
     Args:
@@ -121,7 +121,7 @@ def query_views(
             raise ValueError(f"{giver} gives {given}-dimensional vectors, the index holds {dim}")
         if count == 0:
             raise ValueError(f"query {number} has no views: none of its tokens can be routed")
-    return QueryViews(routed, full)
+    return QueryBatch(routed, full)
 
 
 def routed_views(features: Features, owner: str) -> Views:

@@ -1,0 +1,147 @@
+"""Building an index of any size in a folder: in bounded memory, and to be resumed where it stopped."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from itertools import islice
+from pathlib import Path
+from typing import Any, Literal
+
+from tqdm.auto import tqdm
+
+from .corpus import Document
+from .modeling.incoming_fastlane import DocumentRoutes
+from .modeling.search_fastlane import FastLaneIndex
+from .modeling.storage_fastlane import MANIFEST, next_generation
+from .modeling.vector_index_fastlane import Kind, Storage
+from .modeling.views_fastlane import Encoder
+
+UNFINISHED = "unfinished"
+"""The key of an index's metadata that is there until its last document is."""
+_ADDED_AT_ONCE = 512
+
+
+def build_folder(
+    directory: str | os.PathLike[str],
+    encoder: Encoder,
+    documents: Iterable[Document],
+    num_documents: int,
+    *,
+    num_routes: DocumentRoutes = "default",
+    kind: Kind | Literal["auto"] = "auto",
+    storage: Storage = "float32",
+    metadata: dict[str, Any] | None = None,
+    batch_size: int = 32,
+    commit_every: int = 10_000,
+    resume: bool = False,
+    show_progress_bar: bool = False,
+) -> FastLaneIndex:
+    """Encodes documents one after another into an index that is committed every now and then.
+
+    What is committed is read from the disk from then on, so that memory holds the texts, and the
+    vectors of the documents since. What depends on the vectors, such as the clusters of `ivf`, is
+    fitted to the first `commit_every` documents.
+
+    Args:
+        directory: A new or empty folder, or with `resume` that of an unfinished index.
+        encoder: Encodes the documents.
+        documents: With different ids; to resume, the same ones.
+        num_documents: How many there are.
+        num_routes, kind, storage: As for `FastLaneIndex.build`; to resume, those of the start.
+        metadata: Free keys with JSON values, saved with the index.
+        batch_size: Texts encoded at once.
+        commit_every: Documents between commits.
+        resume: Go on with an unfinished index.
+        show_progress_bar: Show one, with the time that is left.
+
+    Returns:
+        The index, which the folder holds whole.
+
+    Raises:
+        FileExistsError: The folder holds something else, or an index and `resume` is false.
+        ValueError: There is nothing to resume, it was started with other settings, or a document
+            can't be indexed.
+    """
+    folder = Path(directory)
+    is_there = check_folder(folder, resume)
+    rest = iter(documents)
+    options: dict[str, Any] = {"batch_size": batch_size}
+    if is_there:
+        index = FastLaneIndex.load(folder, encoder, memory_map=True)
+        check_resumed(index, folder, num_routes, kind, storage)
+        rest = (document for document in rest if document.id not in index)
+        since_commit = 0
+    else:
+        index = FastLaneIndex.build(
+            encoder,
+            **as_arguments(list(islice(rest, commit_every))),
+            num_routes=num_routes,
+            kind=kind,
+            storage=storage,
+            num_documents=num_documents,
+            show_progress_bar=show_progress_bar,
+            **options,
+        )
+        index.metadata = {**(metadata or {}), UNFINISHED: True}
+        since_commit = len(index)
+    is_shown = show_progress_bar and len(index) < num_documents
+    with tqdm(
+        total=num_documents, initial=len(index), desc="Indexing", unit="doc", disable=not is_shown
+    ) as progress:
+        while chunk := list(islice(rest, min(_ADDED_AT_ONCE, commit_every))):
+            if since_commit >= commit_every:
+                index.save(folder)
+                index = FastLaneIndex.load(folder, encoder, memory_map=True)
+                since_commit = 0
+            index.add(**as_arguments(chunk), **options)
+            since_commit += len(chunk)
+            progress.update(len(chunk))
+    del index.metadata[UNFINISHED]
+    index.save(folder)
+    return index
+
+
+def check_folder(directory: str | os.PathLike[str], resume: bool) -> bool:
+    """Whether the folder holds an index, which then has to be resumed; refuses one of other files."""
+    folder = Path(directory)
+    next_generation(folder)
+    is_there = (folder / MANIFEST).exists()
+    if is_there and not resume:
+        raise FileExistsError(
+            f"{folder} holds an index: name another folder, delete this one, or resume if its building "
+            "was interrupted"
+        )
+    return is_there
+
+
+def as_arguments(documents: list[Document]) -> dict[str, Any]:
+    """Documents as `build` and `add` take them."""
+    return {
+        "documents": [document.content for document in documents],
+        "ids": [document.id for document in documents],
+        "metadata": [document.metadata for document in documents],
+    }
+
+
+def check_resumed(
+    index: FastLaneIndex,
+    folder: Path,
+    num_routes: DocumentRoutes,
+    kind: Kind | Literal["auto"],
+    storage: Storage,
+) -> None:
+    """Raises a ValueError unless the index is unfinished and was started with these settings."""
+    if UNFINISHED not in index.metadata:
+        raise ValueError(f"{folder} holds a finished index: there is nothing to resume; use add")
+    started: dict[str, Any] = {
+        "num_routes": index.document_routes,
+        "storage": index.vectors.storage,
+    }
+    given: dict[str, Any] = {"num_routes": num_routes, "storage": storage}
+    if kind != "auto":
+        started["kind"], given["kind"] = index.vectors.kind, kind
+    if started != given:
+        raise ValueError(
+            f"{folder} was started with {started}, not with {given}: resume with those"
+        )

@@ -7,6 +7,8 @@ import os
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Literal, overload
 
+import numpy as np
+
 from .filters_fastlane import Filter, filtered, known_fields
 from .fingerprint_fastlane import encoder_digests
 from .incoming_fastlane import DocumentRoutes, Encoding, Incoming
@@ -406,9 +408,20 @@ class FastLaneIndex:
                 kept = (parts, self.vectors, DocumentRanker(parts, self.vectors))
                 self._ranker = kept
             return kept[2]
+        return DocumentRanker(self._selected(where, ids), self.vectors)
+
+    def _selected(self, where: Filter | None, ids: Iterable[Id] | None) -> tuple[Part, ...]:
         parts = self._contents.parts if ids is None else self._contents.only(check_id_list(ids))
-        found = parts if where is None else filtered(parts, where)
-        return DocumentRanker(found, self.vectors)
+        return parts if where is None else filtered(parts, where)
+
+    def select(self, where: Filter | None = None, ids: Iterable[Id] | None = None) -> list[Id]:
+        """The ids of the documents that a search with these filters may find, in no order."""
+        parts = self._selected(where, ids)
+        return [
+            part.segment.ids[number]
+            for part in parts
+            for number in np.flatnonzero(part.is_live).tolist()
+        ]
 
     def __len__(self) -> int:
         """The number of documents."""
@@ -453,6 +466,11 @@ class FastLaneIndex:
     def num_vectors(self) -> int:
         """The number of vectors, of all documents together."""
         return sum(part.num_vectors for part in self._contents.parts)
+
+    @property
+    def parts(self) -> tuple[Part, ...]:
+        """The documents as they are now: another tuple after every change."""
+        return self._contents.parts
 
     @property
     def ids(self) -> list[Id]:

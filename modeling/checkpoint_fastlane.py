@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 HUB_FILES = (
     "adapters_fastlane.py",
+    "changes_fastlane.py",
     "checkpoint_fastlane.py",
     "configuration_fastlane.py",
     "encoding_fastlane.py",

@@ -533,6 +533,7 @@ def test_a_missing_faiss_is_named_only_when_it_is_needed(monkeypatch: pytest.Mon
 def test_search_needs_only_torch_numpy_and_tqdm_and_files_of_a_checkpoint() -> None:
     files = [search_fastlane.__file__, *get_relative_import_files(search_fastlane.__file__)]
     assert {Path(file).name for file in files} == {
+        "changes_fastlane.py",
         "filters_fastlane.py",
         "fingerprint_fastlane.py",
         "incoming_fastlane.py",

@@ -26,6 +26,7 @@ def demo_index(encoder: FastLaneEncoder) -> FastLaneIndex:
     index = encoder.build_index(
         [document.content for document in documents],
         [document.id for document in documents],
+        kind="flat",
         show_progress_bar=True,
     )
     index.save(folder)

@@ -103,7 +103,9 @@ def test_a_finished_index_and_other_settings_are_not_resumed(tmp_path: Path) -> 
 
 
 def test_what_is_fitted_is_fitted_for_all_documents(tmp_path: Path) -> None:
-    many = FastLaneIndex.build(WordEncoder(), ["red car"] * 10, kind="auto", num_documents=1_000_000)
+    many = FastLaneIndex.build(
+        WordEncoder(), ["red car"] * 10, kind="auto", num_documents=1_000_000
+    )
     assert many.vectors.kind == "ivf"
     assert FastLaneIndex.build(WordEncoder(), ["red car"] * 10).vectors.kind == "flat"
     with pytest.raises(ValueError, match="num_documents must be at least the 10 given, got 9"):

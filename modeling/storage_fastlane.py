@@ -22,7 +22,9 @@ from .incoming_fastlane import DocumentRoutes
 from .index_contents_fastlane import IndexContents, Part
 from .segment_fastlane import Segment
 from .segment_files_fastlane import (
+    SUFFIXES,
     FileFacts,
+    file_name,
     read_mask,
     read_segment,
     read_vectors,
@@ -234,9 +236,10 @@ def _write_parts(
             number, first_number = first_number, first_number + 1
             commit.files.update(write_segment(last.directory, number, part.segment))
         else:
-            names = [name for name in last.files if name.split(".")[0].endswith(f"-{number:06d}")]
-            kept = {name: last.files[name] for name in names if not name.startswith("live-")}
-            commit.files.update(kept)
+            names = [
+                file_name(which, number) for which in SUFFIXES
+            ]  # the first format has no places
+            commit.files.update({name: last.files[name] for name in names if name in last.files})
         commit.numbers[part.segment] = number
         if part in last.masks:
             mask = last.masks[part]

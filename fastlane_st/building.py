@@ -116,7 +116,7 @@ def check_folder(directory: str | os.PathLike[str], resume: bool) -> bool:
 
 
 def as_arguments(documents: list[Document]) -> dict[str, Any]:
-    """Documents as `build` and `add` take them."""
+    """Documents as `build`, `add` and `upsert` take them."""
     return {
         "documents": [document.content for document in documents],
         "ids": [document.id for document in documents],

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from . import __version__, quiet
-from .index_commands import CHECKPOINT, add_commands, load
+from .index_commands import CHECKPOINT, add_commands, add_folder, load
 
 if TYPE_CHECKING:
     from .encoder import FastLaneEncoder
@@ -44,7 +44,7 @@ def build_parser() -> argparse.ArgumentParser:
     add_commands(commands, parse_routes)
 
     search = commands.add_parser("search", help="search an index")
-    search.add_argument("index", metavar="INDEX", help="folder that 'fastlane index' wrote")
+    add_folder(search)
     search.add_argument("query", metavar="QUERY")
     search.add_argument("--model", metavar="CHECKPOINT", help="default: the one that indexed")
     search.add_argument(

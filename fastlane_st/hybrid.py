@@ -84,16 +84,21 @@ class HybridSearch:
             raise ValueError(f"depth must be at least top_k={top_k}, got {depth}")
         allowed = None if ids is None else list(ids)
         found = self.index.search(list(queries), depth, where=where, ids=allowed, **options)
-        by_words = self._search_bm25(queries, depth, where, allowed)
-        texts = self._words().texts
+        words = self._words()
+        by_words = self._search_bm25(words, queries, depth, where, allowed)
         return [
-            fuse(hits, words, texts, top_k) for hits, words in zip(found, by_words, strict=True)
+            fuse(hits, ranked, words.texts, top_k)
+            for hits, ranked in zip(found, by_words, strict=True)
         ]
 
     def _search_bm25(
-        self, queries: Sequence[str], depth: int, where: Filter | None, ids: list[Id] | None
+        self,
+        words: WordIndex,
+        queries: Sequence[str],
+        depth: int,
+        where: Filter | None,
+        ids: list[Id] | None,
     ) -> list[list[Id]]:
-        words = self._words()
         known = list(words.texts)
         is_allowed = np.ones(len(known), dtype=bool)
         if where is not None or ids is not None:
@@ -126,7 +131,7 @@ class WordIndex:
         documents = [
             (int(part.segment.places[number]), part.segment.ids[number], part.segment.texts[number])
             for part in parts
-            for number in np.flatnonzero(part.is_live).tolist()
+            for number in part.numbers()
         ]
         documents.sort(key=lambda document: document[0])
         self.texts = {id: text for _, id, text in documents if text}

@@ -119,17 +119,13 @@ def run_index(options: argparse.Namespace) -> None:
 
 def run_add(options: argparse.Namespace) -> None:
     """`fastlane add`."""
+    from .building import as_arguments
+
     index = load(options)
     documents = read(options)
     index.encoder = quiet.load_encoder(options.model or str(index.metadata.get(CHECKPOINT)))
     change = index.upsert if options.replace else index.add
-    change(
-        [document.content for document in documents],
-        [document.id for document in documents],
-        metadata=[document.metadata for document in documents],
-        batch_size=options.batch_size,
-        show_progress_bar=True,
-    )
+    change(**as_arguments(documents), batch_size=options.batch_size, show_progress_bar=True)
     index.save(options.index)
     print(f"{len(documents):,} added or replaced: {sizes(index)} in {options.index}")
 

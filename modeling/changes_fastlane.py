@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-import numpy as np
-
 from .filters_fastlane import Filter, filtered, known_fields
 from .fingerprint_fastlane import encoder_digests
 from .incoming_fastlane import Encoding, Incoming
@@ -139,11 +137,7 @@ class ChangingIndex:
     def select(self, where: Filter | None = None, ids: Iterable[Id] | None = None) -> list[Id]:
         """The ids of the documents that a search with these filters may find, in no order."""
         parts = self._selected(where, ids)
-        return [
-            part.segment.ids[number]
-            for part in parts
-            for number in np.flatnonzero(part.is_live).tolist()
-        ]
+        return [part.segment.ids[number] for part in parts for number in part.numbers()]
 
     def __len__(self) -> int:
         """The number of documents."""

@@ -39,6 +39,11 @@ class Part:
         """The live ones."""
         return int(np.count_nonzero(self.is_live))
 
+    def numbers(self) -> list[int]:
+        """Of the live documents, in their segment."""
+        found: list[int] = np.flatnonzero(self.is_live).tolist()
+        return found
+
     def documents(self) -> Iterable[Document]:
         """The live ones."""
         return self.segment.documents(self.is_live)
@@ -101,7 +106,7 @@ class IndexContents:
         found = [
             (int(part.segment.places[number]), part.segment.ids[number])
             for part in self.parts
-            for number in np.flatnonzero(part.is_live).tolist()
+            for number in part.numbers()
         ]
         return [id for _, id in sorted(found, key=lambda pair: pair[0])]
 
@@ -214,7 +219,7 @@ class IndexContents:
         return Part.whole(collect_segment(by_place, self.empty))
 
     def _locate(self, part: Part) -> None:
-        for number in np.flatnonzero(part.is_live).tolist():
+        for number in part.numbers():
             self._located[part.segment.ids[number]] = (part.segment, number)
 
 

@@ -15,9 +15,7 @@ from .vector_index_fastlane import FloatArray, IntArray, VectorSettings
 from .views_fastlane import Views
 
 BLOCK_VECTORS = 16_384  # 8 MB of 128 dimensions; smaller is no faster, and BLAS threads wait more
-SCAN_FRACTION = (
-    0.1  # of a segment's vectors: fewer are scored one by one, faster than found by FAISS
-)
+SCAN_FRACTION = 0.1  # of a segment's vectors: so few are scored one by one, without FAISS
 
 
 class Match(NamedTuple):
@@ -48,7 +46,7 @@ class DocumentRanker:
     """Ranks the live documents of an index by MaxSim, the sum over query views q of max_j q·d_j.
 
     Similarities that decide are computed in float64 and rounded to float32. What comes before
-    them, in FAISS and in `shortlist`, is float32 and only leaves out documents that are further
+    them, in FAISS and in `scan`, is float32 and only leaves out documents that are further
     from the best than its rounding.
 
     Args:
@@ -56,8 +54,8 @@ class DocumentRanker:
         settings: How their vectors are found.
     """
 
-    def __init__(self, parts: Sequence[Part], settings: VectorSettings | None = None) -> None:
-        self._rankers = [PartRanker(part, settings or VectorSettings()) for part in parts]
+    def __init__(self, parts: Sequence[Part], settings: VectorSettings) -> None:
+        self._rankers = [PartRanker(part, settings) for part in parts]
         # The longest vector bounds the rounding.
         self._longest = max((part.segment.longest for part in parts), default=0.0)
 

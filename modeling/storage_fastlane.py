@@ -236,9 +236,8 @@ def _write_parts(
             number, first_number = first_number, first_number + 1
             commit.files.update(write_segment(last.directory, number, part.segment))
         else:
-            names = [
-                file_name(which, number) for which in SUFFIXES
-            ]  # the first format has no places
+            # A segment of the first format has no places.
+            names = [file_name(which, number) for which in SUFFIXES]
             commit.files.update({name: last.files[name] for name in names if name in last.files})
         commit.numbers[part.segment] = number
         if part in last.masks:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from types import ModuleType
-from typing import Any, Literal, Protocol, TypeAlias
+from typing import Any, Literal, Protocol, TypeAlias, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -64,8 +64,8 @@ class VectorSettings:
     def __post_init__(self) -> None:
         """Refuses what can't be."""
         for name, value, choices in (
-            ("kind", self.kind, ("flat", "hnsw", "ivf")),
-            ("storage", self.storage, ("float32", "float16", "int8", "pq")),
+            ("kind", self.kind, get_args(Kind)),
+            ("storage", self.storage, get_args(Storage)),
         ):
             if value not in choices:
                 raise ValueError(f"{name} must be one of {', '.join(choices)}, got {value!r}")
@@ -89,7 +89,7 @@ class VectorSettings:
             "float32": 4 * dim,
             "float16": 2 * dim,
             "int8": dim,
-            "pq": -(-dim // PQ_DIMENSIONS),
+            "pq": num_codes(dim),
         }
         links = {"flat": 0, "hnsw": 8 * HNSW_NEIGHBOURS + 8, "ivf": 16}  # numbers, both ways
         return num_vectors * (stored[self.storage] + links[self.kind])

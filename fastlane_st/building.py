@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
@@ -11,6 +12,7 @@ from typing import Any, Literal
 from tqdm.auto import tqdm
 
 from .corpus import Document
+from .encoder import FastLaneEncoder
 from .modeling.incoming_fastlane import DocumentRoutes
 from .modeling.search_fastlane import FastLaneIndex
 from .modeling.storage_fastlane import MANIFEST, next_generation
@@ -36,6 +38,7 @@ def build_folder(
     commit_every: int = 10_000,
     resume: bool = False,
     show_progress_bar: bool = False,
+    pool: Any = None,
 ) -> FastLaneIndex:
     """Encodes documents one after another into an index that is committed every now and then.
 
@@ -54,6 +57,7 @@ def build_folder(
         commit_every: Documents between commits.
         resume: Go on with an unfinished index.
         show_progress_bar: Show one, with the time that is left.
+        pool: Processes to encode in, such as `encoding_processes` starts.
 
     Returns:
         The index, which the folder holds whole.
@@ -67,6 +71,8 @@ def build_folder(
     is_there = check_folder(folder, resume)
     rest = iter(documents)
     options: dict[str, Any] = {"batch_size": batch_size}
+    if pool is not None:
+        options |= {"pool": pool, "chunk_size": _ADDED_AT_ONCE}
     if is_there:
         index = FastLaneIndex.load(folder, encoder, memory_map=True)
         check_resumed(index, folder, num_routes, kind, storage)
@@ -100,6 +106,25 @@ def build_folder(
     del index.metadata[UNFINISHED]
     index.save(folder)
     return index
+
+
+@contextmanager
+def encoding_processes(encoder: FastLaneEncoder, count: int) -> Iterator[Any]:
+    """Processes on the CPU to encode in, which share its cores; None for a count of 1."""
+    if count == 1:
+        yield None
+        return
+    threads = os.environ.get("OMP_NUM_THREADS")
+    os.environ["OMP_NUM_THREADS"] = threads or str(max(1, (os.cpu_count() or 1) // count))
+    try:
+        pool = encoder.start_multi_process_pool(["cpu"] * count)
+    finally:
+        if threads is None:
+            del os.environ["OMP_NUM_THREADS"]
+    try:
+        yield pool
+    finally:
+        encoder.stop_multi_process_pool(pool)
 
 
 def check_folder(directory: str | os.PathLike[str], resume: bool) -> bool:

@@ -49,6 +49,9 @@ def add_commands(
     index.add_argument(
         "--resume", action="store_true", help="go on with an index whose building was interrupted"
     )
+    index.add_argument(
+        "--processes", type=int, metavar="N", default=1, help="encode in so many, on the CPU"
+    )
     index.set_defaults(command=run_index)
 
     add = commands.add_parser("add", help="add the documents of a corpus to an index")
@@ -93,27 +96,32 @@ def add_corpus(parser: argparse.ArgumentParser) -> None:
 
 def run_index(options: argparse.Namespace) -> None:
     """`fastlane index`."""
-    from .building import build_folder, check_folder
+    from .building import build_folder, check_folder, encoding_processes
     from .corpus import read_corpus
     from .modeling import search_fastlane
+    from .modeling.index_arguments_fastlane import check_counts
 
     check_folder(options.out, options.resume)  # before the long work
+    check_counts(processes=options.processes)
     logging.basicConfig(format="%(message)s")
     logging.getLogger(search_fastlane.__name__).setLevel(logging.INFO)  # which kind, how large
     num_documents = sum(1 for _ in read_corpus(options.corpus))
-    index = build_folder(
-        options.out,
-        quiet.load_encoder(options.model),
-        read_corpus(options.corpus),
-        num_documents,
-        num_routes=options.document_routes,
-        kind=options.kind,
-        storage=options.storage,
-        metadata={CHECKPOINT: options.model},
-        batch_size=options.batch_size,
-        resume=options.resume,
-        show_progress_bar=True,
-    )
+    encoder = quiet.load_encoder(options.model)
+    with encoding_processes(encoder, options.processes) as pool:
+        index = build_folder(
+            options.out,
+            encoder,
+            read_corpus(options.corpus),
+            num_documents,
+            num_routes=options.document_routes,
+            kind=options.kind,
+            storage=options.storage,
+            metadata={CHECKPOINT: options.model},
+            batch_size=options.batch_size,
+            resume=options.resume,
+            show_progress_bar=True,
+            pool=pool,
+        )
     print(f"{sizes(index)} in {options.out}")
 
 

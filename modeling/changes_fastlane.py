@@ -52,8 +52,8 @@ class ChangingIndex:
             documents: Texts, or arrays `(num_vectors, dim)` that hold one document's views each.
             ids: One per document, none of which is there; by default integers above all that were
                 used so far.
-            **options: `metadata`, `batch_size`, `chunk_size` and `show_progress_bar` as in `build`;
-                with vectors `texts` and `positions` as in `from_embeddings`.
+            **options: `metadata`, `batch_size`, `chunk_size`, `show_progress_bar` and `pool` as in
+                `build`; with vectors `texts` and `positions` as in `from_embeddings`.
 
         Returns:
             The documents' ids.
@@ -112,6 +112,7 @@ class ChangingIndex:
         batch_size: int = 32,
         chunk_size: int = 256,
         show_progress_bar: bool = False,
+        pool: Any = None,
     ) -> list[Id]:
         items: Any = documents if hasattr(documents, "shape") else list(documents)
         if ids is None:
@@ -125,7 +126,7 @@ class ChangingIndex:
         if incoming.ids:
             check(incoming.ids)  # before the long work, and once more after it
             encoding = Encoding(
-                self.encoder, self.document_routes, batch_size, chunk_size, show_progress_bar
+                self.encoder, self.document_routes, batch_size, chunk_size, show_progress_bar, pool
             )
             self._contents.insert(incoming.segment(encoding, self._contents.empty), check)
         return incoming.ids

@@ -30,6 +30,7 @@ class Encoding:
     batch_size: int = 32
     chunk_size: int = 256
     show_progress_bar: bool = False
+    pool: Any = None
 
     def views(self, texts: list[str], ids: list[Id]) -> Iterator[Views]:
         """Each text's routed views."""
@@ -43,6 +44,8 @@ class Encoding:
         if self.num_routes != "default":
             check_num_routes(self.num_routes, allow_fraction=True)
             options["num_routes"] = self.num_routes
+        if self.pool is not None:
+            options["pool"] = self.pool
         return document_views(
             self.encoder, texts, ids, self.chunk_size, self.show_progress_bar, **options
         )

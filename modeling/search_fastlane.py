@@ -79,6 +79,7 @@ class FastLaneIndex(ChangingIndex):
         batch_size: int = 32,
         chunk_size: int = 256,
         show_progress_bar: bool = False,
+        pool: Any = None,
     ) -> FastLaneIndex:
         """Encodes and indexes texts, holding the padded tensors of `chunk_size` of them at a time.
 
@@ -91,12 +92,16 @@ class FastLaneIndex(ChangingIndex):
                 500,000 of them.
             storage: How they are stored, see `VectorSettings`; scores are of what is stored.
             num_documents: How many documents the index is meant for, if others are added later.
+            pool: Processes to encode in, of `encoder.start_multi_process_pool` (Sentence
+                Transformers); `chunk_size` is what they share, so let it be some batches for each.
 
         Raises:
             ValueError: No documents, ids that do not fit, a vector that is not finite, or too few
                 vectors for the storage.
         """
-        encoding = Encoding(encoder, num_routes, batch_size, chunk_size, show_progress_bar)
+        encoding = Encoding(
+            encoder, num_routes, batch_size, chunk_size, show_progress_bar, pool
+        )
         incoming = Incoming.of_texts(documents, ids, metadata)
         if num_documents is not None and num_documents < len(incoming.ids):
             raise ValueError(

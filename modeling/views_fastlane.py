@@ -68,6 +68,8 @@ def document_views(
 ) -> Iterator[Views]:
     """Each text's routed views, holding the padded tensors of `chunk_size` texts at a time."""
     options |= {"output_value": None, "show_progress_bar": False}
+    if "pool" in options:
+        options["chunk_size"] = options["batch_size"]  # what each process takes at a time
     with tqdm(total=len(texts), desc="Indexing", unit="doc", disable=not show_progress_bar) as bar:
         for start in range(0, len(texts), chunk_size):
             chunk = slice(start, start + chunk_size)

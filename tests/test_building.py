@@ -135,7 +135,12 @@ def test_the_shell_resumes(checkpoint: Path, tmp_path: Path) -> None:
     started.save(folder)
     arguments = ["index", str(corpus), "--out", str(folder), "--model", str(checkpoint)]
     assert cli.main(arguments) == 1
-    assert cli.main([*arguments, "--resume"]) == 0
+    assert cli.main([*arguments, "--resume", "--processes", "0"]) == 1
+    assert cli.main([*arguments, "--resume", "--processes", "2"]) == 0
     index = FastLaneIndex.load(folder, encoder)
     assert index.ids == [str(n) for n in range(len(DOCUMENTS))]
     assert index.metadata == {"checkpoint": str(checkpoint)}
+    expected = FastLaneIndex.build(encoder, DOCUMENTS)
+    for query in ("read a file", "sort"):
+        found = [(hit.id, hit.score) for hit in index.search(query)]
+        assert found == [(str(hit.id), pytest.approx(hit.score)) for hit in expected.search(query)]

@@ -22,6 +22,7 @@ HUB_FILES = (
     "encoding_fastlane.py",
     "filters_fastlane.py",
     "fingerprint_fastlane.py",
+    "gpu_fastlane.py",
     "incoming_fastlane.py",
     "index_arguments_fastlane.py",
     "index_contents_fastlane.py",

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from .gpu_fastlane import GpuVectors
 from .index_contents_fastlane import Part
 from .segment_fastlane import Id, Metadata
 from .vector_index_fastlane import FloatArray, IntArray, VectorSettings
@@ -52,10 +53,13 @@ class DocumentRanker:
     Args:
         parts: The documents.
         settings: How their vectors are found.
+        gpu: Where FAISS looks for them, if not on the CPU.
     """
 
-    def __init__(self, parts: Sequence[Part], settings: VectorSettings) -> None:
-        self._rankers = [PartRanker(part, settings) for part in parts]
+    def __init__(
+        self, parts: Sequence[Part], settings: VectorSettings, gpu: GpuVectors | None = None
+    ) -> None:
+        self._rankers = [PartRanker(part, settings, gpu) for part in parts]
         # The longest vector bounds the rounding.
         self._longest = max((part.segment.longest for part in parts), default=0.0)
 
@@ -147,9 +151,10 @@ def best_of(parts: Sequence[Scored], limit: int, slack: float) -> list[IntArray]
 class PartRanker:
     """Scores the live documents of one part that have vectors."""
 
-    def __init__(self, part: Part, settings: VectorSettings) -> None:
+    def __init__(self, part: Part, settings: VectorSettings, gpu: GpuVectors | None) -> None:
         self.segment = part.segment
         self.settings = settings
+        self.gpu = gpu
         self.counts = part.segment.counts
         self.is_live = part.is_live & (self.counts > 0)
         self.documents: IntArray = np.flatnonzero(self.is_live)
@@ -172,7 +177,7 @@ class PartRanker:
         fetch = max(64, 8 * max(limits))
         while pending:
             fetch = min(fetch, ntotal)
-            found = self.settings.search(self.segment.vectors, views[pending], fetch)
+            found = self._search(views[pending], fetch)
             for number, similarities, rows in zip(pending, *found, strict=True):
                 proposals[number] = self._group(
                     similarities, rows, limits[number], slacks[number], views[number]
@@ -180,6 +185,11 @@ class PartRanker:
             pending = [number for number in pending if proposals[number] is None]
             fetch *= 4
         return [proposal for proposal in proposals if proposal is not None]
+
+    def _search(self, views: FloatArray, count: int) -> tuple[FloatArray, IntArray]:
+        if self.gpu is None:
+            return self.settings.search(self.segment.vectors, views, count)
+        return self.gpu.search(self.segment, self.settings, views, count)
 
     def _group(
         self,

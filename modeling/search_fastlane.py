@@ -10,6 +10,7 @@ from typing import Any, Literal, overload
 from .changes_fastlane import ChangingIndex
 from .filters_fastlane import Filter
 from .fingerprint_fastlane import encoder_digests
+from .gpu_fastlane import GpuVectors
 from .incoming_fastlane import DocumentRoutes, Encoding, Incoming
 from .index_arguments_fastlane import QueryRoutes, check_counts, check_search
 from .index_contents_fastlane import IndexContents, Part
@@ -62,7 +63,8 @@ class FastLaneIndex(ChangingIndex):
     ) -> None:
         super().__init__(contents, settings, encoder)
         self._commit = commit
-        self._ranker: tuple[tuple[Part, ...], VectorSettings, DocumentRanker] | None = None
+        self._gpu: GpuVectors | None = None
+        self._ranker: tuple[tuple[Any, ...], DocumentRanker] | None = None
 
     @classmethod
     def build(
@@ -99,9 +101,7 @@ class FastLaneIndex(ChangingIndex):
             ValueError: No documents, ids that do not fit, a vector that is not finite, or too few
                 vectors for the storage.
         """
-        encoding = Encoding(
-            encoder, num_routes, batch_size, chunk_size, show_progress_bar, pool
-        )
+        encoding = Encoding(encoder, num_routes, batch_size, chunk_size, show_progress_bar, pool)
         incoming = Incoming.of_texts(documents, ids, metadata)
         if num_documents is not None and num_documents < len(incoming.ids):
             raise ValueError(
@@ -211,6 +211,19 @@ class FastLaneIndex(ChangingIndex):
     def _remember(self, commit: Commit) -> None:
         self._commit = commit
 
+    def to(self, device: str) -> FastLaneIndex:
+        """Lets FAISS search on "cuda", "cuda:1" and so on, or on the "cpu" again; gives the index.
+
+        Each segment's vectors are copied to the GPU at the first search after a change. Changes, files
+        and exact scores stay on the CPU.
+
+        Raises:
+            ValueError: There is no such GPU.
+            ImportError: The FAISS that is installed knows no GPU.
+        """
+        self._gpu = None if device == "cpu" else GpuVectors(device)
+        return self
+
     @overload
     def search(  # type: ignore[overload-overlap]
         self,
@@ -296,14 +309,13 @@ class FastLaneIndex(ChangingIndex):
 
     def _ranker_of(self, where: Filter | None, ids: Iterable[Id] | None) -> DocumentRanker:
         """Ranks what a search may find, as the index is now."""
-        if where is None and ids is None:
-            parts = self._contents.parts
-            kept = self._ranker
-            if kept is None or kept[0] is not parts or kept[1] != self.vectors:
-                kept = (parts, self.vectors, DocumentRanker(parts, self.vectors))
-                self._ranker = kept
-            return kept[2]
-        return DocumentRanker(self._selected(where, ids), self.vectors)
+        if where is not None or ids is not None:
+            return DocumentRanker(self._selected(where, ids), self.vectors, self._gpu)
+        now = (self._contents.parts, self.vectors, self._gpu)
+        kept = self._ranker
+        if kept is None or kept[0] != now:
+            kept = self._ranker = (now, DocumentRanker(*now))
+        return kept[1]
 
     def __repr__(self) -> str:
         """The sizes, for people."""

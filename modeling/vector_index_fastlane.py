@@ -146,13 +146,17 @@ class VectorSettings:
         self, index: VectorIndex, views: FloatArray, count: int
     ) -> tuple[FloatArray, IntArray]:
         """Similarities and numbers, both `(len(views), count)`, of vectors found; -1 for none."""
-        faiss, params = import_faiss(), None
+        return index.search(views, count, params=self.search_parameters(index, count))
+
+    def search_parameters(self, index: VectorIndex, count: int) -> Any:
+        """What FAISS is told of how far to look for `count` vectors."""
+        faiss = import_faiss()
         if self.kind == "ivf":
             num_probed = round(self.effort * faiss.extract_index_ivf(index).nlist ** 0.5)
-            params = faiss.SearchParametersIVF(nprobe=max(1, num_probed))
+            return faiss.SearchParametersIVF(nprobe=max(1, num_probed))
         if self.kind == "hnsw":
-            params = faiss.SearchParametersHNSW(efSearch=max(count, round(64 * self.effort)))
-        return index.search(views, count, params=params)
+            return faiss.SearchParametersHNSW(efSearch=max(count, round(64 * self.effort)))
+        return None
 
 
 def num_lists(num_vectors: int) -> int:

@@ -536,6 +536,7 @@ def test_search_needs_only_torch_numpy_and_tqdm_and_files_of_a_checkpoint() -> N
         "changes_fastlane.py",
         "filters_fastlane.py",
         "fingerprint_fastlane.py",
+        "gpu_fastlane.py",
         "incoming_fastlane.py",
         "index_arguments_fastlane.py",
         "index_contents_fastlane.py",

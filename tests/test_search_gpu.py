@@ -95,7 +95,7 @@ def test_what_faiss_cannot_hold_there_is_an_error_that_says_what_to_do(copies: l
 
 @pytest.mark.parametrize("device", ["gpu", "cuda:", "cuda:x", "cuda:2", "cpu:0", "cudas"])
 def test_a_wrong_device_is_refused(copies: list[Copy], device: str) -> None:
-    with pytest.raises(ValueError, match="device must be|there is no GPU cuda:2: FAISS sees 2"):
+    with pytest.raises(ValueError, match=r"device must be|there is no GPU cuda:2: FAISS sees 2"):
         build().to(device)
 
 

@@ -41,7 +41,12 @@ class GpuVectors:
         self._lock = threading.Lock()  # FAISS's memory on a GPU is one thread's at a time
 
     def search(
-        self, segment: Segment, settings: VectorSettings, views: FloatArray, count: int
+        self,
+        segment: Segment,
+        settings: VectorSettings,
+        views: FloatArray,
+        count: int,
+        reach: float,
     ) -> tuple[FloatArray, IntArray]:
         """As `VectorSettings.search` on the CPU, which also finds what is too much for FAISS on a GPU.
 
@@ -49,8 +54,8 @@ class GpuVectors:
             ValueError: FAISS doesn't hold such vectors on a GPU.
         """
         if count > MOST_FOUND:
-            return settings.search(segment.vectors, views, count)
-        parameters = settings.search_parameters(segment.vectors, count)
+            return settings.search(segment.vectors, views, count, reach)
+        parameters = settings.search_parameters(segment.vectors, count, reach)
         with self._lock:
             return self._copy(segment, settings).search(views, count, params=parameters)
 

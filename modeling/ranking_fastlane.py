@@ -12,7 +12,7 @@ import numpy.typing as npt
 from .gpu_fastlane import GpuVectors
 from .index_contents_fastlane import Part
 from .segment_fastlane import Id, Metadata
-from .vector_index_fastlane import FloatArray, IntArray, VectorSettings
+from .vector_index_fastlane import FloatArray, IntArray, NearestLists, VectorSettings
 from .views_fastlane import Views
 
 BLOCK_VECTORS = 16_384  # 8 MB of 128 dimensions; smaller is no faster, and BLAS threads wait more
@@ -60,6 +60,8 @@ class DocumentRanker:
         self, parts: Sequence[Part], settings: VectorSettings, gpu: GpuVectors | None = None
     ) -> None:
         self._rankers = [PartRanker(part, settings, gpu) for part in parts]
+        self._settings = settings
+        self._gpu = gpu
         # The longest vector bounds the rounding.
         self._longest = max((part.segment.longest for part in parts), default=0.0)
 
@@ -69,43 +71,48 @@ class DocumentRanker:
         A query of one view is answered exactly. Of several views each proposes its `candidates`
         best documents, and the query gets the best of all that are proposed.
         """
-        found = self._find(queries, top_k, candidates)
+        proposed = self._propose(queries, top_k, candidates)
         return [
-            [one.hit(query) for one in best] for query, best in zip(queries, found, strict=True)
+            [one.hit(query) for one in self._best(query, documents, top_k)]
+            for query, documents in zip(queries, proposed, strict=True)
         ]
 
     def rank_again(
         self, queries: list[Views], full: list[Views], top_k: int, candidates: int, rerank: int
     ) -> list[list[Hit]]:
         """The `top_k` best by the views in `full` of the `rerank` best by those in `queries`."""
-        hits = []
-        for query, best in zip(full, self._find(queries, rerank, candidates), strict=True):
-            documents = [
-                np.array(
-                    sorted(one.document for one in best if one.ranker is ranker), dtype=np.int64
-                )
-                for ranker in self._rankers
+        proposed = self._propose(queries, rerank, candidates)
+        return [
+            [
+                one.hit(whole)
+                for one in self._best(whole, self._select(query, documents, rerank), top_k)
             ]
-            hits.append([one.hit(query) for one in self._best(query, documents, top_k)])
-        return hits
+            for query, whole, documents in zip(queries, full, proposed, strict=True)
+        ]
 
-    def _find(
+    def _propose(
         self, queries: list[Views], limit: int, candidates: int
-    ) -> Iterator[list[ScoredDocument]]:
-        """The `limit` best documents for each query, best first."""
+    ) -> Iterator[list[IntArray]]:
+        """For each query documents of each part, by number, its `limit` best among them."""
         limits = [limit if len(q.vectors) == 1 else candidates for q in queries for _ in q.vectors]
         views = np.concatenate([query.vectors for query in queries])
         slacks = self._slacks(views)
-        by_part = [ranker.propose(views, limits, slacks) for ranker in self._rankers]
+        lists = self._nearest_lists(views)
+        by_part = [ranker.propose(views, limits, slacks, lists) for ranker in self._rankers]
         first = 0
         for query in queries:
             here = range(first, first + len(query.vectors))
             proposed = [
                 best_of([proposals[n] for proposals in by_part], limits[n], slacks[n]) for n in here
             ]
-            documents = [np.unique(np.concatenate(one)) for one in zip(*proposed, strict=True)]
-            yield self._best(query, documents, limit)
+            yield [np.unique(np.concatenate(one)) for one in zip(*proposed, strict=True)]
             first += len(query.vectors)
+
+    def _nearest_lists(self, views: FloatArray) -> NearestLists | None:
+        if self._gpu is not None:
+            return None
+        indexes = (ranker.segment.vectors for ranker in self._rankers)
+        return self._settings.nearest_lists(indexes, views)
 
     def _slacks(self, views: FloatArray) -> npt.NDArray[np.float64]:
         """(V,): how far apart two float32 similarities of a view may be where exact ones tie.
@@ -117,22 +124,36 @@ class DocumentRanker:
         slacks: npt.NDArray[np.float64] = (views.shape[1] + 8) * 2.0**-23 * lengths * self._longest
         return slacks
 
+    def _select(self, query: Views, documents: list[IntArray], limit: int) -> list[IntArray]:
+        """The `limit` best of the `documents` of each part, by their exact MaxSim, in no order."""
+        if sum(map(len, documents)) <= limit:
+            return documents
+        scored = [
+            (numbers, ranker.scan(query.vectors, numbers).sum(axis=1, dtype=np.float64))
+            for ranker, numbers in zip(self._rankers, documents, strict=True)
+        ]
+        kept = best_of(scored, limit, float(self._slacks(query.vectors).sum()))
+        if sum(map(len, kept)) <= limit:
+            return kept
+        best = self._order(query, kept)[:limit]
+        return [
+            np.array([one.document for one in best if one.ranker is ranker], dtype=np.int64)
+            for ranker in self._rankers
+        ]
+
     def _best(self, query: Views, documents: list[IntArray], limit: int) -> list[ScoredDocument]:
         """The `limit` best of the `documents` of each part, by their exact MaxSim, best first."""
-        if sum(map(len, documents)) > limit:
-            scored = [
-                (numbers, ranker.scan(query.vectors, numbers).sum(axis=1, dtype=np.float64))
-                for ranker, numbers in zip(self._rankers, documents, strict=True)
-            ]
-            slack = float(self._slacks(query.vectors).sum())
-            documents = best_of(scored, limit, slack)
+        return self._order(query, self._select(query, documents, limit))
+
+    def _order(self, query: Views, documents: list[IntArray]) -> list[ScoredDocument]:
+        """The `documents` of each part with their exact MaxSim, best first."""
         found = [
             one
             for ranker, numbers in zip(self._rankers, documents, strict=True)
             for one in ranker.score(query, numbers)
         ]
         found.sort(key=lambda one: (-one.score, one.place))
-        return found[:limit]
+        return found
 
 
 Scored = tuple[IntArray, npt.NDArray[np.floating[Any]]]
@@ -161,35 +182,41 @@ class PartRanker:
         self.num_vectors = int(self.counts[self.documents].sum())
 
     def propose(
-        self, views: FloatArray, limits: Sequence[int], slacks: npt.NDArray[np.float64]
+        self,
+        views: FloatArray,
+        limits: Sequence[int],
+        slacks: npt.NDArray[np.float64],
+        lists: NearestLists | None = None,
     ) -> list[Scored]:
         """For each view documents with their best similarity, its `limit` best among them.
 
         The best N vectors are not N documents: one document can fill the list, and others may be
-        gone. More vectors are fetched until there are enough documents and none beyond could tie with
-        the last of them.
+        gone. FAISS looks further, for more vectors, until there are enough documents and none beyond
+        could tie with the last of them.
         """
         ntotal = self.segment.vectors.ntotal
         if self.num_vectors <= SCAN_FRACTION * ntotal or min(limits) >= len(self.documents):
             return self._scan_all(views)
         proposals: list[Scored | None] = [None] * len(views)
         pending = list(range(len(views)))
-        fetch = max(64, 8 * max(limits))
+        fetch, reach = max(64, 8 * max(limits)), 1.0
         while pending:
             fetch = min(fetch, ntotal)
-            found = self._search(views[pending], fetch)
+            found = self._search(views[pending], fetch, reach, lists)
             for number, similarities, rows in zip(pending, *found, strict=True):
                 proposals[number] = self._group(
-                    similarities, rows, limits[number], slacks[number], views[number]
+                    similarities, rows, limits[number], slacks[number], reach, views[number]
                 )
             pending = [number for number in pending if proposals[number] is None]
-            fetch *= 4
+            fetch, reach, lists = 4 * fetch, 4 * reach, None
         return [proposal for proposal in proposals if proposal is not None]
 
-    def _search(self, views: FloatArray, count: int) -> tuple[FloatArray, IntArray]:
+    def _search(
+        self, views: FloatArray, count: int, reach: float, lists: NearestLists | None
+    ) -> tuple[FloatArray, IntArray]:
         if self.gpu is None:
-            return self.settings.search(self.segment.vectors, views, count)
-        return self.gpu.search(self.segment, self.settings, views, count)
+            return self.settings.search(self.segment.vectors, views, count, reach, lists)
+        return self.gpu.search(self.segment, self.settings, views, count, reach)
 
     def _group(
         self,
@@ -197,20 +224,24 @@ class PartRanker:
         rows: IntArray,
         limit: int,
         slack: float,
+        reach: float,
         view: FloatArray,
     ) -> Scored | None:
         """The live documents that own the rows; None if one beyond could be in the best `limit`."""
         asked = len(rows)
-        similarities, rows = similarities[rows >= 0], rows[rows >= 0]
+        if rows[-1] < 0:
+            similarities, rows = similarities[rows >= 0], rows[rows >= 0]
         owners = np.searchsorted(self.segment.offsets, rows, side="right") - 1
         documents, first = np.unique(owners, return_index=True)
         is_live = self.is_live[documents]
         documents, best = documents[is_live], similarities[first[is_live]]
-        if len(rows) < asked or asked == self.segment.vectors.ntotal:  # there are no more
-            if len(documents) < min(limit, len(self.documents)):
-                [found] = self._scan_all(view[None])  # a filter left little where FAISS looked
+        if len(rows) < asked or asked == self.segment.vectors.ntotal:  # these are all within reach
+            if len(documents) >= min(limit, len(self.documents)):
+                return documents, best
+            if self.settings.looks_everywhere(self.segment.vectors, reach):
+                [found] = self._scan_all(view[None])  # a graph may not lead everywhere
                 return found
-            return documents, best
+            return None
         if len(documents) < limit:
             return None
         floor = np.partition(best, -limit)[-limit] - slack
@@ -222,42 +253,49 @@ class PartRanker:
         return [(self.documents, best[:, number]) for number in range(len(views))]
 
     def scan(self, views: FloatArray, documents: IntArray) -> FloatArray:
-        """(documents, views) float32: each view's best similarity in each document.
-
-        Vectors are taken in blocks of whole documents: memory stays bounded by the block and the
-        longest document.
-        """
-        offsets = self.segment.offsets
-        ends = np.cumsum(self.counts[documents])
-        cuts = np.flatnonzero(np.diff(ends // BLOCK_VECTORS)) + 1
+        """(documents, views) float32: each view's best similarity in each document."""
         best = [np.empty((0, len(views)), dtype=np.float32)]
-        for block in np.split(documents, cuts) if len(documents) else []:
-            counts = self.counts[block]
-            firsts = np.cumsum(counts) - counts
-            rows = np.repeat(offsets[block] - firsts, counts) + np.arange(counts.sum())
+        for _, firsts, rows in self._blocks(documents):
             best.append(np.maximum.reduceat(self.segment.rows(rows) @ views.T, firsts, axis=0))
         return np.concatenate(best)
 
     def score(self, query: Views, documents: IntArray) -> list[ScoredDocument]:
         """Each of `documents` with its exact MaxSim."""
-        offsets = self.segment.offsets
         views = query.vectors.T.astype(float)
         found = []
-        for document in documents.tolist():
-            start, end = offsets[document], offsets[document + 1]
-            products = (self.segment.rows(slice(start, end)) @ views).astype(np.float32)
-            similarities = products.max(axis=0)
-            found.append(
-                ScoredDocument(
-                    self,
-                    document,
-                    int(self.segment.places[document]),
-                    float(similarities.sum(dtype=np.float64)),
-                    start + products.argmax(axis=0),
-                    similarities,
+        for block, firsts, rows in self._blocks(documents):
+            products = (self.segment.rows(rows) @ views).astype(np.float32)
+            similarities = np.maximum.reduceat(products, firsts, axis=0)
+            is_best = products == np.repeat(similarities, np.diff(firsts, append=len(rows)), axis=0)
+            places = np.where(is_best, np.arange(len(rows))[:, None], len(rows))
+            matched = rows[np.minimum.reduceat(places, firsts, axis=0)]  # the first of equals
+            scores = similarities.sum(axis=1, dtype=np.float64)
+            places = self.segment.places[block]
+            for number, document in enumerate(block.tolist()):
+                found.append(
+                    ScoredDocument(
+                        self,
+                        document,
+                        int(places[number]),
+                        float(scores[number]),
+                        matched[number],
+                        similarities[number],
+                    )
                 )
-            )
         return found
+
+    def _blocks(self, documents: IntArray) -> Iterator[tuple[IntArray, IntArray, IntArray]]:
+        """Some of `documents` after others, where each begins among their vectors, and these by number.
+
+        Memory stays bounded by the block and the longest document.
+        """
+        ends = np.cumsum(self.counts[documents])
+        cuts = np.flatnonzero(np.diff(ends // BLOCK_VECTORS)) + 1
+        for block in np.split(documents, cuts) if len(documents) else []:
+            counts = self.counts[block]
+            firsts = np.cumsum(counts) - counts
+            rows = np.repeat(self.segment.offsets[block] - firsts, counts)
+            yield block, firsts, rows + np.arange(counts.sum())
 
 
 class ScoredDocument(NamedTuple):

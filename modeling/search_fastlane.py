@@ -103,11 +103,7 @@ class FastLaneIndex(ChangingIndex):
         """
         encoding = Encoding(encoder, num_routes, batch_size, chunk_size, show_progress_bar, pool)
         incoming = Incoming.of_texts(documents, ids, metadata)
-        if num_documents is not None and num_documents < len(incoming.ids):
-            raise ValueError(
-                f"num_documents must be at least the {len(incoming.ids)} given, got {num_documents}"
-            )
-        return cls._of(incoming, encoding, kind, storage, num_documents or 0)
+        return cls._of(incoming, encoding, kind, storage, num_documents)
 
     @classmethod
     def from_embeddings(
@@ -121,6 +117,7 @@ class FastLaneIndex(ChangingIndex):
         encoder: Encoder | None = None,
         kind: Kind | Literal["auto"] = "auto",
         storage: Storage = "float32",
+        num_documents: int | None = None,
     ) -> FastLaneIndex:
         """Indexes vectors that are there already, one array `(num_vectors, dim)` per document.
 
@@ -130,7 +127,7 @@ class FastLaneIndex(ChangingIndex):
             ids: As for `build`.
             positions: Each vector's token position in its document; 0, 1, 2, … by default.
             texts: One per document, to be given back with hits.
-            metadata, kind, storage: As for `build`.
+            metadata, kind, storage, num_documents: As for `build`.
             encoder: Encodes text queries.
 
         Raises:
@@ -138,7 +135,7 @@ class FastLaneIndex(ChangingIndex):
                 vector that is not finite, or too few vectors for the storage.
         """
         incoming = Incoming.of_embeddings(embeddings, ids, metadata, texts, positions)
-        return cls._of(incoming, Encoding(encoder), kind, storage)
+        return cls._of(incoming, Encoding(encoder), kind, storage, num_documents)
 
     @classmethod
     def _of(
@@ -147,15 +144,20 @@ class FastLaneIndex(ChangingIndex):
         encoding: Encoding,
         kind: Kind | Literal["auto"],
         storage: Storage,
-        num_documents: int = 0,
+        num_documents: int | None,
     ) -> FastLaneIndex:
         if not incoming.ids:
             raise ValueError("there are no documents: an index needs at least one")
+        if num_documents is not None and num_documents < len(incoming.ids):
+            raise ValueError(
+                f"num_documents must be at least the {len(incoming.ids)} given, got {num_documents}"
+            )
         VectorSettings.choose(kind, storage, 0)  # refuses what can't be before the long work
         segment = incoming.segment(encoding)
         dim = segment.vectors.d
-        share = max(1.0, num_documents / len(segment.ids))
-        count = round(segment.vectors.ntotal * share)
+        count = round(
+            segment.vectors.ntotal * (num_documents or len(segment.ids)) / len(segment.ids)
+        )
         vectors = VectorSettings.choose(kind, storage, count)
         logger.info(
             "%s index in %s: %s vectors of %s dimensions, about %.0f MB",

@@ -191,10 +191,10 @@ def collect_segment(documents: Iterable[Document], empty: VectorIndex | None = N
         rows = document.views.vectors
         if filling is None:
             filling = Filling(flat_index(rows.shape[1]))
-        if rows.shape[1] != filling.index.d:
+        if rows.shape[1] != filling.empty.d:
             raise ValueError(
                 f"document {document.id!r} has {rows.shape[1]}-dimensional vectors, {whose} "
-                f"{filling.index.d}-dimensional ones: all must be alike"
+                f"{filling.empty.d}-dimensional ones: all must be alike"
             )
         filling.add(rows)
         positions.append(document.views.positions)

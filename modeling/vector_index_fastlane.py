@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from types import ModuleType
 from typing import Any, Literal, Protocol, TypeAlias, get_args
@@ -11,6 +12,8 @@ import numpy.typing as npt
 
 FloatArray: TypeAlias = npt.NDArray[np.float32]
 IntArray: TypeAlias = npt.NDArray[np.int64]
+NearestLists: TypeAlias = tuple[FloatArray, IntArray]
+"""Similarities and numbers, both `(views, lists)`, of the clusters of `ivf` nearest to some views."""
 
 Kind = Literal["flat", "hnsw", "ivf"]
 Storage = Literal["float32", "float16", "int8", "pq"]
@@ -19,6 +22,7 @@ FLAT_UP_TO = 500_000  # vectors: every query reads all of them, 0.8 GB of 384 di
 TRAINING_VECTORS_PER_LIST = 64  # FAISS's own advice is 39 to 256
 HNSW_NEIGHBOURS = 32
 PQ_DIMENSIONS = 8  # to one byte
+PLAIN_UP_TO = 8_192  # vectors of a segment: so few are compared faster than clusters are
 _BLOCK = 65_536  # vectors that are added at once
 
 
@@ -143,20 +147,73 @@ class VectorSettings:
         return 0 if self.storage in ("float32", "float16") else 65_536
 
     def search(
-        self, index: VectorIndex, views: FloatArray, count: int
+        self,
+        index: VectorIndex,
+        views: FloatArray,
+        count: int,
+        reach: float = 1.0,
+        lists: NearestLists | None = None,
     ) -> tuple[FloatArray, IntArray]:
-        """Similarities and numbers, both `(len(views), count)`, of vectors found; -1 for none."""
-        return index.search(views, count, params=self.search_parameters(index, count))
+        """Similarities and numbers, both `(len(views), count)`, of vectors found; -1 for none.
 
-    def search_parameters(self, index: VectorIndex, count: int) -> Any:
+        Args:
+            index: A segment's vectors.
+            views: (n, dim).
+            count: How many vectors to find for each.
+            reach: Look so many times as far as `effort` says.
+            lists: The clusters nearest to the views, where they are known.
+        """
+        parameters = self.search_parameters(index, count, reach)
+        if lists is None or not isinstance(index, import_faiss().IndexIVF):
+            return index.search(views, count, params=parameters)
+        return _search_lists(index, views, count, lists, parameters)
+
+    def search_parameters(self, index: VectorIndex, count: int, reach: float = 1.0) -> Any:
         """What FAISS is told of how far to look for `count` vectors."""
         faiss = import_faiss()
-        if self.kind == "ivf":
-            num_probed = round(self.effort * faiss.extract_index_ivf(index).nlist ** 0.5)
-            return faiss.SearchParametersIVF(nprobe=max(1, num_probed))
-        if self.kind == "hnsw":
-            return faiss.SearchParametersHNSW(efSearch=max(count, round(64 * self.effort)))
+        if isinstance(index, faiss.IndexIVF):
+            return faiss.SearchParametersIVF(nprobe=self._num_probed(index, reach))
+        if isinstance(index, faiss.IndexHNSW):
+            breadth = min(index.ntotal, round(64 * self.effort * reach))
+            return faiss.SearchParametersHNSW(efSearch=max(count, breadth))
         return None
+
+    def looks_everywhere(self, index: VectorIndex, reach: float) -> bool:
+        """Whether `search` can find no more by a larger reach."""
+        faiss = import_faiss()
+        if isinstance(index, faiss.IndexIVF):
+            return self._num_probed(index, reach) == index.nlist
+        return not isinstance(index, faiss.IndexHNSW) or 64 * self.effort * reach >= index.ntotal
+
+    def nearest_lists(
+        self, indexes: Iterable[VectorIndex], views: FloatArray
+    ) -> NearestLists | None:
+        """The clusters nearest to each view, which all segments have in common; None without any."""
+        faiss = import_faiss()
+        ivf: Any = next((one for one in indexes if isinstance(one, faiss.IndexIVF)), None)
+        if ivf is None:
+            return None
+        lists: NearestLists = ivf.quantizer.search(views, self._num_probed(ivf, 1.0))
+        return lists
+
+    def _num_probed(self, ivf: Any, reach: float) -> int:
+        return min(ivf.nlist, max(1, round(self.effort * reach * ivf.nlist**0.5)))
+
+
+def _search_lists(
+    ivf: Any, views: FloatArray, count: int, lists: NearestLists, parameters: Any
+) -> tuple[FloatArray, IntArray]:
+    """FAISS's search_preassigned, whose wrapper in Python takes no parameters."""
+    pointer = import_faiss().swig_ptr
+    views = np.ascontiguousarray(views, dtype=np.float32)
+    similarities = np.empty((len(views), count), dtype=np.float32)
+    numbers = np.empty((len(views), count), dtype=np.int64)
+    nearness, nearest = lists
+    ivf.search_preassigned_c(
+        *(len(views), pointer(views), count, pointer(nearest), pointer(nearness)),
+        *(pointer(similarities), pointer(numbers), False, parameters),
+    )
+    return similarities, numbers
 
 
 def num_lists(num_vectors: int) -> int:
@@ -177,10 +234,14 @@ def num_codes(dim: int) -> int:
 
 
 class Filling:
-    """Fills a copy of an empty index, in blocks: clusters and graphs take long over single vectors."""
+    """Holds vectors as an empty index would, or plainly where they are few.
+
+    They are added in blocks: clusters and graphs take long over single vectors.
+    """
 
     def __init__(self, empty: VectorIndex) -> None:
-        self.index: VectorIndex = import_faiss().clone_index(empty)
+        self.empty = empty
+        self._index: VectorIndex | None = None
         self._pending: list[FloatArray] = []
         self._num_pending = 0
 
@@ -189,20 +250,42 @@ class Filling:
         self._pending.append(rows)
         self._num_pending += len(rows)
         if self._num_pending >= _BLOCK:
-            self._flush()
+            self._flush(import_faiss().clone_index)
 
     def finished(self) -> VectorIndex:
         """The index, which gives vectors back by their number."""
-        self._flush()
-        faiss, index = import_faiss(), self.index
-        if faiss.try_extract_index_ivf(index) is not None:
+        faiss = import_faiss()
+        index = self._flush(plain_index if self._num_pending <= PLAIN_UP_TO else faiss.clone_index)
+        if isinstance(index, faiss.IndexIVF):
             index.set_direct_map_type(faiss.DirectMap.Array)  # type: ignore[attr-defined]
         return index
 
-    def _flush(self) -> None:
+    def _flush(self, new: Callable[[VectorIndex], VectorIndex]) -> VectorIndex:
+        if self._index is None:
+            self._index = new(self.empty)
         if self._num_pending:
-            self.index.add(np.concatenate(self._pending))
+            self._index.add(np.concatenate(self._pending))
         self._pending, self._num_pending = [], 0
+        return self._index
+
+
+def plain_index(empty: VectorIndex) -> VectorIndex:
+    """An empty index that stores vectors as `empty` does, and compares with every one of them."""
+    faiss = import_faiss()
+    plain: VectorIndex
+    if isinstance(empty, faiss.IndexHNSW):
+        plain = faiss.clone_index(faiss.downcast_index(empty.storage))
+    elif isinstance(empty, faiss.IndexIVFScalarQuantizer):
+        plain = faiss.IndexScalarQuantizer(empty.d, empty.sq.qtype, empty.metric_type)
+        plain.sq, plain.is_trained = empty.sq, True  # type: ignore[attr-defined]
+    elif isinstance(empty, faiss.IndexIVFPQ):
+        plain = faiss.IndexPQ(empty.d, empty.pq.M, empty.pq.nbits, empty.metric_type)
+        plain.pq, plain.is_trained = empty.pq, True  # type: ignore[attr-defined]
+    elif isinstance(empty, faiss.IndexIVF):
+        plain = flat_index(empty.d)
+    else:
+        plain = faiss.clone_index(empty)
+    return plain
 
 
 def memory_of(index: VectorIndex) -> FloatArray | None:

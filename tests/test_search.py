@@ -142,9 +142,9 @@ def test_only_unfinished_queries_are_searched_again(monkeypatch: pytest.MonkeyPa
     index = FastLaneIndex.from_embeddings(vectors)
     search, asked = VectorSettings.search, []
 
-    def counted(self: Any, vectors: Any, x: Any, k: int) -> Any:
+    def counted(self: Any, vectors: Any, x: Any, k: int, *further: Any) -> Any:
         asked.append((x.tolist(), k))
-        return search(self, vectors, x, k)
+        return search(self, vectors, x, k, *further)
 
     monkeypatch.setattr(VectorSettings, "search", counted)
     first, second = index.search([[[1.0, 0.0]], [[0.0, 1.0]]], top_k=2)

@@ -13,7 +13,7 @@ import pytest
 from test_search_kinds import units
 
 from fastlane_st import FastLaneIndex
-from fastlane_st.modeling import gpu_fastlane
+from fastlane_st.modeling import gpu_fastlane, vector_index_fastlane
 
 Matrix = npt.NDArray[np.float32]
 
@@ -43,6 +43,7 @@ def copies(monkeypatch: pytest.MonkeyPatch) -> list[Copy]:
         made.append(Copy(faiss.clone_index(index)))
         return made[-1]
 
+    monkeypatch.setattr(vector_index_fastlane, "PLAIN_UP_TO", 0)
     monkeypatch.setattr(faiss, "StandardGpuResources", object, raising=False)
     monkeypatch.setattr(faiss, "get_num_gpus", lambda: 2)
     monkeypatch.setattr(faiss, "index_cpu_to_gpu", copy_to_gpu, raising=False)

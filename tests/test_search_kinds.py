@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
+from fastlane_st.modeling import vector_index_fastlane
 from fastlane_st.modeling.search_fastlane import FastLaneIndex
 from fastlane_st.modeling.vector_index_fastlane import VectorSettings, num_codes, num_lists
 
@@ -29,6 +30,12 @@ TOLERANCE = {"float32": 1e-6, "float16": 1e-3, "int8": 0.02, "pq": 0.6}
 def units(rows: int, seed: int) -> Matrix:
     vectors = np.random.default_rng(seed).normal(size=(rows, DIM)).astype(np.float32)
     return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+
+
+@pytest.fixture(autouse=True)
+def clusters_of_few(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Even a few vectors are held as the kind says."""
+    monkeypatch.setattr(vector_index_fastlane, "PLAIN_UP_TO", 0)
 
 
 @pytest.fixture(scope="module")
@@ -212,3 +219,33 @@ def test_settings_that_cannot_be_are_refused(options: Any, message: str) -> None
 def test_effort_must_be_above_0() -> None:
     with pytest.raises(ValueError, match="effort must be above 0, got 0"):
         VectorSettings(effort=0)
+
+
+@pytest.mark.parametrize(("kind", "storage"), KINDS)
+def test_few_vectors_are_held_plainly_and_stored_alike(
+    kind: str,
+    storage: str,
+    documents: list[Matrix],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    held = build(documents, kind, storage)
+    monkeypatch.setattr(vector_index_fastlane, "PLAIN_UP_TO", 100)
+    index = build(documents, kind, storage)
+    added = [units(5, 3000 + seed) for seed in range(10)]
+    for one in (held, index):
+        monkeypatch.setattr(vector_index_fastlane, "PLAIN_UP_TO", 100 if one is index else 0)
+        one.add(added[:4])
+        one.add(added[4:])
+    [_, *small] = [part.segment.vectors for part in index.parts]
+    assert small
+    for vectors in small:
+        assert vector_index_fastlane.VectorSettings(kind).looks_everywhere(vectors, 1.0)
+    for number, views in stored(held).items():
+        np.testing.assert_array_equal(views, stored(index)[number])
+    index.save(tmp_path)
+    index.delete(range(200))  # more than half: what is left is written anew, from plain and others
+    loaded = FastLaneIndex.load(tmp_path)
+    queries = [view[None] for view in added[0]]
+    assert [hits[0].id for hits in index.search(queries)] == [300] * 5
+    assert [hits[0].id for hits in loaded.search(queries)] == [300] * 5

@@ -182,8 +182,9 @@ class VectorSettings:
         """Whether `search` can find no more by a larger reach."""
         faiss = import_faiss()
         if isinstance(index, faiss.IndexIVF):
-            return self._num_probed(index, reach) == index.nlist
-        return not isinstance(index, faiss.IndexHNSW) or 64 * self.effort * reach >= index.ntotal
+            return bool(self._num_probed(index, reach) == index.nlist)
+        is_graph = isinstance(index, faiss.IndexHNSW)
+        return not is_graph or 64 * self.effort * reach >= index.ntotal
 
     def nearest_lists(
         self, indexes: Iterable[VectorIndex], views: FloatArray
@@ -197,7 +198,9 @@ class VectorSettings:
         return lists
 
     def _num_probed(self, ivf: Any, reach: float) -> int:
-        return min(ivf.nlist, max(1, round(self.effort * reach * ivf.nlist**0.5)))
+        count: int = ivf.nlist
+        wanted: int = round(self.effort * reach * float(count) ** 0.5)
+        return min(count, max(1, wanted))
 
 
 def _search_lists(
@@ -257,7 +260,7 @@ class Filling:
         faiss = import_faiss()
         index = self._flush(plain_index if self._num_pending <= PLAIN_UP_TO else faiss.clone_index)
         if isinstance(index, faiss.IndexIVF):
-            index.set_direct_map_type(faiss.DirectMap.Array)  # type: ignore[attr-defined]
+            index.set_direct_map_type(faiss.DirectMap.Array)
         return index
 
     def _flush(self, new: Callable[[VectorIndex], VectorIndex]) -> VectorIndex:

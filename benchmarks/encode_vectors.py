@@ -1,0 +1,135 @@
+"""Encodes real passages and judged queries once, for all engines to search the same vectors.
+
+    python benchmarks/encode_vectors.py --judged data/eval/nqgold --others data/scale/manuals.jsonl.xz \
+        --num-others 100000 --num-queries 500 --routes 0.25 --out runs/peers/vectors
+
+The documents of the judged collection and the others are shuffled together. A run that stops goes on
+where it was; vectors are kept in float16, 3.5 GB for 114,086 passages and a quarter of their views.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import lzma
+import random
+import shlex
+import sys
+import time
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from machine import environment
+from tqdm import tqdm
+
+from fastlane_st import FastLaneEncoder
+from fastlane_st.evaluation.collection import read_collection
+from fastlane_st.modeling.fingerprint_fastlane import encoder_digests
+
+SHARD = 2_000  # documents
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--judged", type=Path, required=True, help="a BEIR folder")
+    parser.add_argument("--others", type=Path, help="more documents, JSONL in xz")
+    parser.add_argument("--num-others", type=int, default=0)
+    parser.add_argument("--num-queries", type=int, default=500)
+    parser.add_argument("--routes", type=float, help="the fraction of views kept; all without it")
+    parser.add_argument("--model", default="fastlane-minilm")
+    parser.add_argument("--out", type=Path, required=True)
+    options = parser.parse_args()
+    options.out.mkdir(parents=True, exist_ok=True)
+
+    judged = read_collection(options.judged).limit(num_queries=options.num_queries)
+    documents = list(judged.documents.items())
+    if options.num_others:
+        documents += read_others(options.others, options.num_others)
+    random.Random(0).shuffle(documents)
+    ids, texts = map(list, zip(*documents, strict=True))
+    encoder = FastLaneEncoder(options.model)
+    encoder[0].model.backbone.set_attn_implementation("eager")  # the fastest in bfloat16 on CPUs
+    facts = {
+        "command": shlex.join(["python", *sys.argv]),
+        "checkpoint": encoder_digests(encoder),
+        "routes": options.routes,
+        "documents": len(documents),
+        "queries": len(judged.queries),
+    }
+    check_same(options.out / "collection.json", facts)
+    write(options.out / "ids.json", ids)
+    write(options.out / "texts.json", texts)
+    with torch.autocast(encoder.device.type, torch.bfloat16):
+        encode_queries(options.out, encoder, judged)
+        seconds = encode_documents(options.out, encoder, texts, options.routes)
+    write(
+        options.out / "collection.json",
+        {**facts, "environment": environment(), "documents_per_second": seconds},
+    )
+
+
+def read_others(path: Path, count: int) -> list[tuple[str, str]]:
+    with lzma.open(path, "rt", encoding="utf-8") as lines:
+        rows = map(json.loads, islice(lines, count))
+        return [(row["_id"], f"{row.get('title', '')} {row['text']}".strip()) for row in rows]
+
+
+def check_same(path: Path, facts: dict[str, Any]) -> None:
+    """Refuses to go on with what was begun otherwise."""
+    if not path.exists():
+        write(path, facts)
+    begun = json.loads(path.read_text("utf-8"))
+    if any(begun[name] != facts[name] for name in facts):
+        raise SystemExit(f"{path.parent} was begun otherwise: {begun['command']}")
+
+
+def encode_queries(folder: Path, encoder: FastLaneEncoder, judged: Any) -> None:
+    texts = list(judged.queries.values())
+    routed = encoder.encode_query(texts, num_routes=1)
+    full = encoder.encode_query(texts, num_routes=None)
+    save(folder / "queries-routed.npy", torch.cat(routed))
+    save(folder / "queries-full.npy", torch.cat(full))
+    np.save(folder / "queries-counts.npy", np.array([len(views) for views in full]))
+    write(
+        folder / "queries.json",
+        [
+            {"id": id, "text": text, "relevant": dict(judged.qrels[id])}
+            for id, text in judged.queries.items()
+        ],
+    )
+
+
+def encode_documents(
+    folder: Path, encoder: FastLaneEncoder, texts: list[str], routes: float | None
+) -> float | None:
+    """Encodes the shards that aren't there yet; documents per second, if there was any."""
+    encoded, started = 0, time.perf_counter()
+    for number in tqdm(range(-(-len(texts) // SHARD)), unit="shard"):
+        path = folder / f"vectors-{number:04d}.npy"
+        if path.exists():
+            continue
+        chunk = texts[number * SHARD : (number + 1) * SHARD]
+        views = encoder.encode_document(chunk, num_routes=routes, show_progress_bar=False)
+        np.save(folder / f"counts-{number:04d}.npy", np.array([len(one) for one in views]))
+        save(path, torch.cat(views))
+        encoded += len(chunk)
+    return encoded / (time.perf_counter() - started) if encoded else None
+
+
+def save(path: Path, vectors: torch.Tensor) -> None:
+    """Whole or not at all."""
+    scratch = path.with_suffix(".tmp")
+    with open(scratch, "wb") as file:
+        np.save(file, vectors.half().numpy())
+    scratch.rename(path)
+
+
+def write(path: Path, content: Any) -> None:
+    path.write_text(json.dumps(content), "utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,219 @@
+"""Search engines side by side over the same vectors: quality, speed, bytes, memory, time to build.
+
+    python benchmarks/engines.py --collection runs/peers/vectors --scratch runs/peers \
+        --out benchmarks/results/engines.json
+
+`encode_vectors.py` makes the collection. Each engine runs in a virtual environment of its own, made in
+the scratch folder at first use, and in a process of its own; what is measured is kept there, so that a run
+that stops goes on. Searches are on one thread, one query at a time.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shlex
+import subprocess
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from judged import write_json
+from machine import environment
+
+from fastlane_st.evaluation.collection import Collection
+from fastlane_st.evaluation.metrics import evaluate_rankings
+
+PEERS = Path(__file__).parent / "peers"
+sys.path.append(str(PEERS))  # as its scripts see each other
+
+from collection import VectorCollection  # noqa: E402
+
+EFFORTS = (0.25, 0.5, 1, 2, 4)
+
+
+@dataclass(frozen=True)
+class Run:
+    """One index of one engine, and the settings that it is searched with.
+
+    Attributes:
+        engine: Module of `peers/engines`.
+        build: Settings of the index.
+        search: Settings of searches, each of which is measured.
+        environment: Name of a file of requirements; None for this environment.
+    """
+
+    engine: str
+    build: dict[str, Any] = field(default_factory=dict)
+    search: tuple[dict[str, Any], ...] = ({},)
+    environment: str | None = None
+
+    @property
+    def name(self) -> str:
+        """Of the index's folder."""
+        return "-".join([self.engine, *(str(value) for value in self.build.values())])
+
+
+def efforts(**options: Any) -> tuple[dict[str, Any], ...]:
+    return tuple({"effort": effort, **options} for effort in EFFORTS)
+
+
+RUNS = (
+    Run("exhaustive", search=({}, {"one_route": True})),
+    Run("fastlane", {"kind": "flat", "storage": "float32"}, ({}, {"rerank": 100})),
+    *(
+        Run(
+            "fastlane",
+            {"kind": "ivf", "storage": storage},
+            (*efforts(), *efforts(rerank=100), {"num_routes": 1, "rerank": 20}),
+        )
+        for storage in ("float32", "int8", "pq")
+    ),
+    Run("fastlane", {"kind": "hnsw", "storage": "int8"}, (*efforts(), *efforts(rerank=100))),
+    *(
+        Run(
+            "plaid",
+            {"nbits": nbits},
+            tuple(
+                {"n_ivf_probe": probe, "n_full_scores": scores}
+                for probe, scores in ((2, 256), (4, 1024), (8, 1024), (8, 4096), (32, 4096))
+            ),
+            "torch_2_11",
+        )
+        for nbits in (4,)
+    ),
+    Run(
+        "warp",
+        {"nbits": 4},
+        ({}, *({"nprobe": probe} for probe in (1, 2, 8, 16, 32, 64))),
+        "torch_2_11",
+    ),
+    Run("bm25", search=({}, {"rerank": 100}, {"rerank": 1000})),
+    Run("pylate_voyager", search=({"candidates": 10}, {"candidates": 100}), environment="pylate"),
+)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--collection", type=Path, required=True)
+    parser.add_argument("--scratch", type=Path, required=True, help="indexes and environments")
+    parser.add_argument("--engines", help="names separated by commas; all by default")
+    parser.add_argument("--queries", type=int, help="for a trial: the first N")
+    parser.add_argument("--limit-s", type=int, default=7200, help="of one engine, in seconds")
+    parser.add_argument("--out", type=Path, required=True)
+    options = parser.parse_args()
+    collection = VectorCollection(options.collection)
+    chosen = [
+        run for run in RUNS if options.engines is None or run.engine in options.engines.split(",")
+    ]
+    found: dict[str, Any] = {
+        "command": shlex.join(["python", *sys.argv]),
+        "collection": collection.facts,
+        "vectors": collection.num_vectors,
+        "environment": environment(),
+        "runs": [],
+    }
+    measured = [(run, measure(run, options)) for run in chosen]
+    reference = next((one for run, one in measured if run.engine == "exhaustive"), None)
+    for run, one in measured:
+        found["runs"].append(summary(run, one, collection, reference))
+        write_json(options.out, found)
+
+
+def measure(run: Run, options: argparse.Namespace) -> dict[str, Any]:
+    """What `measure.py` finds, or why it found nothing."""
+    out: Path = options.scratch / "measured" / f"{run.name}.json"
+    if out.exists():
+        measured: dict[str, Any] = json.loads(out.read_text("utf-8"))
+        return measured
+    python = python_of(run.environment, options.scratch)
+    command = [
+        *(python, str(PEERS / "measure.py"), run.engine),
+        *("--collection", str(options.collection)),
+        *("--index", str(options.scratch / "indexes" / run.name)),
+        *("--build", json.dumps(run.build)),
+        *("--search", json.dumps(run.search)),
+        *("--out", str(out)),
+        *(("--queries", str(options.queries)) if options.queries else ()),
+    ]
+    print(shlex.join(command), flush=True)
+    threads = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+    try:
+        subprocess.run(command, check=True, env=os.environ | threads, timeout=options.limit_s)
+    except (subprocess.CalledProcessError, subprocess.TimeoutExpired) as error:
+        return {"failed": str(error)}
+    measured = json.loads(out.read_text("utf-8"))
+    return measured
+
+
+def python_of(name: str | None, scratch: Path) -> str:
+    """The interpreter of an environment, which is made if it isn't there."""
+    if name is None:
+        return sys.executable
+    folder = scratch / "environments" / name
+    python = folder / "bin" / "python"
+    if not (folder / "done").exists():
+        subprocess.run([sys.executable, "-m", "venv", str(folder)], check=True)
+        requirements = PEERS / "requirements" / f"{name}.txt"
+        subprocess.run(
+            [str(python), "-m", "pip", "install", "--quiet", "-r", str(requirements)], check=True
+        )
+        (folder / "done").touch()
+    return str(python)
+
+
+def summary(
+    run: Run,
+    measured: dict[str, Any],
+    collection: VectorCollection,
+    reference: dict[str, Any] | None,
+) -> dict[str, Any]:
+    """Without the rankings, but with what they are worth."""
+    if "failed" in measured:
+        return {"engine": run.engine, "build": run.build, **measured}
+    kept = {name: value for name, value in measured.items() if name != "settings"}
+    kept["bytes_per_document"] = measured["bytes"] / len(collection)
+    kept["settings"] = [
+        {name: value for name, value in setting.items() if name != "rankings"}
+        | worth(setting["rankings"], collection, reference)
+        for setting in measured["settings"]
+    ]
+    return kept
+
+
+def worth(
+    rankings: list[list[int]], collection: VectorCollection, reference: dict[str, Any] | None
+) -> dict[str, float]:
+    """nDCG@10, and overlaps with the ten best of exhaustive MaxSim and of one route."""
+    found = {"ndcg@10": ndcg(collection, rankings)}
+    if reference is not None:
+        for name, setting in zip(("maxsim", "one_route"), reference["settings"], strict=True):
+            found[f"overlap_{name}"] = overlap(rankings, setting["rankings"])
+    return found
+
+
+def ndcg(collection: VectorCollection, rankings: list[list[int]]) -> float:
+    """The mean nDCG@10 of the first queries."""
+    queries = collection.queries[: len(rankings)]
+    judged = Collection(
+        "vectors",
+        "all",
+        dict.fromkeys(collection.ids, ""),
+        {query["id"]: query["text"] for query in queries},
+        {query["id"]: query["relevant"] for query in queries},
+    )
+    arrays = [np.array(ranking, dtype=np.intp) for ranking in rankings]
+    return float(evaluate_rankings(judged, arrays)["ndcg@10"].mean())
+
+
+def overlap(rankings: list[list[int]], best: list[list[int]]) -> float:
+    """The mean share of the ten best documents that were found."""
+    pairs = zip(rankings, best, strict=True)
+    return float(np.mean([len(set(one) & set(other)) / len(other) for one, other in pairs]))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,110 @@
+"""Builds one engine's index over a collection of vectors and measures its searches.
+
+    python benchmarks/peers/measure.py plaid --collection runs/peers/vectors --index runs/peers/plaid-4 \
+        --build '{"nbits": 4}' --search '[{"n_ivf_probe": 8, "n_full_scores": 4096}]' --out out.json
+
+Runs in the engine's own environment, which holds the engine, torch and numpy. Queries come one at a
+time, as in production; OMP_NUM_THREADS limits the threads of torch, FAISS and BLAS.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import json
+import os
+import resource
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from collection import VectorCollection
+
+TOP_K = 10
+WARM_UP = 10  # queries
+ROUNDS = 3
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("engine", help="a module of benchmarks/peers/engines")
+    parser.add_argument("--collection", type=Path, required=True)
+    parser.add_argument("--index", type=Path, required=True, help="a folder, kept for later calls")
+    parser.add_argument("--build", type=json.loads, default={})
+    parser.add_argument("--search", type=json.loads, default=[{}], help="a list of settings")
+    parser.add_argument("--queries", type=int, help="for a trial: the first N")
+    parser.add_argument("--out", type=Path, required=True)
+    options = parser.parse_args()
+
+    sys.path.insert(0, str(Path(__file__).parent / "engines"))
+    engine = importlib.import_module(options.engine)
+    collection = VectorCollection(options.collection)
+    built = options.index / "built.json"
+    if not built.exists():
+        options.index.mkdir(parents=True, exist_ok=True)
+        started = time.perf_counter()
+        engine.build(collection, options.index, **options.build)
+        facts = {
+            "build": options.build,
+            "build_seconds": time.perf_counter() - started,
+            "build_peak_bytes": peak_bytes(),
+            "bytes": sum(
+                file.stat().st_size for file in options.index.rglob("*") if file.is_file()
+            ),
+        }
+        built.write_text(json.dumps(facts), "utf-8")
+        # What building has left in memory is not what searching takes: start anew.
+        os.execv(sys.executable, [sys.executable, *sys.argv])
+    facts = json.loads(built.read_text("utf-8"))
+    if facts["build"] != options.build:
+        raise SystemExit(f"{options.index} was built with {facts['build']}: delete it first")
+    search = engine.load(collection, options.index)
+    count = min(options.queries or len(collection.queries), len(collection.queries))
+    found = {
+        "engine": options.engine,
+        "threads": int(os.environ.get("OMP_NUM_THREADS", os.cpu_count() or 1)),
+        "queries": count,
+        **facts,
+        "settings": [measure(search, setting, count) for setting in options.search],
+    }
+    found["search_peak_bytes"] = peak_bytes()
+    options.out.parent.mkdir(parents=True, exist_ok=True)
+    options.out.write_text(json.dumps(found), "utf-8")
+
+
+def measure(
+    search: Callable[..., list[int]], setting: dict[str, Any], count: int
+) -> dict[str, Any]:
+    """Latencies of `count` queries in three rounds, and what was found, by document number."""
+    for query in range(min(WARM_UP, count)):
+        search(query, **setting)
+    rounds = []
+    for _ in range(ROUNDS):
+        latencies, rankings = [], []
+        for query in range(count):
+            started = time.perf_counter()
+            ranking = search(query, **setting)
+            latencies.append(time.perf_counter() - started)
+            rankings.append([int(document) for document in ranking[:TOP_K]])
+        rounds.append(latencies)
+    middle = sorted(rounds, key=sum)[ROUNDS // 2]
+    return {
+        "search": setting,
+        "queries_per_second": [count / sum(latencies) for latencies in rounds],
+        "queries_per_second_median": statistics.median(count / sum(one) for one in rounds),
+        **{f"p{p}_ms": 1000 * float(np.percentile(middle, p)) for p in (50, 95, 99)},
+        "rankings": rankings,
+    }
+
+
+def peak_bytes() -> int:
+    """The most memory that this process held at a time; pages of mapped files count."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,97 @@
+"""The comparison of engines, over a small collection of random vectors."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from test_search_kinds import units
+
+sys.path.append(str(Path(__file__).parents[1] / "benchmarks"))
+
+import engines
+from collection import VectorCollection
+from paper import brute_force
+
+NUM_DOCUMENTS, NUM_QUERIES = 60, 5
+
+
+@pytest.fixture
+def collection(tmp_path: Path) -> VectorCollection:
+    """Sixty documents; each query is one of them, and that is relevant."""
+    folder = tmp_path / "vectors"
+    folder.mkdir()
+    documents = [units(3 + number % 4, number) for number in range(NUM_DOCUMENTS)]
+    for number, start in enumerate((0, 40)):
+        shard = documents[start : start + 40]
+        np.save(folder / f"vectors-{number:04d}.npy", np.concatenate(shard).astype(np.float16))
+        np.save(folder / f"counts-{number:04d}.npy", np.array([len(one) for one in shard]))
+    ids = [f"d{number}" for number in range(NUM_DOCUMENTS)]
+    queries = [documents[10 * number] for number in range(NUM_QUERIES)]
+    np.save(folder / "queries-full.npy", np.concatenate(queries))
+    np.save(folder / "queries-counts.npy", np.array([len(one) for one in queries]))
+    np.save(folder / "queries-routed.npy", np.stack([one[0] for one in queries]))
+    for name, content in {
+        "ids": ids,
+        "texts": [f"text {id}" for id in ids],
+        "collection": {"command": "made by a test"},
+        "queries": [
+            {"id": f"q{n}", "text": "", "relevant": {f"d{10 * n}": 1}} for n in range(NUM_QUERIES)
+        ],
+    }.items():
+        (folder / f"{name}.json").write_text(json.dumps(content))
+    return VectorCollection(folder)
+
+
+def test_a_collection_gives_back_what_was_written(collection: VectorCollection) -> None:
+    documents = list(collection.documents())
+    rows, firsts = collection.read()
+    assert len(collection) == len(documents) == len(firsts) == NUM_DOCUMENTS
+    assert collection.num_vectors == len(rows)
+    for number, document in enumerate(documents):
+        np.testing.assert_allclose(document, units(3 + number % 4, number), atol=1e-3)
+        np.testing.assert_array_equal(
+            rows[firsts[number] : firsts[number] + len(document)], document
+        )
+
+
+def test_engines_are_measured_alike(
+    collection: VectorCollection, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runs = (
+        engines.Run("exhaustive", search=({}, {"one_route": True})),
+        engines.Run("fastlane", {"kind": "flat", "storage": "float32"}, ({}, {"rerank": 60})),
+        engines.Run("missing"),
+    )
+    monkeypatch.setattr(engines, "RUNS", runs)
+    out = tmp_path / "engines.json"
+    command = ["engines.py", "--collection", str(collection.folder), "--scratch", str(tmp_path)]
+    monkeypatch.setattr(sys, "argv", [*command, "--out", str(out)])
+    engines.main()
+    exhaustive, fastlane, missing = json.loads(out.read_text())["runs"]
+    assert "returned non-zero exit status" in missing["failed"]
+    for one in (exhaustive, fastlane):
+        assert one["threads"] == 1
+        assert [setting["ndcg@10"] for setting in one["settings"]] == [1.0, 1.0]
+        assert all(setting["p50_ms"] <= setting["p99_ms"] for setting in one["settings"])
+    full, one_route = exhaustive["settings"]
+    assert full["overlap_maxsim"] == one_route["overlap_one_route"] == 1.0
+    assert full["overlap_one_route"] < 1.0
+    one_route, cascade = fastlane["settings"]
+    assert one_route["overlap_one_route"] == cascade["overlap_maxsim"] == 1.0
+    assert fastlane["bytes_per_document"] > 4 * 16 * 3
+
+
+def test_brute_force_scores_are_maxsim(collection: VectorCollection) -> None:
+    documents = brute_force.Documents(collection, "cpu")
+    queries = np.stack([views[:3] for views in collection.full])
+    scores = documents.score(torch.from_numpy(queries))
+    expected = [
+        [(query @ views.T).max(axis=1).sum() for views in collection.documents()]
+        for query in queries
+    ]
+    np.testing.assert_allclose(scores.numpy(), expected, rtol=1e-5, atol=1e-5)

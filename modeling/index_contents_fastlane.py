@@ -11,10 +11,10 @@ from itertools import chain
 import numpy as np
 
 from .segment_fastlane import BoolArray, Document, Id, Segment, collect_segment
-from .vector_index_fastlane import VectorIndex
+from .vector_index_fastlane import VectorIndex, bytes_of_vector
 
-LARGEST_MERGED = 2_000_000
-"""Vectors beyond which segments aren't merged any more: that takes memory for all of them."""
+LARGEST_MERGED = 2 * 2**30
+"""Bytes of vectors beyond which segments aren't merged any more: that takes memory for all of them."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,6 +80,7 @@ class IndexContents:
         next_id: int | None = None,
     ) -> None:
         self.empty = empty
+        self._largest = LARGEST_MERGED // bytes_of_vector(empty)
         self.parts = tuple(parts)
         self.lock = threading.RLock()
         self._located: dict[Id, tuple[Segment, int]] = {}
@@ -204,13 +205,18 @@ class IndexContents:
             if 2 * part.num_vectors < part.segment.vectors.ntotal:
                 part = self._merge([part])
             kept.append(part)
-            while len(kept) > 1 and _belong_together(*kept[-2:]):
+            while len(kept) > 1 and self._belong_together(*kept[-2:]):
                 kept[-2:] = [self._merge(kept[-2:])]
         known = {part.segment for part in self.parts}
         self.parts = tuple(kept)
         for part in kept:
             if part.segment not in known:
                 self._locate(part)
+
+    def _belong_together(self, large: Part, small: Part) -> bool:
+        """Whether two parts in a row are to be merged."""
+        both = large.num_vectors + small.num_vectors
+        return large.num_vectors <= 2 * small.num_vectors and both <= self._largest
 
     def _merge(self, parts: Sequence[Part]) -> Part:
         """One part of the live documents of several, by place."""
@@ -221,9 +227,3 @@ class IndexContents:
     def _locate(self, part: Part) -> None:
         for number in part.numbers():
             self._located[part.segment.ids[number]] = (part.segment, number)
-
-
-def _belong_together(large: Part, small: Part) -> bool:
-    """Whether two parts in a row are to be merged."""
-    both = large.num_vectors + small.num_vectors
-    return large.num_vectors <= 2 * small.num_vectors and both <= LARGEST_MERGED

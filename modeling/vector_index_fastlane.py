@@ -291,6 +291,13 @@ def plain_index(empty: VectorIndex) -> VectorIndex:
     return plain
 
 
+def bytes_of_vector(empty: VectorIndex) -> int:
+    """What one vector takes, without what leads to it."""
+    plain: Any = plain_index(empty)
+    size: int = plain.sa_code_size()
+    return size
+
+
 def memory_of(index: VectorIndex) -> FloatArray | None:
     """The vectors `(ntotal, d)` in FAISS's own memory, where they are float32 in a row.
 

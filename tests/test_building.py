@@ -115,7 +115,7 @@ def test_what_is_fitted_is_fitted_for_all_documents(tmp_path: Path) -> None:
 def test_large_segments_are_not_merged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from fastlane_st.modeling import index_contents_fastlane
 
-    monkeypatch.setattr(index_contents_fastlane, "LARGEST_MERGED", 50)
+    monkeypatch.setattr(index_contents_fastlane, "LARGEST_MERGED", 50 * 3 * 4)  # bytes
     index = build(tmp_path)
     sizes = [part.num_vectors for part in index._contents.parts]
     assert max(sizes) <= 50

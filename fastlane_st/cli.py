@@ -83,20 +83,22 @@ def add_search_options(parser: argparse.ArgumentParser, top_k: int = 10) -> None
         type=parse_routes,
         metavar="N",
         default="default",
-        help="token views of the query: a number, or 'all'; default: the checkpoint's",
+        help="token views of the query: a number, 'auto' or 'all'; default: the checkpoint's",
     )
 
 
 def parse_routes(text: str) -> int | float | str | None:
-    """A number or a fraction, None for 'all', or 'default'; whether it can be, the library says."""
-    if text == "default":
+    """A number or a fraction, None for 'all', 'auto' or 'default'; if it can be, the library says."""
+    if text in ("default", "auto"):
         return text
     if text == "all":
         return None
     try:
         return float(text) if "." in text else int(text)
     except ValueError:
-        raise argparse.ArgumentTypeError(f"expected a number or 'all', got {text!r}") from None
+        raise argparse.ArgumentTypeError(
+            f"expected a number, 'auto' or 'all', got {text!r}"
+        ) from None
 
 
 def parse_filter(text: str) -> Any:

@@ -22,6 +22,9 @@ class FastLaneConfig(PretrainedConfig):
         window_size: Standard deviation, in tokens, of the window that c_w weighs.
         route_spread: How far a token's logit falls next to one that is routed before it (see
             `spread_out`); 0 lets the best tokens be routed however alike they are.
+        route_margin: With `num_routes="auto"` a query also keeps the routes whose logits are so close
+            to its first one's: the more certain the router, the fewer.
+        route_budget: And at most so many, where a call doesn't say.
         router_dim: Width of the router's self-attention layer.
         router_num_heads: Attention heads of the router; they divide `router_dim`.
         separate_document_scorer: Whether documents are routed by a scorer of their own. Otherwise
@@ -54,6 +57,8 @@ class FastLaneConfig(PretrainedConfig):
         document_context_weight: float = 1.0,
         window_size: float = 6.0,
         route_spread: float = 3.0,
+        route_margin: float = 2.0,
+        route_budget: int = 4,
         router_dim: int = 128,
         router_num_heads: int = 4,
         separate_document_scorer: bool = True,
@@ -74,6 +79,7 @@ class FastLaneConfig(PretrainedConfig):
             backbone_config = AutoConfig.for_model(**backbone_config)
         sizes = {
             "embedding_dim": embedding_dim,
+            "route_budget": route_budget,
             "router_dim": router_dim,
             "router_num_heads": router_num_heads,
             "query_length": query_length,
@@ -82,10 +88,10 @@ class FastLaneConfig(PretrainedConfig):
         for name, size in sizes.items():
             if size < 1:
                 raise ValueError(f"{name} must be at least 1, got {size}")
-        if window_size <= 0 or route_spread < 0:
+        if window_size <= 0 or route_spread < 0 or route_margin < 0:
             raise ValueError(
-                "window_size must be above 0 and route_spread at least 0, got "
-                f"{window_size} and {route_spread}"
+                "window_size must be above 0, route_spread and route_margin at least 0, got "
+                f"{window_size}, {route_spread} and {route_margin}"
             )
         if router_dim % router_num_heads:
             raise ValueError(
@@ -102,6 +108,8 @@ class FastLaneConfig(PretrainedConfig):
         self.document_context_weight = document_context_weight
         self.window_size = window_size
         self.route_spread = route_spread
+        self.route_margin = route_margin
+        self.route_budget = route_budget
         self.router_dim = router_dim
         self.router_num_heads = router_num_heads
         self.separate_document_scorer = separate_document_scorer

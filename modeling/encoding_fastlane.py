@@ -11,7 +11,7 @@ from tqdm.auto import tqdm
 from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from .configuration_fastlane import FastLaneConfig
-from .routing_fastlane import NumRoutes, Task
+from .routing_fastlane import AskedRoutes, Task
 
 if TYPE_CHECKING:
     from .modeling_fastlane import FastLaneOutput
@@ -29,7 +29,11 @@ class TextEncodingModel(PreTrainedModel):
         return self.config.embedding_dim
 
     def route(
-        self, output: FastLaneOutput, task: Task, num_routes: NumRoutes | Literal["default"]
+        self,
+        output: FastLaneOutput,
+        task: Task,
+        num_routes: AskedRoutes,
+        route_budget: int | None = None,
     ) -> tuple[Tensor, Tensor]:
         """Chooses the token views to keep; see `FastLaneModel.route`."""
         raise NotImplementedError
@@ -59,7 +63,8 @@ class TextEncodingModel(PreTrainedModel):
         texts: str | Sequence[str],
         *,
         task: Task = "document",
-        num_routes: NumRoutes | Literal["default"] = "default",
+        num_routes: AskedRoutes = "default",
+        route_budget: int | None = None,
         batch_size: int = 32,
         output_value: Literal["token_embeddings"] | None = "token_embeddings",
         convert_to_numpy: bool = False,
@@ -70,7 +75,7 @@ class TextEncodingModel(PreTrainedModel):
         Args:
             texts: One text or several. What is beyond `query_length` or `document_length` is cut.
             task: The side: its prompt, length, scorer and default number of routes.
-            num_routes: As in `route`. A text with fewer tokens keeps them all.
+            num_routes, route_budget: As in `route`. A text with fewer tokens keeps them all.
             batch_size: Texts in one forward pass.
             output_value: `"token_embeddings"`, or None for everything.
             convert_to_numpy: Give float32 arrays instead of tensors on the model's device.
@@ -88,6 +93,7 @@ class TextEncodingModel(PreTrainedModel):
                 [texts],
                 task=task,
                 num_routes=num_routes,
+                route_budget=route_budget,
                 batch_size=batch_size,
                 output_value=output_value,
                 convert_to_numpy=convert_to_numpy,
@@ -100,7 +106,7 @@ class TextEncodingModel(PreTrainedModel):
         encoded: list[Any] = [None] * len(texts)
         places = iter(order)
         for features, output in self.forward_batches(ordered, task, batch_size, show_progress_bar):
-            views, kept = self.route(output, task, num_routes)
+            views, kept = self.route(output, task, num_routes, route_budget)
             for row in range(len(kept)):
                 place = next(places)
                 if output_value is None:

@@ -9,7 +9,7 @@ from .filters_fastlane import is_scalar
 from .routing_fastlane import check_num_routes
 from .segment_fastlane import Id, Metadata
 
-QueryRoutes: TypeAlias = int | Literal["default"] | None
+QueryRoutes: TypeAlias = int | Literal["default", "auto"] | None
 
 
 def check_counts(**counts: object) -> None:
@@ -91,6 +91,7 @@ def check_search(
     num_routes: QueryRoutes,
     candidates: int | None,
     rerank: int | None = None,
+    route_budget: int | None = None,
 ) -> None:
     """Queries all of one kind, none of them an empty text, and only options that can apply."""
     for name, value, least in (
@@ -105,14 +106,22 @@ def check_search(
     if queries and not any(isinstance(query, str) for query in queries):
         for_texts = {} if num_routes == "default" else {"num_routes": num_routes}
         for_texts |= {} if rerank is None else {"rerank": rerank}
+        for_texts |= {} if route_budget is None else {"route_budget": route_budget}
         for name, given in for_texts.items():
             raise ValueError(
                 f"{name} applies to texts, got {given} with vectors: each array holds one query's "
                 "routed views, so leave it out"
             )
         return
-    if num_routes != "default":
+    if num_routes not in ("default", "auto"):
         check_num_routes(num_routes)
+    if route_budget is not None:
+        check_counts(route_budget=route_budget)
+        if num_routes != "auto":
+            raise ValueError(
+                f'route_budget applies to num_routes="auto", got {route_budget} with '
+                f"num_routes={num_routes!r}: leave it out"
+            )
     if num_routes is None and rerank is not None:
         raise ValueError(
             f"rerank applies to routed searches, got {rerank} with num_routes=None, which ranks by all "

@@ -24,9 +24,11 @@ from .projection_fastlane import (
     principal_components,
 )
 from .routing_fastlane import (
+    AskedRoutes,
     NumRoutes,
     Task,
     TokenRouter,
+    certain_routes,
     check_num_routes,
     spread_out,
     top_k_mask,
@@ -194,7 +196,11 @@ class FastLaneModel(AdaptableModel, TextEncodingModel):
         return content | (present & ~content.any(dim=-1, keepdim=True))
 
     def route(
-        self, output: FastLaneOutput, task: Task, num_routes: NumRoutes | Literal["default"]
+        self,
+        output: FastLaneOutput,
+        task: Task,
+        num_routes: AskedRoutes,
+        route_budget: int | None = None,
     ) -> tuple[Tensor, Tensor]:
         """Chooses the views to keep: the top k of the spread logits, ties to the earlier token.
 
@@ -202,7 +208,9 @@ class FastLaneModel(AdaptableModel, TextEncodingModel):
             output: Of `forward`.
             task: The side, which decides the default and whether a fraction is allowed.
             num_routes: A positive integer; None for every token; for documents also the fraction
-                to keep; `"default"` for the configuration's.
+                to keep; `"default"` for the configuration's; for queries `"auto"`, as many as the
+                router's certainty asks for (see `certain_routes`).
+            route_budget: The most of `"auto"`; the configuration's by default.
 
         Returns:
             The views (B, T, D) float, which depend on what is kept (see `ViewProjection.routed`),
@@ -211,6 +219,11 @@ class FastLaneModel(AdaptableModel, TextEncodingModel):
         num_routes = self.resolve_num_routes(task, num_routes)
         if num_routes is None:
             return output.token_embeddings, output.token_mask
+        if num_routes == "auto":
+            budget = route_budget or self.config.route_budget
+            logits = self.spread_logits(output, budget)
+            routes = certain_routes(logits, output.token_mask, budget, self.config.route_margin)
+            return self.routed_views(output, task, routes), routes
         routes = top_k_mask(self.spread_logits(output, num_routes), output.token_mask, num_routes)
         return self.routed_views(output, task, routes), routes
 
@@ -231,9 +244,11 @@ class FastLaneModel(AdaptableModel, TextEncodingModel):
         )
 
     def resolve_num_routes(
-        self, task: Task, num_routes: NumRoutes | Literal["default"]
-    ) -> NumRoutes:
+        self, task: Task, num_routes: AskedRoutes
+    ) -> NumRoutes | Literal["auto"]:
         """The checked number of routes, with the configuration's in place of `"default"`."""
+        if num_routes == "auto" and task == "query":
+            return "auto"
         if num_routes == "default":
             is_query = task == "query"
             return self.config.query_num_routes if is_query else self.config.document_num_routes

@@ -13,9 +13,11 @@ if TYPE_CHECKING:
 
 Task = Literal["query", "document"]
 NumRoutes = int | float | None
+AskedRoutes = NumRoutes | Literal["default", "auto"]
+"""As calls say it: "default" is the configuration's number, "auto" up to each query's router."""
 
 
-def check_num_routes(num_routes: NumRoutes, allow_fraction: bool = False) -> None:
+def check_num_routes(num_routes: object, allow_fraction: bool = False) -> None:
     """Raises a ValueError unless `num_routes` is a positive integer or None.
 
     With `allow_fraction` (documents) a float in (0, 1], the fraction of tokens kept, passes too.
@@ -69,6 +71,32 @@ def top_k_mask(router_logits: Tensor, token_mask: Tensor, num_routes: int | floa
     order = scores.argsort(dim=-1, descending=True, stable=True)
     rank = order.argsort(dim=-1)
     return (rank < count_routes(num_routes, token_mask).unsqueeze(-1)) & token_mask
+
+
+def certain_routes(router_logits: Tensor, token_mask: Tensor, budget: int, margin: float) -> Tensor:
+    """Marks as many routes as the router's certainty asks for.
+
+    The best token is routed, and those of the next best whose logits are at most `margin` below its
+    own: a router that is certain of its first choice keeps one.
+
+    Args:
+        router_logits: (B, T) float, spread out for `budget` routes.
+        token_mask: (B, T) bool, true where a token may be routed.
+        budget: The most that a row keeps.
+        margin: At least 0.
+
+    Returns:
+        (B, T) bool.
+
+    Example:
+        >>> logits = torch.tensor([[0.5, 2.0, 1.0], [9.0, 2.0, 1.0]])
+        >>> certain_routes(logits, torch.ones(2, 3, dtype=torch.bool), budget=2, margin=1.5).int()
+        tensor([[0, 1, 1],
+                [1, 0, 0]], dtype=torch.int32)
+    """
+    scores = router_logits.masked_fill(~token_mask, -math.inf)
+    is_close = scores >= scores.amax(dim=-1, keepdim=True) - margin
+    return top_k_mask(router_logits, token_mask, budget) & is_close
 
 
 def gumbel_top_k_gate(

@@ -236,6 +236,7 @@ class FastLaneIndex(ChangingIndex):
         where: Filter | None = ...,
         ids: Iterable[Id] | None = ...,
         rerank: int | None = ...,
+        route_budget: int | None = ...,
         candidates: int | None = ...,
         batch_size: int = ...,
     ) -> list[Hit]: ...
@@ -250,6 +251,7 @@ class FastLaneIndex(ChangingIndex):
         where: Filter | None = ...,
         ids: Iterable[Id] | None = ...,
         rerank: int | None = ...,
+        route_budget: int | None = ...,
         candidates: int | None = ...,
         batch_size: int = ...,
     ) -> list[list[Hit]]: ...
@@ -263,6 +265,7 @@ class FastLaneIndex(ChangingIndex):
         where: Filter | None = None,
         ids: Iterable[Id] | None = None,
         rerank: int | None = None,
+        route_budget: int | None = None,
         candidates: int | None = None,
         batch_size: int = 32,
     ) -> list[Hit] | list[list[Hit]]:
@@ -275,12 +278,14 @@ class FastLaneIndex(ChangingIndex):
 
         Args:
             queries: Texts, or arrays `(views, dim)` that hold one query's routed views each.
-            num_routes: Views routed from each text: a number, or None for every token. "default"
-                is 1 for texts, and all that vectors can take.
+            num_routes: Views routed from each text: a number, None for every token, or "auto" for as
+                many as the router's certainty asks for. "default" is 1 for texts, and all that
+                vectors can take.
             where: Find only documents with such metadata, see `filters_fastlane`.
             ids: Find only these documents. Ids that aren't there count for nothing.
             rerank: Rank so many of the best documents again, by full MaxSim with all tokens of the
                 query (a cascade); at least `top_k`. For texts.
+            route_budget: The most routes that "auto" takes; the checkpoint's `route_budget` by default.
             candidates: Documents that each of several views proposes, at least `top_k` and
                 `rerank`; max(100, 4 * top_k, rerank) by default. One route takes none.
             batch_size: Queries encoded and searched at once.
@@ -295,13 +300,15 @@ class FastLaneIndex(ChangingIndex):
         """
         items: list[Any] = [queries] if isinstance(queries, str) else list(queries)
         check_counts(top_k=top_k, batch_size=batch_size)
-        check_search(items, top_k, num_routes, candidates, rerank)
+        check_search(items, top_k, num_routes, candidates, rerank, route_budget)
         ranker = self._ranker_of(where, ids)
-        routes = 1 if num_routes == "default" else num_routes
+        routing: dict[str, Any] = {"num_routes": 1 if num_routes == "default" else num_routes}
+        if route_budget is not None:
+            routing["route_budget"] = route_budget
         hits: list[list[Hit]] = []
         for start in range(0, len(items), batch_size):
             batch = items[start : start + batch_size]
-            views = query_views(batch, self.encoder, routes, self.dim, start, rerank is not None)
+            views = query_views(batch, self.encoder, routing, self.dim, start, rerank is not None)
             proposed = candidates or max(100, 4 * top_k, rerank or 0)
             if rerank is None:
                 hits += ranker.rank(views.routed, top_k, proposed)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from sentence_transformers.base.modules import Transformer
 from torch import Tensor
 
-from .routing_fastlane import NumRoutes, Task, gumbel_top_k_gate
+from .routing_fastlane import AskedRoutes, Task, gumbel_top_k_gate
 
 if TYPE_CHECKING:
     from .modeling_fastlane import FastLaneModel, FastLaneOutput
@@ -27,7 +27,7 @@ class FastLaneTransformer(Transformer):
     there for losses of our own. Inputs without a task count as documents, as elsewhere in the library.
     """
 
-    forward_kwargs: set[str] = {"task", "num_routes"}  # noqa: RUF012
+    forward_kwargs: set[str] = {"task", "num_routes", "route_budget"}  # noqa: RUF012
     model: FastLaneModel
     temperature: float = 1.0
     """Of the training gate; an evaluation pass doesn't read it."""
@@ -74,7 +74,8 @@ class FastLaneTransformer(Transformer):
         self,
         features: dict[str, Any],
         task: Task | None = None,
-        num_routes: NumRoutes | Literal["default"] = "default",
+        num_routes: AskedRoutes = "default",
+        route_budget: int | None = None,
     ) -> dict[str, Any]:
         """Encodes and routes; see the class for what the features hold afterwards."""
         side: Task = task or features.get("task") or "document"
@@ -84,9 +85,11 @@ class FastLaneTransformer(Transformer):
         features["router_logits"] = output.router_logits
         resolved = self.model.resolve_num_routes(side, num_routes)
         if self.training and resolved is not None:
+            if resolved == "auto":
+                raise ValueError('num_routes="auto" is for evaluation: training takes a number')
             features |= self._gated(output, side, resolved)
         else:
-            views, kept = self.model.route(output, side, resolved)
+            views, kept = self.model.route(output, side, resolved, route_budget)
             features["token_embeddings"], features["attention_mask"] = views, kept
             if side == "query":  # for a search that ranks again by all tokens
                 features["unrouted_embeddings"] = output.token_embeddings

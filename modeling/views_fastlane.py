@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, NamedTuple, Protocol, TypeAlias
+from typing import Any, Literal, NamedTuple, Protocol, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -29,9 +29,10 @@ class Encoder(Protocol):
         /,
         *,
         output_value: None,
-        num_routes: int | None = ...,
+        num_routes: int | Literal["auto"] | None = ...,
         batch_size: int = ...,
         show_progress_bar: bool = ...,
+        route_budget: int = ...,
     ) -> Sequence[Features]:
         """Encodes queries."""
 
@@ -89,7 +90,7 @@ class QueryBatch(NamedTuple):
 def query_views(
     queries: list[Any],
     encoder: Encoder | None,
-    num_routes: int | None,
+    routing: Mapping[str, Any],
     dim: int,
     first: int,
     with_full: bool = False,
@@ -99,7 +100,7 @@ def query_views(
     Args:
         queries: A batch of at least one.
         encoder: Encodes texts.
-        num_routes: Views routed from each text.
+        routing: What the encoder is told of the routes of texts.
         dim: The index's dimension.
         first: The number of the batch's first query, for errors.
         with_full: Whether to give all tokens of each text as well.
@@ -110,7 +111,7 @@ def query_views(
     as_texts = isinstance(queries[0], str)
     full: list[Views] = []
     if as_texts:
-        encoded = _encode_queries(encoder, queries, num_routes)
+        encoded = _encode_queries(encoder, queries, routing)
         routed = [routed_views(one, f"query {n}") for n, one in enumerate(encoded, first)]
         if with_full:
             full = [unrouted_views(one, f"query {n}") for n, one in enumerate(encoded, first)]
@@ -166,7 +167,7 @@ def given_views(embeddings: Embeddings, owner: str, positions: Positions | None 
 
 
 def _encode_queries(
-    encoder: Encoder | None, texts: list[str], num_routes: int | None
+    encoder: Encoder | None, texts: list[str], routing: Mapping[str, Any]
 ) -> Sequence[Features]:
     if encoder is None:
         raise ValueError(
@@ -176,7 +177,7 @@ def _encode_queries(
     return encoder.encode_query(
         texts,
         output_value=None,
-        num_routes=num_routes,
         batch_size=len(texts),
         show_progress_bar=False,
+        **routing,
     )

@@ -209,7 +209,7 @@ def test_a_model_of_another_dimension_is_refused(
 def test_a_number_of_routes_is_a_number(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         cli.main(["search", "index", "query", "--routes", "few"])
-    assert "expected a number or 'all', got 'few'" in capsys.readouterr().err
+    assert "expected a number, 'auto' or 'all', got 'few'" in capsys.readouterr().err
 
 
 def test_marks_fall_on_words_and_excerpts_around_them(checkpoint: Path) -> None:

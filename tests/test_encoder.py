@@ -67,6 +67,36 @@ def test_two_processes_encode_like_one(encoder: FastLaneEncoder) -> None:
         torch.testing.assert_close(one, other)
 
 
+def test_a_certain_router_keeps_fewer_routes(encoder: FastLaneEncoder) -> None:
+    model = encoder[0].model
+    lengths = []
+    for margin in (0.0, 2.0, 1000.0):
+        encoder.fastlane_config.route_margin = margin
+        routed = encoder.encode_query(QUERIES, num_routes="auto", route_budget=3)
+        for one, other in zip(
+            routed, model.encode_query(QUERIES, num_routes="auto", route_budget=3), strict=True
+        ):
+            torch.testing.assert_close(one, other)
+        for views, query in zip(routed, QUERIES, strict=True):
+            expected = encoder.encode_query(query, num_routes=len(views))
+            torch.testing.assert_close(views, expected)
+        lengths.append([len(views) for views in routed])
+    one, some, most = lengths
+    assert one == [1] * len(QUERIES)
+    assert sum(one) < sum(some) < sum(most)
+    assert most == [len(views) for views in encoder.encode_query(QUERIES, num_routes=3)]
+    encoder.fastlane_config.route_budget = 2
+    assert max(len(views) for views in encoder.encode_query(QUERIES, num_routes="auto")) == 2
+
+
+def test_certainty_is_of_queries_in_evaluation(encoder: FastLaneEncoder) -> None:
+    with pytest.raises(ValueError, match="num_routes must be a positive integer, a fraction"):
+        encoder.encode_document(QUERIES, num_routes="auto")
+    features = encoder.preprocess(QUERIES)
+    with pytest.raises(ValueError, match='num_routes="auto" is for evaluation'):
+        encoder[0].train()(features, task="query", num_routes="auto")
+
+
 @pytest.mark.parametrize("num_routes", [0, -1, 2.5])
 def test_a_wrong_number_of_routes_is_refused(encoder: FastLaneEncoder, num_routes: float) -> None:
     with pytest.raises(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from copy import deepcopy
 from math import exp, log
 from pathlib import Path
 from typing import Any
@@ -291,9 +292,9 @@ def test_a_documents_view_is_its_token_in_the_context_of_window_and_text(
 
 def test_half_precision_gives_numbers(any_model: FastLaneModel) -> None:
     for dtype in (torch.float16, torch.bfloat16):
-        any_model.to(dtype)
+        model = deepcopy(any_model).to(dtype)
         for num_routes in (1, 2, None):
-            for views in any_model.encode_query(QUERIES, num_routes=num_routes):
+            for views in model.encode_query(QUERIES, num_routes=num_routes):
                 assert views.dtype == dtype
                 assert torch.isfinite(views).all()
 
@@ -349,7 +350,7 @@ def test_too_few_calibration_tokens_are_refused() -> None:
         ({"query_num_routes": 0}, "num_routes must be a positive integer or None, got 0"),
         (
             {"window_size": 0},
-            "window_size must be above 0 and route_spread at least 0, got 0 and 3",
+            "window_size must be above 0, route_spread and route_margin at least 0, got 0, 3.0 and 2.0",
         ),
     ],
 )

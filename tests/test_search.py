@@ -61,6 +61,8 @@ class WordEncoder:
         for position, word in enumerate(words, start=1):
             vectors[position] = torch.tensor(VOCABULARY[word][0])
             logits[position] = VOCABULARY[word][1]
+        if num_routes == "auto":
+            num_routes = 2
         if isinstance(num_routes, float):
             num_routes = max(1, round(num_routes * len(words)))
         count = len(words) if num_routes is None else min(num_routes, len(words))
@@ -304,6 +306,39 @@ def test_an_encoder_without_all_tokens_cannot_rank_again(index: FastLaneIndex) -
     assert scores(index.search("car", top_k=1)) == [("r", 1.0)]
     with pytest.raises(ValueError, match="doesn't give all tokens beside the routed ones"):
         index.search("car", rerank=10)
+
+
+def test_a_budget_of_routes_reaches_the_encoder(index: FastLaneIndex) -> None:
+    encoder = index.encoder
+    assert isinstance(encoder, WordEncoder)
+    index.search("red car", num_routes="auto", route_budget=2)
+    assert encoder.calls[-1]["num_routes"] == "auto"
+    assert encoder.calls[-1]["route_budget"] == 2
+    index.search("red car", num_routes="auto", rerank=10)
+    assert "route_budget" not in encoder.calls[-1]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (
+            {"num_routes": 2, "route_budget": 2},
+            'applies to num_routes="auto", got 2 with num_routes=2',
+        ),
+        ({"route_budget": 2}, "got 2 with num_routes='default': leave it out"),
+        (
+            {"num_routes": "auto", "route_budget": 0},
+            "route_budget must be a positive integer, got 0",
+        ),
+    ],
+)
+def test_a_budget_that_cannot_apply_is_refused(
+    index: FastLaneIndex, options: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        index.search("red car", **options)
+    with pytest.raises(ValueError, match="applies to texts, got"):
+        index.search([np.ones((1, 3))], **options)
 
 
 # Building and looking up

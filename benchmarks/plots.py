@@ -5,11 +5,13 @@
     python benchmarks/plots.py routes quality.json --out routes.svg
     python benchmarks/plots.py lengths quality.json --out lengths.svg
     python benchmarks/plots.py entropy log.jsonl --out entropy.svg
+    python benchmarks/plots.py engines engines.json --out engines.svg
 
 `logits`: the router's logits over the tokens of some queries, each query's lowest as 0, the route
 dark. `routes`: quality against the number of routes, over sets and for each. `lengths`: quality
 against the length of the relevant documents. `entropy`: `router_entropy` against `step`, from the
-rows of a training log that have both. The ending of --out chooses the format.
+rows of a training log that have both. `engines`: quality against searches a second, the settings of one
+index joined by a line. The ending of --out chooses the format.
 """
 
 from __future__ import annotations
@@ -19,7 +21,7 @@ import json
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -145,6 +147,29 @@ def plot_entropy(source: Path) -> Figure:
     return figure
 
 
+def plot_engines(source: Path) -> Figure:
+    figure, [axis] = new_figure(7, 4.5)
+    for run in json.loads(source.read_text())["runs"]:
+        for name, settings in curves(run).items():
+            points = sorted((one["queries_per_second_median"], one["ndcg@10"]) for one in settings)
+            axis.plot(*zip(*points, strict=True), "o-", ms=3, lw=0.8, label=name)
+    axis.set_xscale("log")
+    axis.set_xlabel("queries a second, one thread, one at a time")
+    axis.set_ylabel("nDCG@10")
+    figure.legend(loc="outside right center", frameon=False, fontsize=7)
+    return figure
+
+
+def curves(run: Mapping[str, Any]) -> dict[str, list[Mapping[str, Any]]]:
+    """The settings of one index that differ in how far they look, by what else they are."""
+    found: dict[str, list[Mapping[str, Any]]] = {}
+    for setting in run.get("settings", []):
+        kinds = [name for name in ("rerank", "one_route") if setting["search"].get(name)]
+        built = [str(value) for value in run["build"].values()]
+        found.setdefault(" ".join([run["engine"], *built, *kinds]), []).append(setting)
+    return found
+
+
 def label(setting: str) -> str:
     """A setting's name for a reader."""
     names = {
@@ -164,6 +189,7 @@ PLOTS: Mapping[str, Callable[[Path], Figure]] = {
     "routes": plot_routes,
     "lengths": plot_lengths,
     "entropy": plot_entropy,
+    "engines": plot_engines,
 }
 
 if __name__ == "__main__":

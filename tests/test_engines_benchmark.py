@@ -14,6 +14,7 @@ from test_search_kinds import units
 sys.path.append(str(Path(__file__).parents[1] / "benchmarks"))
 
 import engines
+import plots
 from collection import VectorCollection
 from paper import brute_force
 
@@ -84,6 +85,10 @@ def test_engines_are_measured_alike(
     one_route, cascade = fastlane["settings"]
     assert one_route["overlap_one_route"] == cascade["overlap_maxsim"] == 1.0
     assert fastlane["bytes_per_document"] > 4 * 16 * 3
+    pytest.importorskip("matplotlib")
+    assert list(plots.curves(fastlane)) == ["fastlane flat float32", "fastlane flat float32 rerank"]
+    plots.plot_engines(out).savefig(tmp_path / "engines.svg")
+    assert "fastlane flat float32" in (tmp_path / "engines.svg").read_text()
 
 
 def test_brute_force_scores_are_maxsim(collection: VectorCollection) -> None:

@@ -1,0 +1,176 @@
+"""How an index grows: time and memory of building, bytes and latencies, up to a million documents.
+
+    python benchmarks/scale.py --collection runs/peers/vectors --scratch runs/scale \
+        --out benchmarks/results/scale.json
+
+Built by `build_folder`, as `fastlane index` does, but that vectors are given in place of being encoded:
+real ones, and beyond those real ones with noise. Each size in a process of its own, which tells the
+most memory that it held besides the pages of mapped files. Searches are of one route, one at a
+time on one thread, over the memory-mapped index. A size that is in --out already is left out.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shlex
+import subprocess
+import sys
+import threading
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import faiss
+import numpy as np
+import torch
+from judged import write_json
+from machine import environment
+
+from fastlane_st import FastLaneIndex
+from fastlane_st.building import build_folder
+from fastlane_st.corpus import Document
+
+PEERS = Path(__file__).parent / "peers"
+sys.path.append(str(PEERS))
+sys.path.append(str(PEERS / "engines"))
+
+from collection import VectorCollection  # noqa: E402
+from fastlane import Given  # noqa: E402
+from measure import measure  # noqa: E402
+
+NOISE = 0.5  # of a vector's length, spread over its dimensions
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--collection", type=Path, required=True)
+    parser.add_argument("--scratch", type=Path, required=True, help="for the indexes")
+    parser.add_argument("--sizes", default="10000,100000,1000000")
+    parser.add_argument("--storage", default="int8")
+    parser.add_argument("--efforts", default="1", help="with which to search, as 0.5,1,2")
+    parser.add_argument("--only", type=int, help="the one size, in this process")
+    parser.add_argument("--out", type=Path, required=True)
+    options = parser.parse_args()
+    if options.only is not None:
+        write_json(options.out, measure_size(options.only, options))
+        return
+    found: dict[str, Any] = {"sizes": {}}
+    if options.out.exists():
+        found = json.loads(options.out.read_text("utf-8"))
+    found |= {
+        "command": shlex.join(["python", *sys.argv]),
+        "environment": environment(),
+        "collection": VectorCollection(options.collection).facts,
+    }
+    for size in map(int, options.sizes.split(",")):
+        if str(size) in found["sizes"]:
+            continue
+        out = options.scratch / f"{size}.json"
+        command = [sys.executable, *sys.argv, "--only", str(size), "--out", str(out)]
+        subprocess.run(command, check=True)
+        found["sizes"][str(size)] = json.loads(out.read_text("utf-8"))
+        write_json(options.out, found)
+
+
+def measure_size(size: int, options: argparse.Namespace) -> dict[str, Any]:
+    """Builds an index of `size` documents, if its folder isn't there, and searches it."""
+    collection = VectorCollection(options.collection)
+    folder = options.scratch / str(size)
+    facts: dict[str, Any] = {}
+    if not (folder / "built.json").exists():
+        memory, started = Memory(), time.perf_counter()
+        encoder = Simulated(collection)
+        documents = (Document(str(number), str(number)) for number in range(size))
+        index = build_folder(
+            folder,
+            encoder,
+            documents,
+            size,
+            kind="auto",
+            storage=options.storage,
+            commit_every=20_000,
+            resume=folder.exists(),
+            show_progress_bar=True,
+        )
+        facts = {
+            "build_seconds": time.perf_counter() - started,
+            "build_peak_bytes": memory.peak(),
+            "vectors": index.num_vectors,
+            "kind": index.vectors.kind,
+            "bytes": sum(path.stat().st_size for path in folder.iterdir()),
+        }
+        (folder / "built.json").write_text(json.dumps(facts), "utf-8")
+        del index
+    facts = json.loads((folder / "built.json").read_text("utf-8"))
+    faiss.omp_set_num_threads(1)
+    torch.set_num_threads(1)
+    memory = Memory()
+    searched = FastLaneIndex.load(folder, Given(collection), memory_map=True)
+    found = []
+    for effort in map(float, options.efforts.split(",")):
+        searched.vectors = replace(searched.vectors, effort=effort)
+        one = measure(
+            lambda query: [hit.id for hit in searched.search(str(query), top_k=10)],
+            {},
+            len(collection.queries),
+        )
+        del one["rankings"]
+        found.append({"effort": effort, **one})
+    return {**facts, "search_peak_bytes": memory.peak(), "searches": found}
+
+
+class Simulated(Given):
+    """Gives document `n` the vectors of the collection's n-th, with noise beyond the last."""
+
+    def __init__(self, collection: VectorCollection) -> None:
+        super().__init__(collection)
+        self.counts = [counts for _, counts in collection.shards]
+        self.shards = [vectors for vectors, _ in collection.shards]
+        self.starts = np.cumsum([0, *(len(counts) for counts in self.counts)])
+        self.offsets = [np.cumsum([0, *counts]) for counts in self.counts]
+
+    def encode_document(self, texts: list[str], **options: Any) -> list[dict[str, torch.Tensor]]:
+        return list(map(self.features_of, map(int, texts)))
+
+    def features_of(self, number: int) -> dict[str, torch.Tensor]:
+        round_, place = divmod(number, int(self.starts[-1]))
+        shard = int(np.searchsorted(self.starts, place, side="right")) - 1
+        first, last = self.offsets[shard][place - self.starts[shard] :][:2]
+        views = np.asarray(self.shards[shard][first:last], dtype=np.float32)
+        if round_:
+            noise = np.random.default_rng(number).normal(size=views.shape).astype(np.float32)
+            views = views + NOISE * noise / views.shape[1] ** 0.5
+            views /= np.linalg.norm(views, axis=1, keepdims=True)
+        return {
+            "token_embeddings": torch.from_numpy(views),
+            "attention_mask": torch.ones(len(views), dtype=torch.bool),
+        }
+
+
+class Memory:
+    """Watches how much memory the process holds of its own, which pages of mapped files aren't."""
+
+    def __init__(self) -> None:
+        self._most = 0
+        self._done = threading.Event()
+        self._thread = threading.Thread(target=self._watch, daemon=True)
+        self._thread.start()
+
+    def peak(self) -> int:
+        """The most so far; the watching ends."""
+        self._done.set()
+        self._thread.join()
+        return self._most
+
+    def _watch(self) -> None:
+        while not self._done.wait(0.2):
+            lines = Path(f"/proc/{os.getpid()}/status").read_text().splitlines()
+            [held] = [line.split()[1] for line in lines if line.startswith("RssAnon")]
+            self._most = max(self._most, 1024 * int(held))
+
+
+if __name__ == "__main__":
+    main()

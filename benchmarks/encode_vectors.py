@@ -26,6 +26,7 @@ from machine import environment
 from tqdm import tqdm
 
 from fastlane_st import FastLaneEncoder
+from fastlane_st.corpus import Document
 from fastlane_st.evaluation.collection import read_collection
 from fastlane_st.modeling.fingerprint_fastlane import encoder_digests
 
@@ -74,7 +75,8 @@ def main() -> None:
 def read_others(path: Path, count: int) -> list[tuple[str, str]]:
     with lzma.open(path, "rt", encoding="utf-8") as lines:
         rows = map(json.loads, islice(lines, count))
-        return [(row["_id"], f"{row.get('title', '')} {row['text']}".strip()) for row in rows]
+        documents = (Document(row["_id"], row["text"], row.get("title", "")) for row in rows)
+        return [(document.id, document.content) for document in documents]
 
 
 def check_same(path: Path, facts: dict[str, Any]) -> None:

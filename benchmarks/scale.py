@@ -79,7 +79,6 @@ def measure_size(size: int, options: argparse.Namespace) -> dict[str, Any]:
     """Builds an index of `size` documents, if its folder isn't there, and searches it."""
     collection = VectorCollection(options.collection)
     folder = options.scratch / str(size)
-    facts: dict[str, Any] = {}
     if not (folder / "built.json").exists():
         memory, started = Memory(), time.perf_counter()
         encoder = Simulated(collection)
@@ -104,7 +103,7 @@ def measure_size(size: int, options: argparse.Namespace) -> dict[str, Any]:
         }
         (folder / "built.json").write_text(json.dumps(facts), "utf-8")
         del index
-    facts = json.loads((folder / "built.json").read_text("utf-8"))
+    facts: dict[str, Any] = json.loads((folder / "built.json").read_text("utf-8"))
     faiss.omp_set_num_threads(1)
     torch.set_num_threads(1)
     memory = Memory()

@@ -223,8 +223,9 @@ class FastLaneModel(AdaptableModel, TextEncodingModel):
             budget = route_budget or self.config.route_budget
             logits = self.spread_logits(output, budget)
             routes = certain_routes(logits, output.token_mask, budget, self.config.route_margin)
-            return self.routed_views(output, task, routes), routes
-        routes = top_k_mask(self.spread_logits(output, num_routes), output.token_mask, num_routes)
+        else:
+            logits = self.spread_logits(output, num_routes)
+            routes = top_k_mask(logits, output.token_mask, num_routes)
         return self.routed_views(output, task, routes), routes
 
     def spread_logits(self, output: FastLaneOutput, num_routes: int | float) -> Tensor:

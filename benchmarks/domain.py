@@ -26,8 +26,8 @@ from machine import environment
 
 from fastlane_st import FastLaneEncoder
 from fastlane_st.evaluation.collection import Collection
-from fastlane_st.evaluation.controls import measure_controls
 from fastlane_st.evaluation.metrics import Metrics, paired_difference
+from fastlane_st.evaluation.routes import measure_routes
 from fastlane_st.evaluation.scoring import encode_queries
 from fastlane_st.modeling.fingerprint_fastlane import base_digest
 
@@ -112,7 +112,7 @@ def measure_set(name: str, encoder: FastLaneEncoder, options: argparse.Namespace
 def measure(
     collection: Collection, encoder: FastLaneEncoder, options: argparse.Namespace
 ) -> dict[str, Metrics]:
-    """The metrics of every setting, with the adapter as it is now."""
+    """The metrics of `SETTINGS`, with the adapter as it is now."""
     with autocast(options, encoder.device.type):
         queries = encode_queries(
             encoder,
@@ -121,7 +121,7 @@ def measure(
             batch_size=options.batch_size,
         )
     documents = encode_set(collection, encoder, options, np.float16)
-    return measure_controls(collection, queries, documents)
+    return measure_routes(collection, queries, documents, SETTINGS)
 
 
 def compare(before: np.ndarray[Any, Any], after: np.ndarray[Any, Any]) -> dict[str, Any]:

@@ -28,6 +28,7 @@ from fastlane_st.evaluation.controls import (
     score_queries,
 )
 from fastlane_st.evaluation.metrics import evaluate_rankings, top_documents
+from fastlane_st.evaluation.routes import measure_routes
 from fastlane_st.evaluation.scoring import (
     DocumentViews,
     QueryViews,
@@ -115,6 +116,20 @@ def expected(rankings: Sequence[Sequence[int]]) -> dict[str, list[float]]:
 
 def as_lists(metrics: dict[str, npt.NDArray[np.float64]]) -> dict[str, list[float]]:
     return {name: values.tolist() for name, values in metrics.items()}
+
+
+def test_routes_measured_one_by_one_are_those_of_all_settings_together(
+    queries: list[QueryViews], documents: DocumentViews
+) -> None:
+    together = measure_controls(COLLECTION, queries, documents)
+    settings = ["full", "router_1", "router_2", "router_8", "router_4_documents_0.2"]
+    alone = measure_routes(COLLECTION, queries, documents, settings)
+    assert list(alone) == settings
+    for setting, metrics in alone.items():
+        assert as_lists(metrics) == as_lists(together[setting]), setting
+    for missing in ("router_3", "full_documents_0.5"):
+        with pytest.raises(KeyError):
+            measure_routes(COLLECTION, queries, documents, [missing])
 
 
 def test_all_views_together_score_as_similarity_does(

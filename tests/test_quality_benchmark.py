@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import json
 import runpy
+import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -128,12 +129,37 @@ def test_baselines_are_taken_from_results_that_were_measured_alike(
     new = run("one,two:dev", "--baselines", str(results / "old.json"))["sets"]
     assert new["one"]["means"] == old["means"]
     assert new["one"]["differences"] == old["differences"]
-    assert new["one"]["baselines"]["command"] == old["command"]
-    assert "baselines" not in new["two:dev"]  # not among the old results, so measured
+    assert new["one"]["known"]["command"] == old["command"]
+    assert "known" not in new["two:dev"]  # not among the old results, so measured
     assert "maxsim_backbone" in new["two:dev"]["means"]
     (results / "quality.json").unlink()
     with pytest.raises(SystemExit, match="was measured with storage float16, asked for float32"):
         run("one", "--storage", "float32", "--baselines", str(results / "old.json"))
+
+
+def test_after_a_change_of_the_config_only_several_routes_are_measured(
+    run: Callable[..., dict[str, Any]], tmp_path: Path, checkpoint: Path
+) -> None:
+    old = run("one")["sets"]["one"]
+    results = tmp_path / "results"
+    for suffix in (".json", ".npz"):
+        shutil.move(results / f"quality{suffix}", results / f"old{suffix}")
+    changed = shutil.copytree(checkpoint, tmp_path / "changed" / checkpoint.name)
+    config = json.loads((changed / "config.json").read_text())
+    (changed / "config.json").write_text(json.dumps(config | {"route_spread": 100.0}))
+    model = ("--model", str(changed))
+    found = run("one", *model, "--same-weights", str(results / "old.json"))["sets"]["one"]
+    (results / "quality.json").unlink()
+    whole = run("one", *model)["sets"]["one"]
+    assert found["means"] == whole["means"]
+    assert found["differences"] == whole["differences"]
+    assert "router_2" not in found["known"]["settings"]
+    assert {"full", "router_1", "bm25"} <= set(found["known"]["settings"])
+    assert found["known"]["command"] == old["command"]
+    (results / "quality.json").unlink()
+    other = shutil.copytree(changed, tmp_path / "other")
+    with pytest.raises(SystemExit, match="was measured with model"):
+        run("one", "--model", str(other), "--same-weights", str(results / "old.json"))
 
 
 def test_results_of_other_settings_are_not_mixed(run: Callable[..., dict[str, Any]]) -> None:

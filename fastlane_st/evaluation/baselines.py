@@ -15,7 +15,8 @@ from transformers import AutoModel, AutoTokenizer
 
 from .collection import Collection
 from .metrics import Ranking, top_documents
-from .scoring import BlockStore, Floats, best_similarities
+from .routes import rank_by_maxsim
+from .scoring import BlockStore, Floats
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
@@ -124,12 +125,11 @@ class Backbone:
         queries = list(
             self._encode(list(collection.queries.values()), "query", batch_size, show_progress)
         )
-        scored = best_similarities([states for states, _ in queries], store.documents())
         return {
             "dense_backbone": rank_by_vectors(
                 np.stack([mean for _, mean in queries]), np.stack(document_means)
             ),
-            "maxsim_backbone": [top_documents(one[-1].sum(0)) for one in scored],
+            "maxsim_backbone": rank_by_maxsim([states for states, _ in queries], store.documents()),
         }
 
     @torch.inference_mode()

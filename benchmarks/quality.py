@@ -8,9 +8,7 @@ are several. Settings are those of `fastlane_st.evaluation.controls`, and as bas
 `dense_backbone` and `maxsim_backbone`, with --dense `dense_checkpoint`. The nDCG@10 of every query
 is beside the JSON, in an .npz by `set/setting`. A set that the JSON holds already isn't measured again,
 but for --dense, which may come later. --baselines OLD.json takes the baselines, which don't depend on the
-checkpoint, from the results of another one that were measured alike. --same-weights OLD.json is for a change
-of config.json that leaves all views and one route as they are: it measures only several routes and routed
-documents, and takes the others from there.
+checkpoint, from the results of another one that were measured alike.
 """
 
 from __future__ import annotations
@@ -30,23 +28,18 @@ import numpy as np
 import torch
 from judged import add_options, autocast, encode_set, read_set
 from machine import environment
-from quality_summary import OF_QUERIES, Values, describe, load_rows, save, summarise
+from quality_summary import Values, describe, load_rows, save, summarise
 from sentence_transformers import SentenceTransformer
 
 from fastlane_st import FastLaneEncoder
 from fastlane_st.evaluation.baselines import Backbone, rank_by_bm25, rank_by_dense_encoder
 from fastlane_st.evaluation.collection import Collection
-from fastlane_st.evaluation.controls import FRACTIONS, WITH_FRACTIONS, measure_controls
+from fastlane_st.evaluation.controls import FRACTIONS, measure_controls
 from fastlane_st.evaluation.metrics import Metrics, Ranking, evaluate_rankings, mean_metrics
-from fastlane_st.evaluation.routes import OVER_DOCUMENTS, measure_routes
-from fastlane_st.evaluation.scoring import NUM_ROUTES, DocumentViews, encode_queries
+from fastlane_st.evaluation.scoring import DocumentViews, encode_queries
 from fastlane_st.hub import DEFAULT_CHECKPOINT, default_checkpoint
 
 BASELINES = ("bm25", "dense_backbone", "maxsim_backbone")
-OF_CONFIG = (  # what `route_spread` changes
-    *(f"router_{k}" for k in NUM_ROUTES if k > 1),
-    *(f"{name}{OVER_DOCUMENTS}{fraction:g}" for name in WITH_FRACTIONS for fraction in FRACTIONS),
-)
 
 
 def main() -> None:
@@ -79,9 +72,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--model", default=DEFAULT_CHECKPOINT)
     parser.add_argument("--backbone", help="folder of the untouched encoder")
     parser.add_argument("--dense", help="a Sentence Transformers checkpoint")
-    known = parser.add_mutually_exclusive_group()
-    known.add_argument("--baselines", type=Path, help="results of another checkpoint")
-    known.add_argument("--same-weights", type=Path, help="results of another config.json")
+    parser.add_argument("--baselines", type=Path, help="results of another checkpoint")
     parser.add_argument("--storage", choices=("float32", "float16"), default="float16")
     return parser.parse_args()
 
@@ -105,7 +96,6 @@ def settings_of(options: argparse.Namespace) -> dict[str, Any]:
         "model": fingerprint(options.model),
         "backbone": fingerprint(options.backbone),
         "dense": fingerprint(options.dense),
-        "config": digest_of([checkpoint_folder(options.model) / "config.json"]),
         "limit_queries": options.limit_queries,
         "limit_documents": options.limit_documents,
         "dtype": options.dtype,
@@ -118,22 +108,13 @@ def fingerprint(checkpoint: str | None) -> dict[str, str] | None:
     """A checkpoint's name, and what its weights are."""
     if checkpoint is None:
         return None
-    weights = sorted(checkpoint_folder(checkpoint).rglob("*.safetensors"))
-    return {"name": Path(checkpoint).name, "sha256": digest_of(weights)}
-
-
-def checkpoint_folder(checkpoint: str) -> Path:
     folder = default_checkpoint() if checkpoint == DEFAULT_CHECKPOINT else Path(checkpoint)
     if not folder.is_dir():
         raise SystemExit(f"{checkpoint} is no folder; download the checkpoint first")
-    return folder
-
-
-def digest_of(files: list[Path]) -> str:
     digest = hashlib.sha256()
-    for file in files:
-        digest.update(file.read_bytes())
-    return digest.hexdigest()[:16]
+    for weights in sorted(folder.rglob("*.safetensors")):
+        digest.update(weights.read_bytes())
+    return {"name": Path(checkpoint).name, "sha256": digest.hexdigest()[:16]}
 
 
 def measure_set(
@@ -141,9 +122,9 @@ def measure_set(
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """The JSON of one set, and its values a query."""
     collection = read(name, options)
-    old, known = known_values(name, options)  # which may refuse, before the work
-    results, facts = measure_model(collection, encoder, options, known)
-    if not any(setting in known for setting in BASELINES):
+    known = known_baselines(name, options)  # which may refuse, before the work
+    results, facts = measure_model(collection, encoder, options)
+    if known is None:
         with timed("baselines", facts["seconds"]):
             results |= measure_baselines(collection, encoder, options)
     rows: dict[str, Any] = {
@@ -159,39 +140,31 @@ def measure_set(
         "documents": len(collection.documents),
         "means": {},
     }
-    if known:
-        told = ("command", "environment", "device", "baselines", "dense_command", "known")
-        measured["known"] = {
-            "settings": list(known),
-            **{key: old[key] for key in told if key in old},
-        }
-        measured["means"] |= {setting: old["means"][setting] for setting in known}
-        rows |= known
+    if known is not None:
+        old, old_rows = known
+        measured["baselines"] = {key: old[key] for key in ("command", "environment")}
+        measured["means"] |= {setting: old["means"][setting] for setting in old_rows}
+        rows |= old_rows
     add_results(results, measured, rows)
     return measured, rows
 
 
-def known_values(name: str, options: argparse.Namespace) -> tuple[dict[str, Any], dict[str, Any]]:
-    """What needn't be measured again: the JSON of a set in old results, and the values a query from there."""
-    path: Path | None = options.baselines or options.same_weights
-    if path is None:
-        return {}, {}
-    stored = json.loads(path.read_text())
-    changed = ("config",) if options.same_weights else ("config", "model", "dense")
+def known_baselines(
+    name: str, options: argparse.Namespace
+) -> tuple[dict[str, Any], dict[str, Any]] | None:
+    """The JSON of a set in --baselines and the values a query of its baselines, if it is there."""
+    if options.baselines is None:
+        return None
+    stored = json.loads(options.baselines.read_text())
     for key, wanted in settings_of(options).items():
-        if key not in changed and stored["settings"][key] != wanted:
+        if key not in ("model", "dense") and stored["settings"][key] != wanted:
             raise SystemExit(
-                f"{path} was measured with {key} {stored['settings'][key]}, asked for {wanted}"
+                f"{options.baselines} was measured with {key} {stored['settings'][key]}, asked for {wanted}"
             )
     if name not in stored["sets"]:
-        return {}, {}
-    kept = {
-        setting: row
-        for setting, row in load_rows(path)[name].items()
-        if setting not in OF_QUERIES
-        and (setting not in OF_CONFIG if options.same_weights else setting in BASELINES)
-    }
-    return stored["sets"][name], kept
+        return None
+    rows = load_rows(options.baselines)[name]
+    return stored["sets"][name], {key: rows[key] for key in BASELINES if key in rows}
 
 
 def add_dense(
@@ -221,12 +194,8 @@ def add_results(
 
 
 def measure_model(
-    collection: Collection,
-    encoder: FastLaneEncoder,
-    options: argparse.Namespace,
-    known: dict[str, Any],
+    collection: Collection, encoder: FastLaneEncoder, options: argparse.Namespace
 ) -> tuple[dict[str, Metrics], dict[str, Any]]:
-    """The metrics of the model's settings, all of them unless its own are known, and facts about it."""
     seconds: dict[str, float] = {}
     device = encoder.device.type
     with timed("encode queries", seconds), autocast(options, device):
@@ -236,10 +205,7 @@ def measure_model(
     with timed("encode documents", seconds):
         documents = encode_set(collection, encoder, options, options.storage, FRACTIONS)
     with timed("score controls", seconds):
-        if "full" in known:
-            results = measure_routes(collection, queries, documents, OF_CONFIG)
-        else:
-            results = measure_controls(collection, queries, documents)
+        results = measure_controls(collection, queries, documents)
     return results, {
         "device": str(encoder.device),
         "query_views": float(np.mean([len(query.logits) for query in queries])),

@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib
 import json
 import runpy
-import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -129,37 +128,12 @@ def test_baselines_are_taken_from_results_that_were_measured_alike(
     new = run("one,two:dev", "--baselines", str(results / "old.json"))["sets"]
     assert new["one"]["means"] == old["means"]
     assert new["one"]["differences"] == old["differences"]
-    assert new["one"]["known"]["command"] == old["command"]
-    assert "known" not in new["two:dev"]  # not among the old results, so measured
+    assert new["one"]["baselines"]["command"] == old["command"]
+    assert "baselines" not in new["two:dev"]  # not among the old results, so measured
     assert "maxsim_backbone" in new["two:dev"]["means"]
     (results / "quality.json").unlink()
     with pytest.raises(SystemExit, match="was measured with storage float16, asked for float32"):
         run("one", "--storage", "float32", "--baselines", str(results / "old.json"))
-
-
-def test_after_a_change_of_the_config_only_several_routes_are_measured(
-    run: Callable[..., dict[str, Any]], tmp_path: Path, checkpoint: Path
-) -> None:
-    old = run("one")["sets"]["one"]
-    results = tmp_path / "results"
-    for suffix in (".json", ".npz"):
-        shutil.move(results / f"quality{suffix}", results / f"old{suffix}")
-    changed = shutil.copytree(checkpoint, tmp_path / "changed" / checkpoint.name)
-    config = json.loads((changed / "config.json").read_text())
-    (changed / "config.json").write_text(json.dumps(config | {"route_spread": 100.0}))
-    model = ("--model", str(changed))
-    found = run("one", *model, "--same-weights", str(results / "old.json"))["sets"]["one"]
-    (results / "quality.json").unlink()
-    whole = run("one", *model)["sets"]["one"]
-    assert found["means"] == whole["means"]
-    assert found["differences"] == whole["differences"]
-    assert "router_2" not in found["known"]["settings"]
-    assert {"full", "router_1", "bm25"} <= set(found["known"]["settings"])
-    assert found["known"]["command"] == old["command"]
-    (results / "quality.json").unlink()
-    other = shutil.copytree(changed, tmp_path / "other")
-    with pytest.raises(SystemExit, match="was measured with model"):
-        run("one", "--model", str(other), "--same-weights", str(results / "old.json"))
 
 
 def test_results_of_other_settings_are_not_mixed(run: Callable[..., dict[str, Any]]) -> None:
@@ -249,3 +223,41 @@ def test_readme_shows_the_table_of_the_committed_results(monkeypatch: pytest.Mon
     tables = importlib.import_module("tables")
     quality = json.loads((BENCHMARKS / "results" / "quality.json").read_text())
     assert tables.quality_table(quality) in (BENCHMARKS.parent / "README.md").read_text("utf-8")
+
+
+def test_another_run_is_compared_with_the_released_one_query_by_query(
+    run: Callable[..., dict[str, Any]],
+    tmp_path: Path,
+    checkpoint: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    released = run("one,two:dev", "--storage", "float16")
+    results = tmp_path / "results"
+
+    def compare(sets: str) -> dict[str, Any]:
+        command = [
+            *("reproduce.py", "--data", str(tmp_path), "--model", str(checkpoint), "--sets", sets),
+            *("--released", str(results / "quality.json"), "--out", str(results / "seed.json")),
+        ]
+        monkeypatch.setattr(sys, "argv", command)
+        runpy.run_path(str(BENCHMARKS / "reproduce.py"), run_name="__main__")
+        found: dict[str, Any] = json.loads((results / "seed.json").read_text())
+        return found
+
+    same = compare("one")
+    both = compare("one,two:dev")
+    assert both["sets"]["one"] == same["sets"]["one"]
+    for setting, one in both["over_sets"].items():
+        assert one["released"] == pytest.approx(released["over_sets"]["ndcg@10"][setting])
+        assert one["other"] == pytest.approx(one["released"])  # the same checkpoint
+        assert one["difference"]["mean"] == pytest.approx(0, abs=1e-6)
+        assert one["difference"]["num_queries"] == 8
+
+    with np.load(results / "quality.npz") as stored:
+        rows = dict(stored)
+    rows["one/full"] = rows["one/full"] - 0.5  # as if the released run were worse
+    np.savez(results / "quality.npz", **rows)
+    (results / "seed.json").unlink()
+    worse = compare("one,two:dev")["over_sets"]
+    assert worse["full"]["difference"]["mean"] == pytest.approx(0.25)
+    assert worse["router_1"]["difference"]["mean"] == pytest.approx(0, abs=1e-6)

@@ -1,0 +1,113 @@
+"""Another run of a training beside the released one: the same settings on the same queries.
+
+    accelerate launch training/train.py --config training/fastlane-minilm.yaml seed=1 output_dir=runs/seed-1
+    python benchmarks/reproduce.py --model runs/seed-1 --released benchmarks/results/quality.json \\
+        --data data/eval --sets cranfield,wikiqa:test --dtype bfloat16 --out benchmarks/results/seed.json
+
+nDCG@10 of all views and of the router's routes, and how much better the other run is than what `quality.py`
+found of the released one, with the 95 % bootstrap interval. The values a query are beside the JSON. A set that it holds already isn't
+measured again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shlex
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from judged import add_options, autocast, encode_set, read_set
+from machine import environment
+from quality_summary import Values, load_rows, save
+
+from fastlane_st import FastLaneEncoder
+from fastlane_st.evaluation.metrics import macro_difference
+from fastlane_st.evaluation.routes import measure_routes
+from fastlane_st.evaluation.scoring import NUM_ROUTES, encode_queries
+from fastlane_st.modeling.fingerprint_fastlane import base_digest
+
+SETTINGS = ("full", *(f"router_{k}" for k in NUM_ROUTES))
+
+
+def main() -> None:
+    options = parse()
+    torch.set_num_threads(options.threads)
+    encoder = FastLaneEncoder(options.model)
+    settings = {
+        "model": {
+            "name": Path(options.model).name,
+            "sha256": base_digest(encoder[0].model, torch.float32)[:16],
+        },
+        "released": json.loads(options.released.read_text())["settings"]["model"],
+        "dtype": options.dtype,
+        "limit_queries": options.limit_queries,
+        "limit_documents": options.limit_documents,
+    }
+    found: dict[str, Any] = {"settings": settings, "over_sets": {}, "sets": {}}
+    if options.out.exists():
+        found = json.loads(options.out.read_text())
+        if found["settings"] != settings:
+            raise SystemExit(f"{options.out} holds {found['settings']}, asked for {settings}")
+    rows, released = load_rows(options.out), load_rows(options.released)
+    for name in options.sets.split(","):
+        if name in found["sets"]:
+            continue
+        rows[name] = measure_set(name, encoder, options)
+        found["sets"][name] = {
+            "command": shlex.join(["python", *sys.argv]),
+            "environment": environment(),
+            "ndcg@10": compare({name: rows[name]}, released),
+        }
+        found["over_sets"] = compare(rows, released)
+        save(options.out, found, rows)
+    for setting, one in found["over_sets"].items():
+        print(f"{setting:9} {one['released']:.4f} {one['other']:.4f}", one["difference"])
+
+
+def parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add_options(parser)
+    parser.add_argument("--sets", required=True, help="name or name:split, with commas")
+    parser.add_argument("--model", required=True, help="folder that train.py wrote")
+    parser.add_argument("--released", type=Path, required=True, help="JSON of quality.py")
+    return parser.parse_args()
+
+
+def measure_set(
+    name: str, encoder: FastLaneEncoder, options: argparse.Namespace
+) -> dict[str, Values]:
+    """By setting, nDCG@10 of each query."""
+    collection = read_set(name, options)
+    texts = list(collection.queries.values())
+    with autocast(options, encoder.device.type):
+        queries = encode_queries(encoder, texts, batch_size=options.batch_size)
+    documents = encode_set(collection, encoder, options, np.float16)
+    measured = measure_routes(collection, queries, documents, SETTINGS)
+    return {setting: metrics["ndcg@10"].astype(np.float32) for setting, metrics in measured.items()}
+
+
+def compare(rows: dict[str, dict[str, Any]], released: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    """Both runs' means over the sets, each of which counts alike, and the second less the first."""
+    found = {}
+    for setting in SETTINGS:
+        pairs = [
+            (row[setting].astype(float), released[name][setting].astype(float))
+            for name, row in rows.items()
+        ]
+        other, first = (float(np.mean([pair[i].mean() for pair in pairs])) for i in (0, 1))
+        found[setting] = {
+            "released": first,
+            "other": other,
+            "difference": macro_difference(pairs).to_dict(),
+        }
+    return found
+
+
+if __name__ == "__main__":
+    main()

@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[cpu,offline,parquet,train,eval,plots,dev]'
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[cpu,offline,parquet,train,eval,mteb,plots,dev]'
 	touch $@
 
 demo: $(VENV)/.installed

@@ -5,8 +5,8 @@
         --data data/eval --sets cranfield,wikiqa:test --dtype bfloat16 --out benchmarks/results/seed.json
 
 nDCG@10 of all views and of the router's routes, and how much better the other run is than what `quality.py`
-found of the released one, with the 95 % bootstrap interval. The values a query are beside the JSON. A set that it holds already isn't
-measured again.
+found of the released one, with the 95 % bootstrap interval. The values a query are beside the JSON. A set
+that it holds already isn't measured again.
 """
 
 from __future__ import annotations

@@ -56,16 +56,33 @@ def build_parser() -> argparse.ArgumentParser:
     add_search_options(search)
     search.set_defaults(command=run_search)
 
-    diagnose = commands.add_parser("diagnose", help="what a router chooses, and how well")
-    diagnose.add_argument("checkpoint", metavar="CHECKPOINT", help="folder, or fastlane-minilm")
-    diagnose.add_argument("data", metavar="DATA", help="BEIR folder: corpus, queries, qrels")
-    diagnose.add_argument("--split", metavar="NAME", help="default: the only one, or test")
-    diagnose.add_argument("--limit-queries", type=int, metavar="N", help="only the first N")
-    diagnose.add_argument(
-        "--limit-documents", type=int, metavar="N", help="the judged ones, and others up to N"
+    evaluate = commands.add_parser("evaluate", help="quality on judged data, by number of routes")
+    add_judged_options(evaluate)
+    evaluate.add_argument(
+        "--routes",
+        type=parse_route_list,
+        metavar="N,N",
+        default="1,2,4,8,all",
+        help="token views of the queries: numbers, 'auto', 'all'; default: %(default)s",
     )
-    diagnose.add_argument("--batch-size", type=int, metavar="N", default=32)
-    diagnose.add_argument("--json", type=Path, metavar="FILE", help="write everything there, too")
+    evaluate.add_argument(
+        "--document-routes",
+        type=parse_routes,
+        metavar="N",
+        default="default",
+        help="token views kept of a document: a number, a fraction such as 0.25, or 'all'",
+    )
+    evaluate.add_argument(
+        "--index", metavar="DIR", help="search an index of the corpus; default: all documents"
+    )
+    evaluate.add_argument(
+        "--rerank", type=int, metavar="N", help="with --index: rank the best N again by all views"
+    )
+    evaluate.add_argument("--runs", type=Path, metavar="DIR", help="write TREC run files there")
+    evaluate.set_defaults(command=run_evaluate)
+
+    diagnose = commands.add_parser("diagnose", help="what a router chooses, and how well")
+    add_judged_options(diagnose)
     diagnose.set_defaults(command=run_diagnose)
 
     demo = commands.add_parser("demo", help="ask Python's own documentation on this machine")
@@ -73,6 +90,25 @@ def build_parser() -> argparse.ArgumentParser:
     add_search_options(demo, top_k=3)
     demo.set_defaults(command=run_demo)
     return parser
+
+
+def add_judged_options(parser: argparse.ArgumentParser) -> None:
+    """Adds what every measurement of a checkpoint on judged data takes."""
+    parser.add_argument("checkpoint", metavar="CHECKPOINT", help="folder, or fastlane-minilm")
+    parser.add_argument("data", metavar="DATA", help="BEIR folder: corpus, queries, qrels")
+    parser.add_argument("--split", metavar="NAME", help="default: the only one, or test")
+    parser.add_argument("--limit-queries", type=int, metavar="N", help="only the first N")
+    parser.add_argument(
+        "--limit-documents", type=int, metavar="N", help="the judged ones, and others up to N"
+    )
+    parser.add_argument("--batch-size", type=int, metavar="N", default=32)
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write everything there, too")
+
+
+def judged_options(options: argparse.Namespace) -> dict[str, Any]:
+    """Those of `add_judged_options` as the library's functions call them."""
+    names = ("split", "limit_queries", "limit_documents", "batch_size")
+    return {name: getattr(options, name) for name in names} | {"show_progress": True}
 
 
 def add_search_options(parser: argparse.ArgumentParser, top_k: int = 10) -> None:
@@ -101,6 +137,11 @@ def parse_routes(text: str) -> int | float | str | None:
         ) from None
 
 
+def parse_route_list(text: str) -> list[int | float | str | None]:
+    """As `parse_routes`, several with commas."""
+    return [parse_routes(one.strip()) for one in text.split(",")]
+
+
 def parse_filter(text: str) -> Any:
     """JSON; whether it is a filter, the library says."""
     try:
@@ -126,20 +167,33 @@ def run_search(options: argparse.Namespace) -> None:
     _answer(index, encoder, [options.query], options, where=options.where, rerank=options.rerank)
 
 
+def run_evaluate(options: argparse.Namespace) -> None:
+    """`fastlane evaluate`."""
+    quiet.quiet_transformers()
+    from .evaluation.evaluate import run_evaluate
+
+    found = run_evaluate(
+        options.checkpoint,
+        options.data,
+        routes=options.routes,
+        document_routes=options.document_routes,
+        index=options.index,
+        rerank=options.rerank,
+        **judged_options(options),
+    )
+    print(found.render())
+    if options.json is not None:
+        found.write_json(options.json)
+    if options.runs is not None:
+        found.write_runs(options.runs)
+
+
 def run_diagnose(options: argparse.Namespace) -> None:
     """`fastlane diagnose`."""
     quiet.quiet_transformers()
     from .diagnostics.diagnose import run_diagnose
 
-    found = run_diagnose(
-        options.checkpoint,
-        options.data,
-        split=options.split,
-        limit_queries=options.limit_queries,
-        limit_documents=options.limit_documents,
-        batch_size=options.batch_size,
-        show_progress=True,
-    )
+    found = run_diagnose(options.checkpoint, options.data, **judged_options(options))
     print(found.render())
     if options.json is not None:
         options.json.write_text(json.dumps(found.to_dict(), indent=2) + "\n", encoding="utf-8")

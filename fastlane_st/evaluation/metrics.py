@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -18,6 +18,9 @@ Ranking: TypeAlias = npt.NDArray[np.intp]
 """Documents, by their place in the corpus, best first."""
 Metrics: TypeAlias = dict[str, npt.NDArray[np.float64]]
 """By metric one value for each query, in the order of the collection."""
+
+Run: TypeAlias = Mapping[str, Mapping[str, float]]
+"""By query id, the score of each document that was found, by its id."""
 
 METRICS = ("ndcg@10", "mrr@10", "recall@100", "map@100")
 DEPTH = 100
@@ -57,10 +60,8 @@ def top_documents(scores: npt.NDArray[np.floating[Any]], depth: int = DEPTH) -> 
 def evaluate_rankings(collection: Collection, rankings: Sequence[Ranking]) -> Metrics:
     """The metrics of one ranking for each query, from pytrec_eval.
 
-    trec_eval breaks ties by descending document id. Here a ranking has no ties left (see
-    `top_documents`), and what trec_eval gets as scores are ranks, so that its own rule and its
-    float32 scores change nothing. Gains of nDCG are linear in the grade. A query that retrieves
-    nothing, or that has no relevant document, counts as 0.
+    A ranking has no ties left (see `top_documents`), and what trec_eval gets as scores are ranks, so
+    that its own rule for them and its float32 scores change nothing.
 
     Args:
         collection: Whose judgements.
@@ -76,18 +77,52 @@ def evaluate_rankings(collection: Collection, rankings: Sequence[Ranking]) -> Me
             "rankings; a query without results has an empty one"
         )
     ids = np.array(list(collection.documents), dtype=object)
-    runs = {
+    run = {
         query: {id: float(-rank) for rank, id in enumerate(ids[ranking[:DEPTH]])}
         for query, ranking in zip(collection.queries, rankings, strict=True)
     }
-    found = _evaluator(collection, {"ndcg_cut.10", "recall.100", "map"}).evaluate(runs)
-    short = {query: dict(list(run.items())[:10]) for query, run in runs.items()}
+    return evaluate_run(collection, run)
+
+
+def evaluate_run(collection: Collection, run: Run) -> Metrics:
+    """The metrics of a run as trec_eval reads it, from pytrec_eval.
+
+    Scores are compared in float32, and of equal ones the greater document id comes first. Gains of
+    nDCG are linear in the grade. A query that retrieves nothing, or that has no relevant document, counts
+    as 0; so does a judged query that the run doesn't have.
+
+    Args:
+        collection: Whose judgements.
+        run: At most `DEPTH` documents a query, for the names of the metrics to be true.
+
+    Raises:
+        ValueError: A score is not finite, or a query isn't judged.
+        ImportError: pytrec_eval is not installed.
+    """
+    for query, scores in run.items():
+        if query not in collection.qrels:
+            raise ValueError(f"{collection.name} doesn't judge the query {query!r}")
+        if not np.isfinite(list(scores.values())).all():
+            raise ValueError(f"the query {query!r} has a score that is not finite")
+    whole = {query: dict(run.get(query, {})) for query in collection.queries}
+    found = _evaluator(collection, {"ndcg_cut.10", "recall.100", "map"}).evaluate(whole)
+    short = {query: dict(in_order(scores)[:10]) for query, scores in whole.items()}
     reciprocal = _evaluator(collection, {"recip_rank"}).evaluate(short)
     measures = ("ndcg_cut_10", "recip_rank", "recall_100", "map")
     return {
         name: np.array([{**found[id], **reciprocal[id]}[measure] for id in collection.queries])
         for name, measure in zip(METRICS, measures, strict=True)
     }
+
+
+def in_order(scores: Mapping[str, float]) -> list[tuple[str, float]]:
+    """Documents and their scores as trec_eval ranks them.
+
+    Example:
+        >>> in_order({"a": 0.5, "c": 0.5, "b": 2.0})
+        [('b', 2.0), ('c', 0.5), ('a', 0.5)]
+    """
+    return sorted(scores.items(), key=lambda one: (np.float32(one[1]), one[0]), reverse=True)
 
 
 def _evaluator(collection: Collection, measures: set[str]) -> RelevanceEvaluator:

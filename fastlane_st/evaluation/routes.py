@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 
 from .collection import Collection
 from .metrics import Metrics, Ranking, evaluate_rankings, top_documents
-from .scoring import DocumentViews, Floats, QueryViews, best_similarities
+from .scoring import DocumentViews, Floats, QueryViews, Similarities, best_similarities
 
 OVER_DOCUMENTS = "_documents_"
 """Joins the name of a setting and the fraction that documents keep."""
@@ -42,8 +42,13 @@ def measure_routes(
 
 def rank_by_maxsim(queries: Iterable[Floats], documents: DocumentViews) -> list[Ranking]:
     """By the sum of the best similarities of a query's views, (V, D) each, with all of a document's."""
+    return [top_documents(scores) for scores in score_by_maxsim(queries, documents)]
+
+
+def score_by_maxsim(queries: Iterable[Floats], documents: DocumentViews) -> Iterator[Similarities]:
+    """What `rank_by_maxsim` ranks by: for each query (documents,) float32."""
     whole = replace(documents, routed={})
-    return [top_documents(one[-1].sum(0)) for one in best_similarities(queries, whole)]
+    return (one[-1].sum(0) for one in best_similarities(queries, whole))
 
 
 def _views(query: QueryViews, setting: str) -> Floats:

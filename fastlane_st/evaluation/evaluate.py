@@ -1,0 +1,290 @@
+"""A checkpoint on a judged collection, as the field measures it: metrics, runs, significance."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import numpy as np
+
+from .collection import Collection, read_collection
+from .metrics import (
+    DEPTH,
+    METRICS,
+    Metrics,
+    PairedDifference,
+    Run,
+    evaluate_run,
+    in_order,
+    mean_metrics,
+    paired_difference,
+    top_documents,
+)
+from .routes import score_by_maxsim
+from .scoring import BlockStore, DocumentViews
+
+if TYPE_CHECKING:
+    from ..encoder import FastLaneEncoder
+    from ..modeling.routing_fastlane import AskedRoutes
+    from ..modeling.search_fastlane import FastLaneIndex
+
+Routes: TypeAlias = "AskedRoutes"
+ALL_ROUTES: tuple[Routes, ...] = (1, 2, 4, 8, None)
+_TEXTS = 512
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What `run_evaluate` found: by setting (the number of routes, `all` for None).
+
+    Attributes:
+        collection: The judged queries and documents.
+        checkpoint: The digest of its weights, see `encoder_digests`.
+        searched: How: `brute force`, or the index.
+        runs: What was found, at most 100 documents a query.
+        metrics: Of those, a value a query in the order of the collection.
+    """
+
+    collection: Collection
+    checkpoint: str
+    searched: str
+    runs: Mapping[str, Run]
+    metrics: Mapping[str, Metrics]
+
+    def differences(self, metric: str = "ndcg@10") -> dict[tuple[str, str], PairedDifference]:
+        """How much better each setting is than each later one, over the same queries."""
+        return {
+            (one, other): paired_difference(self.metrics[one][metric], self.metrics[other][metric])
+            for one, other in combinations(self.metrics, 2)
+        }
+
+    def to_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return {
+            "collection": self.collection.name,
+            "split": self.collection.split,
+            "queries": len(self.collection.queries),
+            "documents": len(self.collection.documents),
+            "checkpoint": self.checkpoint,
+            "searched": self.searched,
+            "means": {name: mean_metrics(metrics) for name, metrics in self.metrics.items()},
+            "differences": {
+                f"{one} - {other}": {
+                    metric: self.differences(metric)[one, other].to_dict() for metric in METRICS
+                }
+                for one, other in combinations(self.metrics, 2)
+            },
+        }
+
+    def render(self) -> str:
+        """A table for people: the last setting is what the others are compared with."""
+        *others, last = self.metrics
+        differences = self.differences()
+        head = f"{'routes':>8}  " + "".join(f"{metric:>12}" for metric in METRICS)
+        lines = [
+            f"{self.collection.name}, {self.collection.split}: {len(self.collection.queries):,} queries, "
+            f"{len(self.collection.documents):,} documents, {self.searched}",
+            head + (f"  nDCG@10 less that of {last} [95 % interval], p" if others else ""),
+        ]
+        for name, metrics in self.metrics.items():
+            line = f"{name:>8}  " + "".join(f"{metrics[one].mean():12.4f}" for one in METRICS)
+            if name != last:
+                found = differences[name, last]
+                line += f"  {found.mean:+.4f} [{found.low:+.4f}, {found.high:+.4f}], {found.p_value:.4f}"
+            lines.append(line)
+        return "\n".join(lines)
+
+    def write_runs(self, folder: str | os.PathLike[str]) -> list[Path]:
+        """Writes a TREC run file a setting, which trec_eval and its like read.
+
+        Raises:
+            ValueError: An id has white space, which the format can't hold.
+        """
+        target = Path(folder)
+        target.mkdir(parents=True, exist_ok=True)
+        written = []
+        for name, run in self.runs.items():
+            path = target / f"{self.collection.name}-{self.collection.split}-{name}.trec"
+            path.write_text("".join(trec_lines(run, f"fastlane-{name}")), encoding="utf-8")
+            written.append(path)
+        return written
+
+    def write_json(self, path: str | os.PathLike[str]) -> None:
+        """Writes `to_dict`."""
+        Path(path).write_text(json.dumps(self.to_dict(), indent=2) + "\n", encoding="utf-8")
+
+
+def trec_lines(run: Run, tag: str) -> Iterator[str]:
+    """The lines `query Q0 document rank score tag`, best first."""
+    for query, scores in run.items():
+        for rank, (document, score) in enumerate(in_order(scores), start=1):
+            for id in (query, document):
+                if id.split() != [id]:
+                    raise ValueError(f"a TREC run can't hold the id {id!r}: it has white space")
+            yield f"{query} Q0 {document} {rank} {score!r} {tag}\n"
+
+
+def run_evaluate(
+    checkpoint: str | os.PathLike[str] | FastLaneEncoder,
+    data: str | os.PathLike[str],
+    *,
+    routes: Sequence[Routes] = ALL_ROUTES,
+    document_routes: int | float | str | None = "default",
+    index: str | os.PathLike[str] | None = None,
+    rerank: int | None = None,
+    split: str | None = None,
+    limit_queries: int | None = None,
+    limit_documents: int | None = None,
+    batch_size: int = 32,
+    show_progress: bool = False,
+) -> Evaluation:
+    """Measures nDCG@10, MRR@10, Recall@100 and MAP@100 with each number of routes.
+
+    What can be wrong with the data is found before the checkpoint is loaded.
+
+    Args:
+        checkpoint: A folder, a Hub name, or an encoder.
+        data: A BEIR folder, see `read_collection`.
+        routes: Numbers of routes of the queries, None for all views, "auto", or "default".
+        document_routes: Views kept of a document: a number, a fraction, None for all or "default".
+            For brute force; an index has its own.
+        index: A folder with an index of the collection's documents, to search that. Without it every
+            document is scored: exact, in memory.
+        rerank: With an index, rank so many of the best again by all views.
+        split: Which judgements.
+        limit_queries: Only the first ones; such numbers can't be compared with others'.
+        limit_documents: Only the judged ones, and others up to so many.
+        batch_size: Texts in one forward pass.
+        show_progress: Show it.
+
+    Raises:
+        FileNotFoundError: A file is missing.
+        ValueError: The data is broken, the index isn't of this checkpoint or of these documents, or a
+            setting can't be.
+    """
+    from .. import FastLaneEncoder, FastLaneIndex
+    from ..modeling.fingerprint_fastlane import encoder_digests
+
+    names = [setting_name(one) for one in routes]
+    if not names or len(set(names)) < len(names):
+        raise ValueError(f"routes must be different settings, got {', '.join(names) or 'none'}")
+    if index is None and rerank is not None:
+        raise ValueError("rerank is for the search of an index: name one")
+    if index is not None and document_routes != "default":
+        raise ValueError("an index has its own document routes: leave document_routes out")
+    collection = read_collection(data, split).limit(limit_queries, limit_documents)
+    stored = None
+    if index is not None:
+        stored = FastLaneIndex.load(index)
+        ids = index_ids(stored, collection)
+    encoder = (
+        checkpoint if isinstance(checkpoint, FastLaneEncoder) else FastLaneEncoder(str(checkpoint))
+    )
+    if stored is not None:
+        stored.encoder = encoder
+        searched = f"index {Path(str(index)).name}, {stored.vectors.kind} {stored.vectors.storage}"
+        searched += f", rerank {rerank}" if rerank else ""
+        runs = [search_index(stored, ids, collection, k, rerank, batch_size) for k in routes]
+    else:
+        searched = "brute force"
+        documents = encode_all(encoder, collection, document_routes, batch_size, show_progress)
+        runs = [search_all(encoder, documents, collection, k, batch_size) for k in routes]
+    return Evaluation(
+        collection,
+        encoder_digests(encoder)[0],
+        searched,
+        dict(zip(names, runs, strict=True)),
+        {name: evaluate_run(collection, run) for name, run in zip(names, runs, strict=True)},
+    )
+
+
+def setting_name(num_routes: Routes) -> str:
+    """As tables and files call it."""
+    return "all" if num_routes is None else str(num_routes)
+
+
+def encode_all(
+    encoder: FastLaneEncoder,
+    collection: Collection,
+    num_routes: int | float | str | None,
+    batch_size: int,
+    show_progress: bool,
+) -> DocumentViews:
+    """The views of all documents of a collection, in float32."""
+    from tqdm.auto import tqdm
+
+    texts = list(collection.documents.values())
+    store = BlockStore(np.float32)
+    for start in tqdm(range(0, len(texts), _TEXTS), "documents", disable=not show_progress):
+        chunk = texts[start : start + _TEXTS]
+        for views in encoder.encode_document(
+            chunk, num_routes=num_routes, batch_size=batch_size, show_progress_bar=False
+        ):
+            store.add(views.float().cpu().numpy())
+    return store.documents()
+
+
+def search_all(
+    encoder: FastLaneEncoder,
+    documents: DocumentViews,
+    collection: Collection,
+    num_routes: Routes,
+    batch_size: int,
+) -> Run:
+    """The run of exact MaxSim over all documents."""
+    encoded = encoder.encode_query(
+        list(collection.queries.values()),
+        num_routes=num_routes,
+        batch_size=batch_size,
+        show_progress_bar=False,
+    )
+    scored = score_by_maxsim((views.float().cpu().numpy() for views in encoded), documents)
+    ids = list(collection.documents)
+    return {
+        query: {ids[place]: float(scores[place]) for place in top_documents(scores, DEPTH)}
+        for query, scores in zip(collection.queries, scored, strict=True)
+    }
+
+
+def index_ids(index: FastLaneIndex, collection: Collection) -> dict[str | int, str]:
+    """The collection's id of each document of the index.
+
+    Raises:
+        ValueError: The index has other documents than the collection.
+    """
+    ids = {id: str(id) for id in index.ids}
+    missing = collection.documents.keys() - ids.values()
+    if missing or len(ids) != len(collection.documents):
+        example = f", {min(missing)!r} for example isn't there" if missing else ""
+        raise ValueError(
+            f"the index holds {len(ids):,} documents, {collection.name} has "
+            f"{len(collection.documents):,}{example}: index its corpus"
+        )
+    return ids
+
+
+def search_index(
+    index: FastLaneIndex,
+    ids: Mapping[str | int, str],
+    collection: Collection,
+    num_routes: Routes,
+    rerank: int | None,
+    batch_size: int,
+) -> Run:
+    """The run of an index's own search."""
+    found = index.search(
+        list(collection.queries.values()),
+        min(DEPTH, rerank or DEPTH),
+        num_routes,
+        rerank=rerank,
+        batch_size=batch_size,
+    )
+    return {
+        query: {ids[hit.id]: hit.score for hit in hits}
+        for query, hits in zip(collection.queries, found, strict=True)
+    }

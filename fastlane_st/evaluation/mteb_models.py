@@ -1,0 +1,273 @@
+"""FastLane checkpoints as models of MTEB: brute force with any number of routes, or an index.
+
+    import mteb
+    from fastlane_st.evaluation.mteb_models import IndexedModel, RoutedModel
+
+    mteb.evaluate(RoutedModel("fastlane-minilm", num_routes=4), mteb.get_task("SciFact"))
+    mteb.evaluate(IndexedModel("fastlane-minilm", kind="ivf", storage="int8"), mteb.get_task("SciFact"))
+
+`mteb.evaluate(FastLaneEncoder(…), …)` works as well, with the checkpoint's own number of routes. MTEB's cache
+of results doesn't know of `encode_kwargs`; here the routes and the index are in the name of the result.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+try:
+    from mteb.models import ModelMeta
+    from mteb.models.sentence_transformer_wrapper import MultiVectorWrapper
+    from mteb.types import PromptType
+except ImportError as error:
+    raise ImportError('MTEB isn\'t installed: pip install "fastlane-st[mteb]"') from error
+
+from ..corpus import Document
+from ..encoder import FastLaneEncoder
+from ..hub import DEFAULT_CHECKPOINT
+from ..modeling.fingerprint_fastlane import encoder_digests
+from ..modeling.search_fastlane import FastLaneIndex
+
+if TYPE_CHECKING:
+    from mteb.abstasks.task_metadata import TaskMetadata
+    from mteb.types import (
+        Array,
+        CorpusDatasetType,
+        EncodeKwargs,
+        QueryDatasetType,
+        RetrievalOutputType,
+        TopRankedDocumentsType,
+    )
+
+    from ..modeling.routing_fastlane import AskedRoutes
+    from ..modeling.vector_index_fastlane import Kind, Storage
+
+RELEASED: dict[str, Any] = {
+    "languages": ["eng-Latn"],
+    "license": "apache-2.0",
+    "open_weights": True,
+    "use_instructions": False,
+    # Of MTEB's tasks none, beside those that the model it is adapted from was trained on. Not in MTEB:
+    # SQuAD (part of the training split), Stack Exchange (5 dumps), SciTLDR, and the others of
+    # training/fastlane-minilm.yaml.
+    "training_datasets": set(),
+}
+"""Of `fastlane-minilm`, what its files don't tell; for a submission add the Hub's name, revision and date."""
+
+
+class RoutedModel(MultiVectorWrapper):
+    """A checkpoint in MTEB's brute force: MaxSim of every query with every document.
+
+    Args:
+        model: A folder, a Hub name, or an encoder.
+        revision: Of a Hub name.
+        device: Where it runs.
+        num_routes: Of queries: a number, None for all views, "auto", or the checkpoint's "default".
+        document_routes: Of documents: a number, a fraction, None or "default".
+        name: As results call the model, `organisation/model`.
+        **kwargs: Those of MTEB's `MultiVectorWrapper`, such as `model_prompts`.
+    """
+
+    def __init__(
+        self,
+        model: str | os.PathLike[str] | FastLaneEncoder,
+        revision: str | None = None,
+        device: str | None = None,
+        *,
+        num_routes: AskedRoutes = "default",
+        document_routes: AskedRoutes = "default",
+        name: str | None = None,
+        **kwargs: Any,
+    ) -> None:
+        encoder = load_encoder(model, revision, device)
+        super().__init__(encoder, **kwargs)
+        self.num_routes = num_routes
+        self.document_routes = document_routes
+        settings = {"num_routes": num_routes, "document_routes": document_routes}
+        self.mteb_model_meta = model_meta(model, encoder, name, revision, RoutedModel, settings)
+
+    def _encode(
+        self, inputs: Any, *, prompt_type: PromptType | None = None, **kwargs: Any
+    ) -> Array:
+        is_document = prompt_type == PromptType.document
+        num_routes = self.document_routes if is_document else self.num_routes
+        found: Array = super()._encode(
+            inputs, prompt_type=prompt_type, **{"num_routes": num_routes, **kwargs}
+        )
+        return found
+
+
+class IndexedModel:
+    """A checkpoint with its index, by MTEB's `SearchProtocol`: what an application would find.
+
+    Args:
+        model: A folder, a Hub name, or an encoder.
+        revision: Of a Hub name.
+        device: Where it runs.
+        num_routes: Of queries, see `FastLaneIndex.search`.
+        document_routes: Of documents, see `FastLaneIndex.build`.
+        kind, storage: Of the index, see `VectorSettings`.
+        rerank: Rank so many of the best documents again by all views of the query; at least as many
+            as MTEB asks for, which is 1,000 of most tasks.
+        name: As results call the model, `organisation/model`.
+    """
+
+    def __init__(
+        self,
+        model: str | os.PathLike[str] | FastLaneEncoder,
+        revision: str | None = None,
+        device: str | None = None,
+        *,
+        num_routes: AskedRoutes = "default",
+        document_routes: AskedRoutes = "default",
+        kind: Kind | Literal["auto"] = "auto",
+        storage: Storage = "float32",
+        rerank: int | None = None,
+        name: str | None = None,
+    ) -> None:
+        self.encoder = load_encoder(model, revision, device)
+        self.num_routes = num_routes
+        self.built_with: dict[str, Any] = {
+            "num_routes": document_routes,
+            "kind": kind,
+            "storage": storage,
+        }
+        self.rerank = rerank
+        self.searched: FastLaneIndex | None = None
+        settings = {
+            "num_routes": num_routes,
+            "document_routes": document_routes,
+            "kind": kind,
+            "storage": storage,
+            **({"rerank": rerank} if rerank else {}),
+        }
+        self.mteb_model_meta = model_meta(
+            model, self.encoder, name, revision, IndexedModel, settings
+        )
+
+    def index(
+        self,
+        corpus: CorpusDatasetType,
+        *,
+        task_metadata: TaskMetadata,
+        hf_split: str,
+        hf_subset: str,
+        encode_kwargs: EncodeKwargs,
+        num_proc: int | None = None,
+        **kwargs: Any,
+    ) -> None:
+        """Builds the index of a task's corpus: rows with `id`, `text` and maybe `title`."""
+        documents = [Document(row["id"], row["text"], row.get("title") or "") for row in corpus]
+        self.searched = FastLaneIndex.build(
+            self.encoder,
+            [document.content for document in documents],
+            [document.id for document in documents],
+            **self.built_with,
+            **encode_options(encode_kwargs),
+        )
+
+    def search(
+        self,
+        queries: QueryDatasetType,
+        *,
+        task_metadata: TaskMetadata,
+        hf_split: str,
+        hf_subset: str,
+        top_k: int,
+        encode_kwargs: EncodeKwargs,
+        top_ranked: TopRankedDocumentsType | None = None,
+        num_proc: int | None = None,
+        **kwargs: Any,
+    ) -> RetrievalOutputType:
+        """For each query the scores of its `top_k` best documents, or of the best of `top_ranked`."""
+        if self.searched is None:
+            raise ValueError("there is nothing to search: call index first")
+        ids = [row["id"] for row in queries]
+        texts = [f"{row['text']} {row.get('instruction') or ''}".strip() for row in queries]
+        options: dict[str, Any] = {
+            "top_k": top_k,
+            "num_routes": self.num_routes,
+            "rerank": self.rerank,
+            "batch_size": encode_kwargs.get("batch_size", 32),
+        }
+        if top_ranked is None:
+            found = self.searched.search(texts, **options)
+        else:
+            found = [
+                self.searched.search(text, ids=top_ranked[id], **options)
+                for id, text in zip(ids, texts, strict=True)
+            ]
+        return {
+            id: {str(hit.id): hit.score for hit in hits}
+            for id, hits in zip(ids, found, strict=True)
+        }
+
+
+def load_encoder(
+    model: str | os.PathLike[str] | FastLaneEncoder, revision: str | None, device: str | None
+) -> FastLaneEncoder:
+    """The encoder of a folder or a Hub name, or the one that is given."""
+    if isinstance(model, FastLaneEncoder):
+        return model
+    return FastLaneEncoder(model, revision=revision, device=device)
+
+
+def encode_options(encode_kwargs: EncodeKwargs) -> dict[str, Any]:
+    """Those of MTEB's encode_kwargs that an index takes, too."""
+    return {
+        name: encode_kwargs[name]  # type: ignore[literal-required]
+        for name in ("batch_size", "show_progress_bar")
+        if name in encode_kwargs
+    }
+
+
+def model_meta(
+    model: str | os.PathLike[str] | FastLaneEncoder,
+    encoder: FastLaneEncoder,
+    name: str | None,
+    revision: str | None,
+    loader: Any,
+    settings: Mapping[str, Any],
+) -> ModelMeta:
+    """What MTEB records of a checkpoint and of the settings it is measured with.
+
+    Args:
+        model: What was loaded; of `fastlane-minilm` more is known than of others.
+        encoder: The checkpoint.
+        name: On the Hub, `organisation/model`; by default `fastlane-st/` and the checkpoint's own.
+        revision: The Hub's; by default the digest of the weights.
+        loader: What loads it again.
+        settings: Arguments of `loader` that tell results apart.
+    """
+    config = encoder.fastlane_config
+    is_released = model == DEFAULT_CHECKPOINT
+    own = Path(str(model)).name if not isinstance(model, FastLaneEncoder) else "encoder"
+    num_parameters = sum(weights.numel() for weights in encoder.parameters())
+    words = encoder[0].model.backbone.get_input_embeddings()
+    defaults = {
+        "num_routes": config.query_num_routes,
+        "document_routes": config.document_num_routes,
+    }
+    resolved = {
+        key: defaults[key] if value == "default" else value for key, value in settings.items()
+    }
+    return ModelMeta.from_multi_vector_encoder_model(encoder).model_copy(
+        update={
+            "loader": loader,
+            "loader_kwargs": dict(settings),
+            "name": name or f"fastlane-st/{own}",
+            "revision": revision or encoder_digests(encoder)[0][:16],
+            "n_parameters": num_parameters,
+            "n_embedding_parameters": words.weight.numel(),
+            "memory_usage_mb": round(num_parameters * 4 / 2**20, 1),
+            "max_tokens": config.document_length,
+            "embed_dim": config.embedding_dim,
+            "adapted_from": config.base_model,
+            "experiment_kwargs": {
+                key: "all" if value is None else value for key, value in resolved.items()
+            },
+            **(RELEASED if is_released else {}),
+        }
+    )

@@ -21,7 +21,9 @@ import json
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from tables import curves
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -158,16 +160,6 @@ def plot_engines(source: Path) -> Figure:
     axis.set_ylabel("nDCG@10")
     figure.legend(loc="outside right center", frameon=False, fontsize=7)
     return figure
-
-
-def curves(run: Mapping[str, Any]) -> dict[str, list[Mapping[str, Any]]]:
-    """The settings of one index that differ in how far they look, by what else they are."""
-    found: dict[str, list[Mapping[str, Any]]] = {}
-    for setting in run.get("settings", []):
-        kinds = [name for name in ("rerank", "one_route") if setting["search"].get(name)]
-        built = [str(value) for value in run["build"].values()]
-        found.setdefault(" ".join([run["engine"], *built, *kinds]), []).append(setting)
-    return found
 
 
 def label(setting: str) -> str:

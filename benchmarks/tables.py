@@ -1,4 +1,4 @@
-"""README's table of quality, from the JSON of `quality.py` alone.
+"""Tables in Markdown, from the JSON of `quality.py` or `engines.py` alone.
 
 python benchmarks/tables.py benchmarks/results/quality.json
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,8 +33,9 @@ ROWS = {
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("quality", type=Path)
-    print(quality_table(json.loads(parser.parse_args().quality.read_text())))
+    parser.add_argument("results", type=Path, help="what quality.py or engines.py wrote")
+    found = json.loads(parser.parse_args().results.read_text())
+    print(quality_table(found) if "sets" in found else engines_table(found))
 
 
 def quality_table(quality: dict[str, Any]) -> str:
@@ -51,6 +53,56 @@ def quality_table(quality: dict[str, Any]) -> str:
         share = f"{over['ratio_to_full'][setting]:.1%}"
         lines.append(f"| {' | '.join((ROWS[setting], *cells, share))} |")
     return "\n".join(lines)
+
+
+def engines_table(found: dict[str, Any]) -> str:
+    """Markdown: a row for each index and way of searching it, at the fastest of its good settings."""
+    columns = "nDCG@10|of MaxSim's ten|queries/s|p50, p95, p99 ms|bytes/document|built in s|GiB"
+    lines = [
+        f"| engine | {' | '.join(columns.split('|'))} |",
+        "| --- |" + " --- |" * len(columns.split("|")),
+    ]
+    for run in found["runs"]:
+        if "failed" in run:
+            lines.append(f"| {run['engine']} | did not run: {run['failed']} |" + " |" * 6)
+        for name, settings in curves(run).items():
+            best = fastest_good(settings)
+            latencies = ", ".join(f"{best[f'p{p}_ms']:.1f}" for p in (50, 95, 99))
+            cells = [
+                f"{name} {said(best['search'])}".strip(),
+                f"{best['ndcg@10']:.4f}",
+                f"{best['overlap_maxsim']:.1%}" if "overlap_maxsim" in best else "",
+                f"{best['queries_per_second_median']:,.0f}",
+                latencies,
+                f"{run['bytes_per_document']:,.0f}",
+                f"{run['build_seconds']:,.0f}",
+                f"{run['search_peak_bytes'] / 2**30:.1f}",
+            ]
+            lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def curves(run: Mapping[str, Any]) -> dict[str, list[Mapping[str, Any]]]:
+    """The settings of one index that differ in how far they look, by what else they are."""
+    found: dict[str, list[Mapping[str, Any]]] = {}
+    for setting in run.get("settings", []):
+        kinds = [name for name in ("rerank", "one_route") if setting["search"].get(name)]
+        built = [str(value) for value in run["build"].values()]
+        found.setdefault(" ".join([run["engine"], *built, *kinds]), []).append(setting)
+    return found
+
+
+def fastest_good(settings: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
+    """The fastest of those within half a percent of the best nDCG@10 among them."""
+    best = max(one["ndcg@10"] for one in settings)
+    good = [one for one in settings if one["ndcg@10"] >= 0.995 * best]
+    return max(good, key=lambda one: one["queries_per_second_median"])
+
+
+def said(search: Mapping[str, Any]) -> str:
+    """The settings of a search that its curve doesn't name."""
+    told = {name: value for name, value in search.items() if name != "one_route"}
+    return f"({', '.join(f'{name} {value}' for name, value in told.items())})" if told else ""
 
 
 if __name__ == "__main__":

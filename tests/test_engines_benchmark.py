@@ -15,6 +15,7 @@ sys.path.append(str(Path(__file__).parents[1] / "benchmarks"))
 
 import engines
 import plots
+import tables
 from collection import VectorCollection
 from paper import brute_force
 
@@ -85,10 +86,26 @@ def test_engines_are_measured_alike(
     one_route, cascade = fastlane["settings"]
     assert one_route["overlap_one_route"] == cascade["overlap_maxsim"] == 1.0
     assert fastlane["bytes_per_document"] > 4 * 16 * 3
+    assert list(tables.curves(fastlane)) == [
+        "fastlane flat float32",
+        "fastlane flat float32 rerank",
+    ]
+    head, _, *rows = tables.engines_table(json.loads(out.read_text())).splitlines()
+    assert [row.count("|") for row in rows] == [head.count("|")] * 5
+    assert rows[3].startswith("| fastlane flat float32 rerank (rerank 60) | 1.0000 | 100.0% | ")
+    assert rows[4].startswith("| missing | did not run: ")
     pytest.importorskip("matplotlib")
-    assert list(plots.curves(fastlane)) == ["fastlane flat float32", "fastlane flat float32 rerank"]
     plots.plot_engines(out).savefig(tmp_path / "engines.svg")
     assert "fastlane flat float32" in (tmp_path / "engines.svg").read_text()
+
+
+def test_the_fastest_of_the_good_settings_speaks_for_an_index() -> None:
+    settings = [
+        {"ndcg@10": ndcg, "queries_per_second_median": rate, "search": {"effort": rate}}
+        for ndcg, rate in ((0.500, 10), (0.498, 40), (0.497, 90), (0.300, 200))
+    ]
+    best = tables.fastest_good(settings)
+    assert tables.said(best["search"]) == "(effort 40)"
 
 
 def test_brute_force_scores_are_maxsim(collection: VectorCollection) -> None:

@@ -1,6 +1,6 @@
 """Trains a FastLane encoder.
 
-    accelerate launch training/train.py --config training/fastlane-minilm.yaml
+    OMP_NUM_THREADS=2 accelerate launch training/train.py --config training/fastlane-minilm.yaml
     python training/train.py --config training/fastlane-minilm.yaml max_steps=100 seed=1
     python training/train.py --config training/medquad-lora.yaml
 
@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import copy
+import os
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from pathlib import Path
@@ -66,6 +67,9 @@ def train(
             f"{arguments.n_gpu} GPUs are visible to one process; start with accelerate launch, or "
             "set CUDA_VISIBLE_DEVICES=0"
         )
+
+    if arguments.device.type == "cpu" and torch.get_num_threads() == 1 < (os.cpu_count() or 1):
+        print("one thread a process, as accelerate launch sets it: OMP_NUM_THREADS gives it more")
 
     # The model, as every process builds it, and what teaches it.
     set_seed(config.seed)

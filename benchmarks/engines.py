@@ -89,6 +89,15 @@ RUNS = (
         "torch_2_11",
     ),
     Run("bm25", search=({}, {"rerank": 100}, {"rerank": 1000})),
+    Run(
+        "muvera",
+        {"codec": "IVF512,SQ8"},
+        tuple(
+            {"nprobe": nprobe, "rerank": rerank}
+            for rerank in (0, 100, 400)
+            for nprobe in (8, 32, 128)
+        ),
+    ),
     Run("pylate_voyager", search=({"candidates": 10}, {"candidates": 100}), environment="pylate"),
 )
 

@@ -12,8 +12,10 @@ import torch
 from test_search_kinds import units
 
 sys.path.append(str(Path(__file__).parents[1] / "benchmarks"))
+sys.path.append(str(Path(__file__).parents[1] / "benchmarks" / "peers" / "engines"))
 
 import engines
+import muvera
 import plots
 import tables
 from collection import VectorCollection
@@ -67,6 +69,7 @@ def test_engines_are_measured_alike(
     runs = (
         engines.Run("exhaustive", search=({}, {"one_route": True})),
         engines.Run("fastlane", {"kind": "flat", "storage": "float32"}, ({}, {"rerank": 60})),
+        engines.Run("muvera", {"codec": "IVF2,SQ8"}, ({"nprobe": 2, "rerank": 60},)),
         engines.Run("missing"),
     )
     monkeypatch.setattr(engines, "RUNS", runs)
@@ -74,7 +77,7 @@ def test_engines_are_measured_alike(
     command = ["engines.py", "--collection", str(collection.folder), "--scratch", str(tmp_path)]
     monkeypatch.setattr(sys, "argv", [*command, "--out", str(out)])
     engines.main()
-    exhaustive, fastlane, missing = json.loads(out.read_text())["runs"]
+    exhaustive, fastlane, fixed, missing = json.loads(out.read_text())["runs"]
     assert "returned non-zero exit status" in missing["failed"]
     for one in (exhaustive, fastlane):
         assert one["threads"] == 1
@@ -85,18 +88,41 @@ def test_engines_are_measured_alike(
     assert full["overlap_one_route"] < 1.0
     one_route, cascade = fastlane["settings"]
     assert one_route["overlap_one_route"] == cascade["overlap_maxsim"] == 1.0
+    assert fixed["settings"][0]["overlap_maxsim"] == 1.0  # as good as what is ranked again
     assert fastlane["bytes_per_document"] > 4 * 16 * 3
     assert list(tables.curves(fastlane)) == [
         "fastlane flat float32",
         "fastlane flat float32 rerank",
     ]
     head, _, *rows = tables.engines_table(json.loads(out.read_text())).splitlines()
-    assert [row.count("|") for row in rows] == [head.count("|")] * 5
+    assert [row.count("|") for row in rows] == [head.count("|")] * 6
     assert rows[3].startswith("| fastlane flat float32 rerank (rerank 60) | 1.0000 | 100.0% | ")
-    assert rows[4].startswith("| missing | did not run: ")
+    assert rows[5].startswith("| missing | did not run: ")
     pytest.importorskip("matplotlib")
     plots.plot_engines(out).savefig(tmp_path / "engines.svg")
     assert "fastlane flat float32" in (tmp_path / "engines.svg").read_text()
+
+
+def test_a_fixed_encoding_is_the_sum_over_buckets_of_projected_vectors() -> None:
+    views, query = units(9, 0), units(4, 1)
+    encoding = muvera.Encoding(views.shape[1])
+    expected, wanted = [], []
+    for repetition in range(muvera.REPETITIONS):
+        planes = encoding.hyperplanes[:, repetition]
+        projection = encoding.projections[:, repetition]
+        codes = [
+            int("".join("01"[int(bit > 0)] for bit in (one @ planes)[::-1]), 2) for one in views
+        ]
+        for bucket in range(2**muvera.HYPERPLANES):
+            members = [one for one, code in zip(views, codes, strict=True) if code == bucket]
+            distances = [(bucket ^ code).bit_count() for code in codes]
+            nearest = views[int(np.argmin(distances))]
+            expected.append((np.mean(members, axis=0) if members else nearest) @ projection)
+            above = query @ planes > 0
+            mine = query[(above @ (1 << np.arange(muvera.HYPERPLANES))) == bucket]
+            wanted.append(mine.sum(axis=0) @ projection)
+    np.testing.assert_allclose(encoding.document(views), np.concatenate(expected), atol=1e-5)
+    np.testing.assert_allclose(encoding.query(query), np.concatenate(wanted), atol=1e-5)
 
 
 def test_the_fastest_of_the_good_settings_speaks_for_an_index() -> None:

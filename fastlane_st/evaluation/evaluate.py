@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -30,11 +30,11 @@ from .scoring import BlockStore, DocumentViews
 
 if TYPE_CHECKING:
     from ..encoder import FastLaneEncoder
-    from ..modeling.routing_fastlane import AskedRoutes
+    from ..modeling.incoming_fastlane import DocumentRoutes
+    from ..modeling.index_arguments_fastlane import QueryRoutes
     from ..modeling.search_fastlane import FastLaneIndex
 
-Routes: TypeAlias = "AskedRoutes"
-ALL_ROUTES: tuple[Routes, ...] = (1, 2, 4, 8, None)
+ALL_ROUTES: tuple[QueryRoutes, ...] = (1, 2, 4, 8, None)
 _TEXTS = 512
 
 
@@ -133,8 +133,8 @@ def run_evaluate(
     checkpoint: str | os.PathLike[str] | FastLaneEncoder,
     data: str | os.PathLike[str],
     *,
-    routes: Sequence[Routes] = ALL_ROUTES,
-    document_routes: int | float | str | None = "default",
+    routes: Sequence[QueryRoutes] = ALL_ROUTES,
+    document_routes: DocumentRoutes = "default",
     index: str | os.PathLike[str] | None = None,
     rerank: int | None = None,
     split: str | None = None,
@@ -203,7 +203,7 @@ def run_evaluate(
     )
 
 
-def setting_name(num_routes: Routes) -> str:
+def setting_name(num_routes: QueryRoutes) -> str:
     """As tables and files call it."""
     return "all" if num_routes is None else str(num_routes)
 
@@ -211,7 +211,7 @@ def setting_name(num_routes: Routes) -> str:
 def encode_all(
     encoder: FastLaneEncoder,
     collection: Collection,
-    num_routes: int | float | str | None,
+    num_routes: DocumentRoutes,
     batch_size: int,
     show_progress: bool,
 ) -> DocumentViews:
@@ -233,7 +233,7 @@ def search_all(
     encoder: FastLaneEncoder,
     documents: DocumentViews,
     collection: Collection,
-    num_routes: Routes,
+    num_routes: QueryRoutes,
     batch_size: int,
 ) -> Run:
     """The run of exact MaxSim over all documents."""
@@ -272,7 +272,7 @@ def search_index(
     index: FastLaneIndex,
     ids: Mapping[str | int, str],
     collection: Collection,
-    num_routes: Routes,
+    num_routes: QueryRoutes,
     rerank: int | None,
     batch_size: int,
 ) -> Run:

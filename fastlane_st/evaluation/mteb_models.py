@@ -41,7 +41,8 @@ if TYPE_CHECKING:
         TopRankedDocumentsType,
     )
 
-    from ..modeling.routing_fastlane import AskedRoutes
+    from ..modeling.incoming_fastlane import DocumentRoutes
+    from ..modeling.index_arguments_fastlane import QueryRoutes
     from ..modeling.vector_index_fastlane import Kind, Storage
 
 RELEASED: dict[str, Any] = {
@@ -76,8 +77,8 @@ class RoutedModel(MultiVectorWrapper):
         revision: str | None = None,
         device: str | None = None,
         *,
-        num_routes: AskedRoutes = "default",
-        document_routes: AskedRoutes = "default",
+        num_routes: QueryRoutes = "default",
+        document_routes: DocumentRoutes = "default",
         name: str | None = None,
         **kwargs: Any,
     ) -> None:
@@ -120,8 +121,8 @@ class IndexedModel:
         revision: str | None = None,
         device: str | None = None,
         *,
-        num_routes: AskedRoutes = "default",
-        document_routes: AskedRoutes = "default",
+        num_routes: QueryRoutes = "default",
+        document_routes: DocumentRoutes = "default",
         kind: Kind | Literal["auto"] = "auto",
         storage: Storage = "float32",
         rerank: int | None = None,
@@ -217,7 +218,7 @@ def load_encoder(
 def encode_options(encode_kwargs: EncodeKwargs) -> dict[str, Any]:
     """Those of MTEB's encode_kwargs that an index takes, too."""
     return {
-        name: encode_kwargs[name]  # type: ignore[literal-required]
+        name: encode_kwargs[name]
         for name in ("batch_size", "show_progress_bar")
         if name in encode_kwargs
     }
@@ -245,7 +246,8 @@ def model_meta(
     is_released = model == DEFAULT_CHECKPOINT
     own = Path(str(model)).name if not isinstance(model, FastLaneEncoder) else "encoder"
     num_parameters = sum(weights.numel() for weights in encoder.parameters())
-    words = encoder[0].model.backbone.get_input_embeddings()
+    module: Any = encoder[0]
+    words = module.model.backbone.get_input_embeddings()
     defaults = {
         "num_routes": config.query_num_routes,
         "document_routes": config.document_num_routes,

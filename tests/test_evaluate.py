@@ -184,7 +184,7 @@ def test_sentence_transformers_evaluators_agree(
 
 
 def test_differences_are_paired_and_compare_with_the_last_setting(found: Evaluation) -> None:
-    difference = found.differences()["1", "all"]
+    difference = found.difference("1", "all")
     means = found.to_dict()["means"]
     assert difference.mean == pytest.approx(means["1"]["ndcg@10"] - means["all"]["ndcg@10"])
     assert difference.num_queries == 4

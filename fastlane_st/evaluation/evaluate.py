@@ -56,12 +56,9 @@ class Evaluation:
     runs: Mapping[str, Run]
     metrics: Mapping[str, Metrics]
 
-    def differences(self, metric: str = "ndcg@10") -> dict[tuple[str, str], PairedDifference]:
-        """How much better each setting is than each later one, over the same queries."""
-        return {
-            (one, other): paired_difference(self.metrics[one][metric], self.metrics[other][metric])
-            for one, other in combinations(self.metrics, 2)
-        }
+    def difference(self, one: str, other: str, metric: str = "ndcg@10") -> PairedDifference:
+        """How much better one setting is than another, over the same queries."""
+        return paired_difference(self.metrics[one][metric], self.metrics[other][metric])
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON."""
@@ -75,7 +72,7 @@ class Evaluation:
             "means": {name: mean_metrics(metrics) for name, metrics in self.metrics.items()},
             "differences": {
                 f"{one} - {other}": {
-                    metric: self.differences(metric)[one, other].to_dict() for metric in METRICS
+                    metric: self.difference(one, other, metric).to_dict() for metric in METRICS
                 }
                 for one, other in combinations(self.metrics, 2)
             },
@@ -84,7 +81,6 @@ class Evaluation:
     def render(self) -> str:
         """A table for people: the last setting is what the others are compared with."""
         *others, last = self.metrics
-        differences = self.differences()
         head = f"{'routes':>8}  " + "".join(f"{metric:>12}" for metric in METRICS)
         lines = [
             f"{self.collection.name}, {self.collection.split}: {len(self.collection.queries):,} queries, "
@@ -94,7 +90,7 @@ class Evaluation:
         for name, metrics in self.metrics.items():
             line = f"{name:>8}  " + "".join(f"{metrics[one].mean():12.4f}" for one in METRICS)
             if name != last:
-                found = differences[name, last]
+                found = self.difference(name, last)
                 line += f"  {found.mean:+.4f} [{found.low:+.4f}, {found.high:+.4f}], {found.p_value:.4f}"
             lines.append(line)
         return "\n".join(lines)

@@ -115,8 +115,10 @@ def test_mteb_measures_what_we_measure(
 
 def test_an_encoder_is_a_model_of_mteb_as_it_is(encoder: FastLaneEncoder) -> None:
     wanted = expected(encoder, None, None, "Retrieval")  # an untrained router's default
-    found = scores(encoder, "Retrieval")
-    assert {name: found[name] for name in wanted} == pytest.approx(wanted, abs=1e-6)
+    for model in (encoder, RoutedModel(encoder), IndexedModel(encoder)):
+        found = scores(model, "Retrieval")
+        assert {name: found[name] for name in wanted} == pytest.approx(wanted, abs=1e-6)
+    assert IndexedModel(encoder).mteb_model_meta.experiment_kwargs["num_routes"] == "all"
 
 
 def test_results_are_kept_apart_by_routes_and_index(

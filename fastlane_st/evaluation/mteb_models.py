@@ -107,7 +107,7 @@ class IndexedModel:
         model: A folder, a Hub name, or an encoder.
         revision: Of a Hub name.
         device: Where it runs.
-        num_routes: Of queries, see `FastLaneIndex.search`.
+        num_routes: Of queries, see `FastLaneIndex.search`; "default" is the checkpoint's.
         document_routes: Of documents, see `FastLaneIndex.build`.
         kind, storage: Of the index, see `VectorSettings`.
         rerank: Rank so many of the best documents again by all views of the query; at least as many
@@ -129,6 +129,8 @@ class IndexedModel:
         name: str | None = None,
     ) -> None:
         self.encoder = load_encoder(model, revision, device)
+        if num_routes == "default":  # the checkpoint's, which may be all; an index's own is one
+            num_routes = self.encoder.fastlane_config.query_num_routes
         self.num_routes = num_routes
         self.built_with: dict[str, Any] = {
             "num_routes": document_routes,

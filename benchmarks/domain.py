@@ -21,15 +21,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from judged import add_options, autocast, encode_set, read_set, write_json
+from judged import add_options, describe_checkpoint, measure, read_set, write_json
 from machine import environment
 
 from fastlane_st import FastLaneEncoder
-from fastlane_st.evaluation.collection import Collection
-from fastlane_st.evaluation.metrics import Metrics, paired_difference
-from fastlane_st.evaluation.routes import measure_routes
-from fastlane_st.evaluation.scoring import encode_queries
-from fastlane_st.modeling.fingerprint_fastlane import base_digest
+from fastlane_st.evaluation.metrics import paired_difference
 
 SETTINGS = {"router_1": "one route", "full": "all views"}
 
@@ -43,10 +39,7 @@ def main() -> None:
         "command": shlex.join(["python", *sys.argv]),
         "environment": environment(),
         "settings": {
-            "base": {
-                "name": Path(options.base).name,
-                "sha256": base_digest(encoder[0].model, torch.float32)[:16],
-            },
+            "base": describe_checkpoint(options.base, encoder),
             "adapter": describe_adapter(options.adapter),
             "device": str(encoder.device),
             "dtype": options.dtype,
@@ -94,9 +87,9 @@ def measure_set(name: str, encoder: FastLaneEncoder, options: argparse.Namespace
     collection = read_set(name, options)
     start = time.perf_counter()
     encoder.disable_adapters()
-    before = measure(collection, encoder, options)
+    before = measure(collection, encoder, options, SETTINGS, num_routes=(1,))
     encoder.enable_adapters()
-    after = measure(collection, encoder, options)
+    after = measure(collection, encoder, options, SETTINGS, num_routes=(1,))
     return {
         "split": collection.split,
         "queries": len(collection.queries),
@@ -107,21 +100,6 @@ def measure_set(name: str, encoder: FastLaneEncoder, options: argparse.Namespace
             for setting in SETTINGS
         },
     }
-
-
-def measure(
-    collection: Collection, encoder: FastLaneEncoder, options: argparse.Namespace
-) -> dict[str, Metrics]:
-    """The metrics of `SETTINGS`, with the adapter as it is now."""
-    with autocast(options, encoder.device.type):
-        queries = encode_queries(
-            encoder,
-            list(collection.queries.values()),
-            num_routes=(1,),
-            batch_size=options.batch_size,
-        )
-    documents = encode_set(collection, encoder, options, np.float16)
-    return measure_routes(collection, queries, documents, SETTINGS)
 
 
 def compare(before: np.ndarray[Any, Any], after: np.ndarray[Any, Any]) -> dict[str, Any]:

@@ -5,16 +5,25 @@ from __future__ import annotations
 import argparse
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import numpy.typing as npt
 import torch
 
 from fastlane_st import FastLaneEncoder
 from fastlane_st.evaluation.collection import Collection, read_collection
-from fastlane_st.evaluation.scoring import DocumentViews, encode_documents
+from fastlane_st.evaluation.metrics import Metrics
+from fastlane_st.evaluation.routes import measure_routes
+from fastlane_st.evaluation.scoring import (
+    NUM_ROUTES,
+    DocumentViews,
+    encode_documents,
+    encode_queries,
+)
+from fastlane_st.modeling.fingerprint_fastlane import base_digest
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -61,6 +70,31 @@ def encode_set(
             dtype=storage,
             show_progress=True,
         )
+
+
+def measure(
+    collection: Collection,
+    encoder: FastLaneEncoder,
+    options: argparse.Namespace,
+    settings: Iterable[str],
+    num_routes: Sequence[int] = NUM_ROUTES,
+) -> dict[str, Metrics]:
+    """Encodes a collection and measures some settings of the router (see `measure_routes`)."""
+    with autocast(options, encoder.device.type):
+        queries = encode_queries(
+            encoder,
+            list(collection.queries.values()),
+            num_routes=num_routes,
+            batch_size=options.batch_size,
+        )
+    documents = encode_set(collection, encoder, options, np.float16)
+    return measure_routes(collection, queries, documents, settings)
+
+
+def describe_checkpoint(name: str, encoder: FastLaneEncoder) -> dict[str, str]:
+    """The name of the folder, and what the weights below all adapters are."""
+    digest = base_digest(encoder[0].model, torch.float32)
+    return {"name": Path(name).name, "sha256": digest[:16]}
 
 
 def write_json(path: Path, found: dict[str, Any]) -> None:

@@ -28,7 +28,7 @@ import numpy as np
 import torch
 from judged import add_options, autocast, encode_set, read_set
 from machine import environment
-from quality_summary import Values, describe, load_rows, save, summarise
+from quality_summary import Values, describe, load_results, load_rows, save, summarise
 from sentence_transformers import SentenceTransformer
 
 from fastlane_st import FastLaneEncoder
@@ -45,7 +45,7 @@ BASELINES = ("bm25", "dense_backbone", "maxsim_backbone")
 def main() -> None:
     options = parse()
     torch.set_num_threads(options.threads)
-    found = load(options)
+    found = load_results(options.out, settings_of(options), may_come_later=("dense",))
     rows = load_rows(options.out)
     encoder = FastLaneEncoder(options.model)
     for name in options.sets.split(","):
@@ -75,19 +75,6 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--baselines", type=Path, help="results of another checkpoint")
     parser.add_argument("--storage", choices=("float32", "float16"), default="float16")
     return parser.parse_args()
-
-
-def load(options: argparse.Namespace) -> dict[str, Any]:
-    """The results so far, or none; refuses those of other settings."""
-    settings = settings_of(options)
-    if not options.out.exists():
-        return {"settings": settings, "over_sets": {}, "sets": {}}
-    found: dict[str, Any] = json.loads(options.out.read_text())
-    if found["settings"]["dense"] is None:
-        found["settings"]["dense"] = settings["dense"]
-    if found["settings"] != settings:
-        raise SystemExit(f"{options.out} holds {found['settings']}, asked for {settings}")
-    return found
 
 
 def settings_of(options: argparse.Namespace) -> dict[str, Any]:

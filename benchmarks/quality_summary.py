@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -85,6 +86,21 @@ def differences(rows: list[Mapping[str, Any]]) -> dict[str, dict[str, float]]:
             pairs = [(row[one].astype(float), row[other].astype(float)) for row in rows]
             found[f"{one} - {other}"] = macro_difference(pairs)
     return {name: difference.to_dict() for name, difference in found.items()}
+
+
+def load_results(
+    out: Path, settings: dict[str, Any], may_come_later: Collection[str] = ()
+) -> dict[str, Any]:
+    """The results so far, or none; refuses those of other settings."""
+    if not out.exists():
+        return {"settings": settings, "over_sets": {}, "sets": {}}
+    found: dict[str, Any] = json.loads(out.read_text())
+    for key in may_come_later:
+        if found["settings"][key] is None:
+            found["settings"][key] = settings[key]
+    if found["settings"] != settings:
+        raise SystemExit(f"{out} holds {found['settings']}, asked for {settings}")
+    return found
 
 
 def load_rows(out: Path) -> dict[str, dict[str, Any]]:

@@ -20,15 +20,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from judged import add_options, autocast, encode_set, read_set
+from judged import add_options, describe_checkpoint, measure, read_set
 from machine import environment
-from quality_summary import Values, load_rows, save
+from quality_summary import load_results, load_rows, save
 
 from fastlane_st import FastLaneEncoder
 from fastlane_st.evaluation.metrics import macro_difference
-from fastlane_st.evaluation.routes import measure_routes
-from fastlane_st.evaluation.scoring import NUM_ROUTES, encode_queries
-from fastlane_st.modeling.fingerprint_fastlane import base_digest
+from fastlane_st.evaluation.scoring import NUM_ROUTES
 
 SETTINGS = ("full", *(f"router_{k}" for k in NUM_ROUTES))
 
@@ -38,25 +36,21 @@ def main() -> None:
     torch.set_num_threads(options.threads)
     encoder = FastLaneEncoder(options.model)
     settings = {
-        "model": {
-            "name": Path(options.model).name,
-            "sha256": base_digest(encoder[0].model, torch.float32)[:16],
-        },
+        "model": describe_checkpoint(options.model, encoder),
         "released": json.loads(options.released.read_text())["settings"]["model"],
         "dtype": options.dtype,
         "limit_queries": options.limit_queries,
         "limit_documents": options.limit_documents,
     }
-    found: dict[str, Any] = {"settings": settings, "over_sets": {}, "sets": {}}
-    if options.out.exists():
-        found = json.loads(options.out.read_text())
-        if found["settings"] != settings:
-            raise SystemExit(f"{options.out} holds {found['settings']}, asked for {settings}")
+    found = load_results(options.out, settings)
     rows, released = load_rows(options.out), load_rows(options.released)
     for name in options.sets.split(","):
         if name in found["sets"]:
             continue
-        rows[name] = measure_set(name, encoder, options)
+        measured = measure(read_set(name, options), encoder, options, SETTINGS)
+        rows[name] = {
+            setting: metrics["ndcg@10"].astype(np.float32) for setting, metrics in measured.items()
+        }
         found["sets"][name] = {
             "command": shlex.join(["python", *sys.argv]),
             "environment": environment(),
@@ -77,19 +71,6 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--model", required=True, help="folder that train.py wrote")
     parser.add_argument("--released", type=Path, required=True, help="JSON of quality.py")
     return parser.parse_args()
-
-
-def measure_set(
-    name: str, encoder: FastLaneEncoder, options: argparse.Namespace
-) -> dict[str, Values]:
-    """By setting, nDCG@10 of each query."""
-    collection = read_set(name, options)
-    texts = list(collection.queries.values())
-    with autocast(options, encoder.device.type):
-        queries = encode_queries(encoder, texts, batch_size=options.batch_size)
-    documents = encode_set(collection, encoder, options, np.float16)
-    measured = measure_routes(collection, queries, documents, SETTINGS)
-    return {setting: metrics["ndcg@10"].astype(np.float32) for setting, metrics in measured.items()}
 
 
 def compare(rows: dict[str, dict[str, Any]], released: dict[str, dict[str, Any]]) -> dict[str, Any]:

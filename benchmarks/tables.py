@@ -30,6 +30,17 @@ ROWS = {
     "maxsim_backbone": "untouched backbone, MaxSim, 384 dimensions",
 }
 
+COLUMNS = (
+    "engine",
+    "nDCG@10",
+    "of MaxSim's ten",
+    "queries/s",
+    "p50, p95, p99 ms",
+    "bytes/document",
+    "built in s",
+    "GiB",
+)
+
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
@@ -57,14 +68,12 @@ def quality_table(quality: dict[str, Any]) -> str:
 
 def engines_table(found: dict[str, Any]) -> str:
     """Markdown: a row for each index and way of searching it, at the fastest of its good settings."""
-    columns = "nDCG@10|of MaxSim's ten|queries/s|p50, p95, p99 ms|bytes/document|built in s|GiB"
-    lines = [
-        f"| engine | {' | '.join(columns.split('|'))} |",
-        "| --- |" + " --- |" * len(columns.split("|")),
-    ]
+    lines = [f"| {' | '.join(COLUMNS)} |", "|" + " --- |" * len(COLUMNS)]
     for run in found["runs"]:
         if "failed" in run:
-            lines.append(f"| {run['engine']} | did not run: {run['failed']} |" + " |" * 6)
+            lines.append(
+                f"| {run['engine']} | did not run: {run['failed']} |" + " |" * (len(COLUMNS) - 2)
+            )
         for name, settings in curves(run).items():
             best = fastest_good(settings)
             latencies = ", ".join(f"{best[f'p{p}_ms']:.1f}" for p in (50, 95, 99))

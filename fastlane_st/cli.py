@@ -10,10 +10,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from . import __version__, quiet
-from .index_commands import CHECKPOINT, add_commands, add_folder, load
+from .index_commands import CHECKPOINT, add_commands, add_document_routes, add_folder, load
 
 if TYPE_CHECKING:
+    from .diagnostics.diagnose import RouterDiagnostics
     from .encoder import FastLaneEncoder
+    from .evaluation.evaluate import Evaluation
     from .modeling.search_fastlane import FastLaneIndex
 
 
@@ -65,13 +67,7 @@ def build_parser() -> argparse.ArgumentParser:
         default="1,2,4,8,all",
         help="token views of the queries: numbers, 'auto', 'all'; default: %(default)s",
     )
-    evaluate.add_argument(
-        "--document-routes",
-        type=parse_routes,
-        metavar="N",
-        default="default",
-        help="token views kept of a document: a number, a fraction such as 0.25, or 'all'",
-    )
+    add_document_routes(evaluate, parse_routes)
     evaluate.add_argument(
         "--index", metavar="DIR", help="search an index of the corpus; default: all documents"
     )
@@ -109,6 +105,12 @@ def judged_options(options: argparse.Namespace) -> dict[str, Any]:
     """Those of `add_judged_options` as the library's functions call them."""
     names = ("split", "limit_queries", "limit_documents", "batch_size")
     return {name: getattr(options, name) for name in names} | {"show_progress": True}
+
+
+def write_json(options: argparse.Namespace, found: Evaluation | RouterDiagnostics) -> None:
+    """Writes what was measured where `--json` says."""
+    if options.json is not None:
+        options.json.write_text(json.dumps(found.to_dict(), indent=2) + "\n", encoding="utf-8")
 
 
 def add_search_options(parser: argparse.ArgumentParser, top_k: int = 10) -> None:
@@ -182,8 +184,7 @@ def run_evaluate(options: argparse.Namespace) -> None:
         **judged_options(options),
     )
     print(found.render())
-    if options.json is not None:
-        found.write_json(options.json)
+    write_json(options, found)
     if options.runs is not None:
         found.write_runs(options.runs)
 
@@ -195,8 +196,7 @@ def run_diagnose(options: argparse.Namespace) -> None:
 
     found = run_diagnose(options.checkpoint, options.data, **judged_options(options))
     print(found.render())
-    if options.json is not None:
-        options.json.write_text(json.dumps(found.to_dict(), indent=2) + "\n", encoding="utf-8")
+    write_json(options, found)
 
 
 def run_demo(options: argparse.Namespace) -> None:

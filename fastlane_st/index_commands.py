@@ -27,13 +27,7 @@ def add_commands(
     add_corpus(index)
     index.add_argument("--out", metavar="DIR", required=True, help="folder of the index")
     index.add_argument("--model", metavar="CHECKPOINT", default="fastlane-minilm")
-    index.add_argument(
-        "--document-routes",
-        type=parse_routes,
-        metavar="N",
-        default="default",
-        help="token views kept of a document: a number, a fraction such as 0.25, or 'all'",
-    )
+    add_document_routes(index, parse_routes)
     index.add_argument(
         "--kind",
         choices=("auto", "flat", "hnsw", "ivf"),
@@ -84,6 +78,19 @@ def add_commands(
 def add_folder(parser: argparse.ArgumentParser) -> None:
     """Adds the index folder that a command is about."""
     parser.add_argument("index", metavar="INDEX", help="folder that 'fastlane index' wrote")
+
+
+def add_document_routes(
+    parser: argparse.ArgumentParser, parse_routes: Callable[[str], int | float | str | None]
+) -> None:
+    """Adds how many token views documents keep."""
+    parser.add_argument(
+        "--document-routes",
+        type=parse_routes,
+        metavar="N",
+        default="default",
+        help="token views kept of a document: a number, a fraction such as 0.25, or 'all'",
+    )
 
 
 def add_corpus(parser: argparse.ArgumentParser) -> None:

@@ -28,6 +28,7 @@ import numpy.typing as npt
 
 from .collection import Collection
 from .metrics import Metrics, Ranking, evaluate_rankings, top_documents
+from .routes import OVER_DOCUMENTS
 from .scoring import DocumentViews, QueryViews, Similarities, TextViews, best_similarities
 
 FRACTIONS = (0.25,)
@@ -149,7 +150,7 @@ def measure_controls(
         scores["mean_view"] = scored.mean_view
         for name in [name for name in WITH_FRACTIONS if name in rows]:
             for fraction, similarities in zip(documents.routed, rows[name], strict=False):
-                scores[f"{name}_documents_{fraction:g}"] = similarities.sum(0)
+                scores[f"{name}{OVER_DOCUMENTS}{fraction:g}"] = similarities.sum(0)
         for name, values in scores.items():
             rankings.setdefault(name, []).append(top_documents(values))
     results = {name: evaluate_rankings(collection, found) for name, found in rankings.items()}

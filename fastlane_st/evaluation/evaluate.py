@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -110,10 +109,6 @@ class Evaluation:
             written.append(path)
         return written
 
-    def write_json(self, path: str | os.PathLike[str]) -> None:
-        """Writes `to_dict`."""
-        Path(path).write_text(json.dumps(self.to_dict(), indent=2) + "\n", encoding="utf-8")
-
 
 def trec_lines(run: Run, tag: str) -> Iterator[str]:
     """The lines `query Q0 document rank score tag`, best first."""
@@ -177,7 +172,7 @@ def run_evaluate(
     stored = None
     if index is not None:
         stored = FastLaneIndex.load(index)
-        ids = index_ids(stored, collection)
+        check_documents(stored, collection)
     encoder = (
         checkpoint if isinstance(checkpoint, FastLaneEncoder) else FastLaneEncoder(str(checkpoint))
     )
@@ -185,7 +180,7 @@ def run_evaluate(
         stored.encoder = encoder
         searched = f"index {Path(str(index)).name}, {stored.vectors.kind} {stored.vectors.storage}"
         searched += f", rerank {rerank}" if rerank else ""
-        runs = [search_index(stored, ids, collection, k, rerank, batch_size) for k in routes]
+        runs = [search_index(stored, collection, k, rerank, batch_size) for k in routes]
     else:
         searched = "brute force"
         documents = encode_all(encoder, collection, document_routes, batch_size, show_progress)
@@ -247,26 +242,19 @@ def search_all(
     }
 
 
-def index_ids(index: FastLaneIndex, collection: Collection) -> dict[str | int, str]:
-    """The collection's id of each document of the index.
-
-    Raises:
-        ValueError: The index has other documents than the collection.
-    """
-    ids = {id: str(id) for id in index.ids}
-    missing = collection.documents.keys() - ids.values()
-    if missing or len(ids) != len(collection.documents):
+def check_documents(index: FastLaneIndex, collection: Collection) -> None:
+    """Raises a ValueError unless the index has the documents of the collection, by id as text."""
+    missing = collection.documents.keys() - map(str, index.ids)
+    if missing or len(index) != len(collection.documents):
         example = f", {min(missing)!r} for example isn't there" if missing else ""
         raise ValueError(
-            f"the index holds {len(ids):,} documents, {collection.name} has "
+            f"the index holds {len(index):,} documents, {collection.name} has "
             f"{len(collection.documents):,}{example}: index its corpus"
         )
-    return ids
 
 
 def search_index(
     index: FastLaneIndex,
-    ids: Mapping[str | int, str],
     collection: Collection,
     num_routes: QueryRoutes,
     rerank: int | None,
@@ -281,6 +269,6 @@ def search_index(
         batch_size=batch_size,
     )
     return {
-        query: {ids[hit.id]: hit.score for hit in hits}
+        query: {str(hit.id): hit.score for hit in hits}
         for query, hits in zip(collection.queries, found, strict=True)
     }

@@ -6,9 +6,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import bm25s
-import numpy as np
 from collection import VectorCollection
-from exhaustive import best, max_sims
+from exhaustive import reranker
 
 
 def build(collection: VectorCollection, folder: Path) -> None:
@@ -19,19 +18,14 @@ def build(collection: VectorCollection, folder: Path) -> None:
 
 def load(collection: VectorCollection, folder: Path) -> Callable[..., list[int]]:
     index = bm25s.BM25.load(str(folder / "index"))
-    rows, firsts = collection.read()
-    ends = np.append(firsts[1:], len(rows))
+    rank_again = reranker(collection)
     texts = [query["text"] for query in collection.queries]
 
     def search(query: int, rerank: int = 0) -> list[int]:
         words = bm25s.tokenize(texts[query], show_progress=False, return_ids=False)
         found, _ = index.retrieve(words, k=rerank or 10, show_progress=False, n_threads=0)
-        documents = np.sort(found[0])
         if not rerank:
             return [int(number) for number in found[0]]
-        views = np.concatenate([rows[firsts[n] : ends[n]] for n in documents])
-        counts = (ends - firsts)[documents]
-        scores = max_sims(collection.full[query], views, np.cumsum(counts) - counts)
-        return [int(documents[number]) for number in best(scores)]
+        return rank_again(query, found[0])
 
     return search

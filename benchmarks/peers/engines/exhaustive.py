@@ -27,6 +27,21 @@ def load(collection: VectorCollection, folder: Path) -> Callable[..., list[int]]
     return search
 
 
+def reranker(collection: VectorCollection) -> Callable[[int, npt.NDArray[np.int64]], list[int]]:
+    """Gives the best of some documents by MaxSim with all views of a query; of equal ones the earlier."""
+    rows, firsts = collection.read()
+    ends = np.append(firsts[1:], len(rows))
+
+    def rerank(query: int, found: npt.NDArray[np.int64]) -> list[int]:
+        documents = np.sort(found)
+        counts = (ends - firsts)[documents]
+        views = np.concatenate([rows[firsts[n] : ends[n]] for n in documents])
+        scores = max_sims(collection.full[query], views, np.cumsum(counts) - counts)
+        return [int(documents[number]) for number in best(scores)]
+
+    return rerank
+
+
 def max_sims(
     views: npt.NDArray[np.float32], rows: npt.NDArray[np.float32], firsts: npt.NDArray[np.int64]
 ) -> npt.NDArray[np.float32]:

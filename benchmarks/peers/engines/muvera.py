@@ -14,7 +14,7 @@ import faiss
 import numpy as np
 import numpy.typing as npt
 from collection import VectorCollection
-from exhaustive import best, max_sims
+from exhaustive import reranker
 
 Floats = npt.NDArray[np.float32]
 REPETITIONS, HYPERPLANES, PROJECTED = 20, 4, 16  # 20 x 2**4 x 16 = 5,120 dimensions
@@ -41,20 +41,14 @@ def build(collection: VectorCollection, folder: Path, codec: str) -> None:
 def load(collection: VectorCollection, folder: Path) -> Callable[..., list[int]]:
     index = faiss.read_index(str(folder / "index.faiss"))
     encoding = Encoding(collection.routed.shape[1])
-    rows, firsts = collection.read()
-    ends = np.append(firsts[1:], len(rows))
+    rank_again = reranker(collection)
 
     def search(query: int, nprobe: int, rerank: int = 0) -> list[int]:
         index.nprobe = nprobe
-        views = collection.full[query]
-        _, [found] = index.search(encoding.query(views)[None], rerank or 10)
-        if not rerank:
-            return [int(number) for number in found if number >= 0]
-        documents = np.sort(found[found >= 0])
-        counts = (ends - firsts)[documents]
-        candidates = np.concatenate([rows[firsts[n] : ends[n]] for n in documents])
-        scores = max_sims(views, candidates, np.cumsum(counts) - counts)
-        return [int(documents[number]) for number in best(scores)]
+        encoded = encoding.query(collection.full[query])
+        _, [found] = index.search(encoded[None], rerank or 10)
+        found = found[found >= 0]
+        return rank_again(query, found) if rerank else found.tolist()
 
     return search
 

@@ -21,7 +21,7 @@ from .modeling.views_fastlane import Encoder
 
 UNFINISHED = "unfinished"
 """The key of an index's metadata that is there until its last document is."""
-_ADDED_AT_ONCE = 512
+_ENCODED_AT_ONCE = 512
 
 
 def build_folder(
@@ -70,14 +70,13 @@ def build_folder(
     folder = Path(directory)
     is_there = check_folder(folder, resume)
     rest = iter(documents)
-    options: dict[str, Any] = {"batch_size": batch_size}
+    options: dict[str, Any] = {"batch_size": batch_size, "show_progress_bar": show_progress_bar}
     if pool is not None:
-        options |= {"pool": pool, "chunk_size": _ADDED_AT_ONCE}
+        options |= {"pool": pool, "chunk_size": _ENCODED_AT_ONCE}
     if is_there:
         index = FastLaneIndex.load(folder, encoder, memory_map=True)
         check_resumed(index, folder, num_routes, kind, storage)
         rest = (document for document in rest if document.id not in index)
-        since_commit = 0
     else:
         index = FastLaneIndex.build(
             encoder,
@@ -86,22 +85,18 @@ def build_folder(
             kind=kind,
             storage=storage,
             num_documents=num_documents,
-            show_progress_bar=show_progress_bar,
             **options,
         )
         index.metadata = {**(metadata or {}), UNFINISHED: True}
-        since_commit = len(index)
+        index.save(folder)
     is_shown = show_progress_bar and len(index) < num_documents
     with tqdm(
-        total=num_documents, initial=len(index), desc="Indexing", unit="doc", disable=not is_shown
+        total=num_documents, initial=len(index), desc="Indexed", unit="doc", disable=not is_shown
     ) as progress:
-        while chunk := list(islice(rest, min(_ADDED_AT_ONCE, commit_every))):
-            if since_commit >= commit_every:
-                index.save(folder)
-                index = FastLaneIndex.load(folder, encoder, memory_map=True)
-                since_commit = 0
-            index.add(**as_arguments(chunk), **options)
-            since_commit += len(chunk)
+        while chunk := list(islice(rest, commit_every)):
+            index = FastLaneIndex.load(folder, encoder, memory_map=True)
+            index.add(**as_arguments(chunk), **options)  # at once: what is merged is written twice
+            index.save(folder)
             progress.update(len(chunk))
     del index.metadata[UNFINISHED]
     index.save(folder)

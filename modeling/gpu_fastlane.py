@@ -3,13 +3,23 @@
 from __future__ import annotations
 
 import threading
+from typing import Any
 from weakref import WeakKeyDictionary
 
 from .segment_fastlane import Segment
-from .vector_index_fastlane import FloatArray, IntArray, VectorIndex, VectorSettings, import_faiss
+from .vector_index_fastlane import (
+    FloatArray,
+    IntArray,
+    VectorIndex,
+    VectorSettings,
+    clusters_of,
+    import_faiss,
+    stored_in,
+)
 
 MOST_FOUND = 2048
 """Vectors that FAISS finds at most for a query on a GPU."""
+_BLOCK = 65_536  # vectors at a time
 
 
 class GpuVectors:
@@ -55,15 +65,19 @@ class GpuVectors:
         """
         if count > MOST_FOUND:
             return settings.search(segment.vectors, views, count, reach)
-        parameters = settings.search_parameters(segment.vectors, count, reach)
+        is_ivf = isinstance(segment.vectors, import_faiss().IndexRefine)
+        found_by = clusters_of(segment.vectors) if is_ivf else segment.vectors
+        parameters = settings.search_parameters(found_by, count, reach)
         with self._lock:
             return self._copy(segment, settings).search(views, count, params=parameters)
 
     def _copy(self, segment: Segment, settings: VectorSettings) -> VectorIndex:
         if segment not in self._copies:
             faiss = import_faiss()
+            is_ivf = isinstance(segment.vectors, faiss.IndexRefine)
+            vectors = _stored_in_clusters(segment.vectors) if is_ivf else segment.vectors
             try:
-                copy = faiss.index_cpu_to_gpu(self._resources, self._number, segment.vectors)
+                copy = faiss.index_cpu_to_gpu(self._resources, self._number, vectors)
             except RuntimeError as error:
                 raise ValueError(
                     f"FAISS can't put {settings.kind} in {settings.storage} on a GPU: build the index "
@@ -71,3 +85,26 @@ class GpuVectors:
                 ) from error
             self._copies[segment] = copy
         return self._copies[segment]
+
+
+def _stored_in_clusters(index: VectorIndex) -> VectorIndex:
+    """The clusters of an `ivf` index, of the stored vectors: FAISS has no fast scan on a GPU."""
+    faiss = import_faiss()
+    clusters: Any = clusters_of(index)
+    stored: Any = stored_in(index)
+    shape = (clusters.quantizer, index.d, clusters.nlist)
+    filled: Any
+    if isinstance(stored, faiss.IndexScalarQuantizer):
+        filled = faiss.IndexIVFScalarQuantizer(*shape, stored.sq.qtype, index.metric_type, False)
+        filled.sq = stored.sq
+    elif isinstance(stored, faiss.IndexPQ):
+        filled = faiss.IndexIVFPQ(*shape, stored.pq.M, stored.pq.nbits, index.metric_type)
+        filled.pq, filled.by_residual = stored.pq, False
+    else:
+        filled = faiss.IndexIVFFlat(*shape, index.metric_type)
+        filled.by_residual = False
+    filled.is_trained = True
+    for first in range(0, index.ntotal, _BLOCK):
+        filled.add(stored.reconstruct_n(first, min(_BLOCK, index.ntotal - first)))
+    made: VectorIndex = filled
+    return made

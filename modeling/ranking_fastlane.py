@@ -12,7 +12,7 @@ import numpy.typing as npt
 from .gpu_fastlane import GpuVectors
 from .index_contents_fastlane import Part
 from .segment_fastlane import Id, Metadata
-from .vector_index_fastlane import FloatArray, IntArray, NearestLists, VectorSettings
+from .vector_index_fastlane import FloatArray, IntArray, VectorSettings
 from .views_fastlane import Views
 
 BLOCK_VECTORS = 16_384  # 8 MB of 128 dimensions; smaller is no faster, and BLAS threads wait more
@@ -60,8 +60,6 @@ class DocumentRanker:
         self, parts: Sequence[Part], settings: VectorSettings, gpu: GpuVectors | None = None
     ) -> None:
         self._rankers = [PartRanker(part, settings, gpu) for part in parts]
-        self._settings = settings
-        self._gpu = gpu
         # The longest vector bounds the rounding.
         self._longest = max((part.segment.longest for part in parts), default=0.0)
 
@@ -97,8 +95,7 @@ class DocumentRanker:
         limits = [limit if len(q.vectors) == 1 else candidates for q in queries for _ in q.vectors]
         views = np.concatenate([query.vectors for query in queries])
         slacks = self._slacks(views)
-        lists = self._nearest_lists(views)
-        by_part = [ranker.propose(views, limits, slacks, lists) for ranker in self._rankers]
+        by_part = [ranker.propose(views, limits, slacks) for ranker in self._rankers]
         first = 0
         for query in queries:
             here = range(first, first + len(query.vectors))
@@ -107,12 +104,6 @@ class DocumentRanker:
             ]
             yield [np.unique(np.concatenate(one)) for one in zip(*proposed, strict=True)]
             first += len(query.vectors)
-
-    def _nearest_lists(self, views: FloatArray) -> NearestLists | None:
-        if self._gpu is not None:
-            return None
-        indexes = (ranker.segment.vectors for ranker in self._rankers)
-        return self._settings.nearest_lists(indexes, views)
 
     def _slacks(self, views: FloatArray) -> npt.NDArray[np.float64]:
         """(V,): how far apart two float32 similarities of a view may be where exact ones tie.
@@ -186,7 +177,6 @@ class PartRanker:
         views: FloatArray,
         limits: Sequence[int],
         slacks: npt.NDArray[np.float64],
-        lists: NearestLists | None = None,
     ) -> list[Scored]:
         """For each view documents with their best similarity, its `limit` best among them.
 
@@ -202,20 +192,18 @@ class PartRanker:
         fetch, reach = max(64, 8 * max(limits)), 1.0
         while pending:
             fetch = min(fetch, ntotal)
-            found = self._search(views[pending], fetch, reach, lists)
+            found = self._search(views[pending], fetch, reach)
             for number, similarities, rows in zip(pending, *found, strict=True):
                 proposals[number] = self._group(
                     similarities, rows, limits[number], slacks[number], reach, views[number]
                 )
             pending = [number for number in pending if proposals[number] is None]
-            fetch, reach, lists = 4 * fetch, 4 * reach, None
+            fetch, reach = 4 * fetch, 4 * reach
         return [proposal for proposal in proposals if proposal is not None]
 
-    def _search(
-        self, views: FloatArray, count: int, reach: float, lists: NearestLists | None
-    ) -> tuple[FloatArray, IntArray]:
+    def _search(self, views: FloatArray, count: int, reach: float) -> tuple[FloatArray, IntArray]:
         if self.gpu is None:
-            return self.settings.search(self.segment.vectors, views, count, reach, lists)
+            return self.settings.search(self.segment.vectors, views, count, reach)
         return self.gpu.search(self.segment, self.settings, views, count, reach)
 
     def _group(
@@ -238,7 +226,7 @@ class PartRanker:
         if len(rows) < asked or asked == self.segment.vectors.ntotal:  # these are all within reach
             if len(documents) >= min(limit, len(self.documents)):
                 return documents, best
-            if self.settings.looks_everywhere(self.segment.vectors, reach):
+            if self.settings.looks_everywhere(self.segment.vectors, asked, reach):
                 [found] = self._scan_all(view[None])  # a graph may not lead everywhere
                 return found
             return None

@@ -18,6 +18,7 @@ from .vector_index_fastlane import (
     flat_index,
     import_faiss,
     memory_of,
+    stored_in,
 )
 from .views_fastlane import Views
 
@@ -58,6 +59,7 @@ class Segment:
         texts: Of the documents.
         metadata: Of the documents.
         places: (num_documents,) int64, of the documents.
+        known_longest: The length of the longest vector, if it is known.
     """
 
     vectors: VectorIndex
@@ -67,11 +69,16 @@ class Segment:
     texts: list[str | None]
     metadata: list[Metadata]
     places: IntArray
+    known_longest: float | None = None
     _columns: dict[str, Column] = field(default_factory=dict, repr=False)
 
     @cached_property
     def _memory(self) -> FloatArray | None:
         return memory_of(self.vectors)
+
+    @cached_property
+    def _stored(self) -> VectorIndex:
+        return stored_in(self.vectors)
 
     def rows(self, numbers: slice | IntArray) -> FloatArray:
         """Vectors `(n, dim)` as they are stored, by number: float32 ones aren't copied for a slice."""
@@ -80,9 +87,9 @@ class Segment:
         if isinstance(numbers, slice):
             count = numbers.stop - numbers.start
             if count:
-                return self.vectors.reconstruct_n(int(numbers.start), int(count))
+                return self._stored.reconstruct_n(int(numbers.start), int(count))
         elif len(numbers):
-            return self.vectors.reconstruct_batch(numbers)
+            return self._stored.reconstruct_batch(numbers)
         return np.empty((0, self.vectors.d), dtype=np.float32)
 
     def sample(self, count: int) -> FloatArray:
@@ -94,6 +101,8 @@ class Segment:
     @cached_property
     def longest(self) -> float:
         """The length of the longest vector."""
+        if self.known_longest is not None:
+            return self.known_longest
         longest = 0.0
         for first in range(0, self.vectors.ntotal, _BLOCK):
             block = self.rows(slice(first, min(first + _BLOCK, self.vectors.ntotal)))

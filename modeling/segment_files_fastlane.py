@@ -71,7 +71,11 @@ def write_file(path: Path, write: Callable[[Output], None]) -> FileFacts:
 
 
 def read_segment(
-    directory: Path, number: int, files: dict[str, FileFacts], memory_map: bool = False
+    directory: Path,
+    number: int,
+    files: dict[str, FileFacts],
+    longest: float | None = None,
+    memory_map: bool = False,
 ) -> Segment:
     """Reads a segment after checking its files.
 
@@ -79,6 +83,7 @@ def read_segment(
         directory: Where they are.
         number: The segment's.
         files: Size and checksum of each, by name; a segment of the first format has no places.
+        longest: The length of the longest vector; None if unknown, as in formats before the third.
         memory_map: Leave the vectors in their file, of which only the size is checked.
 
     Raises:
@@ -107,6 +112,7 @@ def read_segment(
         texts=texts,
         metadata=metadata,
         places=arrays.get("places", np.arange(len(ids), dtype=np.int64)),
+        known_longest=longest,
     )
     if not segment.is_consistent:
         raise ValueError(

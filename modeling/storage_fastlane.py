@@ -34,12 +34,12 @@ from .segment_files_fastlane import (
     write_segment,
     write_vectors,
 )
-from .vector_index_fastlane import VectorIndex, VectorSettings, flat_index, memory_of
+from .vector_index_fastlane import VectorIndex, VectorSettings, flat_index, is_flat
 
 MANIFEST = "index.json"
 LOCK = "index.lock"
 FORMAT = "fastlane-index"
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3  # 2: ivf without fast scan, no longest; 1: one segment
 OWN_FILE = re.compile(
     r"(vectors|offsets|positions|places|documents)-\d{6,}\.(faiss|npy|jsonl)"
     r"|live-\d{6,}-\d{6,}\.npy|empty-\d{6,}\.faiss|index\.json\.tmp|index\.lock"
@@ -144,7 +144,11 @@ def write_index(
             "checkpoint": settings.checkpoint,
             "metadata": metadata,
             "segments": [
-                {"number": number, "live": commit.masks[part]}
+                {
+                    "number": number,
+                    "live": commit.masks[part],
+                    "longest": part.segment.longest,
+                }
                 for number, part in zip(numbers, parts, strict=True)
             ],
             "files": commit.files,
@@ -222,7 +226,7 @@ def _write_parts(
     if last.empty is not None and last.empty[0] is empty:
         name = last.empty[1]
         facts = None if name is None else last.files[name]
-    elif memory_of(empty) is not None:
+    elif is_flat(empty):
         name, facts = None, None
     else:
         name = f"empty-{generation:06d}.faiss"
@@ -270,7 +274,8 @@ def _read_parts(
         empty = read_vectors(directory / name)
     commit = Commit(directory.resolve(), manifest["generation"], {}, {}, (empty, name), files)
     for entry in segments:
-        segment = read_segment(directory, entry["number"], files, memory_map)
+        number, longest = entry["number"], entry.get("longest")
+        segment = read_segment(directory, number, files, longest, memory_map)
         part = Part.whole(segment)
         if entry["live"] is not None:
             mask = directory / entry["live"]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from types import ModuleType
 from typing import Any, Literal, Protocol, TypeAlias, get_args
@@ -12,16 +12,16 @@ import numpy.typing as npt
 
 FloatArray: TypeAlias = npt.NDArray[np.float32]
 IntArray: TypeAlias = npt.NDArray[np.int64]
-NearestLists: TypeAlias = tuple[FloatArray, IntArray]
-"""Similarities and numbers, both `(views, lists)`, of the clusters of `ivf` nearest to some views."""
-
 Kind = Literal["flat", "hnsw", "ivf"]
 Storage = Literal["float32", "float16", "int8", "pq"]
 
 FLAT_UP_TO = 500_000  # vectors: every query reads all of them, 0.8 GB of 384 dimensions
 TRAINING_VECTORS_PER_LIST = 64  # FAISS's own advice is 39 to 256
+PROBED = 4  # times the root of their number are the clusters that `ivf` looks into
+COMPARED = 8  # times as many vectors as are asked for are compared as they are stored
 HNSW_NEIGHBOURS = 32
 PQ_DIMENSIONS = 8  # to one byte
+CODE_DIMENSIONS = 4  # to half a byte, of the codes that `ivf` compares first
 PLAIN_UP_TO = 8_192  # vectors of a segment: so few are compared faster than clusters are
 _BLOCK = 65_536  # vectors that are added at once
 
@@ -54,11 +54,13 @@ class VectorSettings:
     """How vectors are found and stored. What isn't flat in float32 is approximate.
 
     Attributes:
-        kind: `flat` compares with every vector; `hnsw` walks a graph of neighbours, fast and large;
-            `ivf` looks into the nearest of some clusters.
+        kind: `flat` compares with every vector; `hnsw` walks a graph of neighbours; `ivf` looks into
+            the nearest of some clusters, where it compares codes of a bit a dimension (FAISS's fast
+            scan of product quantisation) and then, of the vectors that seem best, what is stored.
         storage: Four bytes a dimension, two, one, or one for eight (product quantisation).
-        effort: What part of the clusters `ivf` looks into, and of a default breadth `hnsw` walks:
-            twice as much takes about twice the time, and finds more of what flat search finds.
+        effort: Into how many clusters `ivf` looks and how many vectors it compares as stored, or
+            how broadly `hnsw` walks, as parts of a default: twice as much takes about twice the time, and
+            finds more of what flat search finds.
     """
 
     kind: Kind = "flat"
@@ -95,8 +97,12 @@ class VectorSettings:
             "int8": dim,
             "pq": num_codes(dim),
         }
-        links = {"flat": 0, "hnsw": 8 * HNSW_NEIGHBOURS + 8, "ivf": 16}  # numbers, both ways
-        return num_vectors * (stored[self.storage] + links[self.kind])
+        beside = {
+            "flat": 0,
+            "hnsw": 8 * HNSW_NEIGHBOURS + 8,  # numbers of neighbours
+            "ivf": num_codes(dim, CODE_DIMENSIONS) // 2 + 8,  # a code and a number
+        }
+        return num_vectors * (stored[self.storage] + beside[self.kind])
 
     def new_index(self, sample: FloatArray, num_vectors: int) -> VectorIndex:
         """An empty index, fitted to a sample `(n, d)` of the `num_vectors` that it is meant for.
@@ -124,17 +130,19 @@ class VectorSettings:
         if self.kind == "hnsw":
             codec = f"HNSW{HNSW_NEIGHBOURS},{codec}"
         if self.kind == "ivf":
-            codec = f"IVF{min(num_lists(num_vectors), max(1, len(sample) // 39))},{codec}"
+            lists = min(num_lists(num_vectors), max(1, len(sample) // 39))
+            codec = f"IVF{lists},PQ{num_codes(dim, CODE_DIMENSIONS)}x4fs,Refine({codec})"
+            sample = np.resize(sample, (max(16, len(sample)), dim))  # that 4 bits can be fitted to
         index = faiss.index_factory(dim, codec, faiss.METRIC_INNER_PRODUCT)
+        # FAISS only warns, on standard error, of a sample that is small.
         if self.kind == "ivf":
-            # Vectors themselves and not their distance from a centroid: so what is stored stays the same
-            # when segments are merged.
-            index.by_residual = False
-            # FAISS only warns, on standard error, of a sample that is small.
-            index.cp.min_points_per_centroid = 1
+            clusters = faiss.downcast_index(index.base_index)
+            clusters.cp.min_points_per_centroid = 1
+            clusters.pq.cp.min_points_per_centroid = 1
         if self.storage == "pq":
-            index.pq.cp.min_points_per_centroid = 1
-            index.do_polysemous_training = False  # seconds, for a search that isn't used here
+            stored: Any = stored_in(index)
+            stored.pq.cp.min_points_per_centroid = 1
+            stored.do_polysemous_training = False  # seconds, for a search that isn't used here
         if not index.is_trained:
             index.train(sample)
         made: VectorIndex = index
@@ -147,12 +155,7 @@ class VectorSettings:
         return 0 if self.storage in ("float32", "float16") else 65_536
 
     def search(
-        self,
-        index: VectorIndex,
-        views: FloatArray,
-        count: int,
-        reach: float = 1.0,
-        lists: NearestLists | None = None,
+        self, index: VectorIndex, views: FloatArray, count: int, reach: float = 1.0
     ) -> tuple[FloatArray, IntArray]:
         """Similarities and numbers, both `(len(views), count)`, of vectors found; -1 for none.
 
@@ -161,16 +164,18 @@ class VectorSettings:
             views: (n, dim).
             count: How many vectors to find for each.
             reach: Look so many times as far as `effort` says.
-            lists: The clusters nearest to the views, where they are known.
         """
-        parameters = self.search_parameters(index, count, reach)
-        if lists is None or not isinstance(index, import_faiss().IndexIVF):
-            return index.search(views, count, params=parameters)
-        return _search_lists(index, views, count, lists, parameters)
+        return index.search(views, count, params=self.search_parameters(index, count, reach))
 
     def search_parameters(self, index: VectorIndex, count: int, reach: float = 1.0) -> Any:
         """What FAISS is told of how far to look for `count` vectors."""
         faiss = import_faiss()
+        if isinstance(index, faiss.IndexRefine):
+            compared = self._num_compared(index, count, reach)
+            return faiss.IndexRefineSearchParameters(
+                k_factor=(compared + 0.5) / count,  # FAISS cuts the product
+                base_index_params=self.search_parameters(clusters_of(index), compared, reach),
+            )
         if isinstance(index, faiss.IndexIVF):
             return faiss.SearchParametersIVF(nprobe=self._num_probed(index, reach))
         if isinstance(index, faiss.IndexHNSW):
@@ -178,50 +183,44 @@ class VectorSettings:
             return faiss.SearchParametersHNSW(efSearch=max(count, breadth))
         return None
 
-    def looks_everywhere(self, index: VectorIndex, reach: float) -> bool:
+    def looks_everywhere(self, index: VectorIndex, count: int, reach: float) -> bool:
         """Whether `search` can find no more by a larger reach."""
         faiss = import_faiss()
+        if isinstance(index, faiss.IndexRefine):
+            is_all = self._num_compared(index, count, reach) == index.ntotal
+            return is_all and self.looks_everywhere(clusters_of(index), count, reach)
         if isinstance(index, faiss.IndexIVF):
             return bool(self._num_probed(index, reach) == index.nlist)
         is_graph = isinstance(index, faiss.IndexHNSW)
         return not is_graph or 64 * self.effort * reach >= index.ntotal
 
-    def nearest_lists(
-        self, indexes: Iterable[VectorIndex], views: FloatArray
-    ) -> NearestLists | None:
-        """The clusters nearest to each view, which all segments have in common; None without any."""
-        faiss = import_faiss()
-        ivf: Any = next((one for one in indexes if isinstance(one, faiss.IndexIVF)), None)
-        if ivf is None:
-            return None
-        lists: NearestLists = ivf.quantizer.search(views, self._num_probed(ivf, 1.0))
-        return lists
-
     def _num_probed(self, ivf: Any, reach: float) -> int:
         count: int = ivf.nlist
-        wanted: int = round(self.effort * reach * float(count) ** 0.5)
+        wanted: int = round(PROBED * self.effort * reach * float(count) ** 0.5)
         return min(count, max(1, wanted))
 
+    def _num_compared(self, index: VectorIndex, count: int, reach: float) -> int:
+        return max(count, min(index.ntotal, round(COMPARED * self.effort * reach * count)))
 
-def _search_lists(
-    ivf: Any, views: FloatArray, count: int, lists: NearestLists, parameters: Any
-) -> tuple[FloatArray, IntArray]:
-    """FAISS's search_preassigned, whose wrapper in Python takes no parameters."""
-    pointer = import_faiss().swig_ptr
-    views = np.ascontiguousarray(views, dtype=np.float32)
-    similarities = np.empty((len(views), count), dtype=np.float32)
-    numbers = np.empty((len(views), count), dtype=np.int64)
-    nearness, nearest = lists
-    ivf.search_preassigned_c(
-        *(len(views), pointer(views), count, pointer(nearest), pointer(nearness)),
-        *(pointer(similarities), pointer(numbers), False, parameters),
-    )
-    return similarities, numbers
+
+def clusters_of(index: Any) -> VectorIndex:
+    """What an index of kind `ivf` finds vectors by."""
+    clusters: VectorIndex = import_faiss().downcast_index(index.base_index)
+    return clusters
+
+
+def stored_in(index: VectorIndex) -> VectorIndex:
+    """What holds an index's vectors in a row, as they are stored."""
+    faiss = import_faiss()
+    if not isinstance(index, faiss.IndexRefine):
+        return index
+    stored: VectorIndex = faiss.downcast_index(index.refine_index)  # type: ignore[attr-defined]
+    return stored
 
 
 def num_lists(num_vectors: int) -> int:
-    """How many clusters: a power of two near 4 √n, with 39 vectors or more in each."""
-    exponent = round(float(np.log2(4 * max(1, num_vectors) ** 0.5)))
+    """How many clusters: a power of two near √n, with 39 vectors or more in each."""
+    exponent = round(float(np.log2(max(1, num_vectors) ** 0.5)))
     return max(1, min(1 << exponent, num_vectors // 39))
 
 
@@ -231,9 +230,14 @@ def flat_index(dim: int) -> VectorIndex:
     return index
 
 
-def num_codes(dim: int) -> int:
-    """Bytes of a product-quantised vector: one for eight dimensions or a few more, evenly."""
-    return max(m for m in range(1, max(1, dim // PQ_DIMENSIONS) + 1) if not dim % m)
+def is_flat(index: VectorIndex) -> bool:
+    """Whether it is such as `flat_index` makes."""
+    return isinstance(index, import_faiss().IndexFlat)
+
+
+def num_codes(dim: int, dimensions: int = PQ_DIMENSIONS) -> int:
+    """Of a product-quantised vector: one for so many dimensions or a few more, evenly."""
+    return max(m for m in range(1, max(1, dim // dimensions) + 1) if not dim % m)
 
 
 class Filling:
@@ -276,7 +280,9 @@ def plain_index(empty: VectorIndex) -> VectorIndex:
     """An empty index that stores vectors as `empty` does, and compares with every one of them."""
     faiss = import_faiss()
     plain: VectorIndex
-    if isinstance(empty, faiss.IndexHNSW):
+    if isinstance(empty, faiss.IndexRefine):
+        plain = faiss.clone_index(stored_in(empty))
+    elif isinstance(empty, faiss.IndexHNSW):
         plain = faiss.clone_index(faiss.downcast_index(empty.storage))
     elif isinstance(empty, faiss.IndexIVFScalarQuantizer):
         plain = faiss.IndexScalarQuantizer(empty.d, empty.sq.qtype, empty.metric_type)
@@ -303,13 +309,13 @@ def memory_of(index: VectorIndex) -> FloatArray | None:
 
     The array keeps the index, and so the memory, alive.
     """
-    faiss = import_faiss()
-    flat: Any = index
-    if not isinstance(flat, faiss.IndexFlat):
+    stored: Any = stored_in(index)
+    if not is_flat(stored):
         return None
-    if flat.ntotal == 0:
-        return np.empty((0, flat.d), dtype=np.float32)
-    return np.asarray(_Memory(flat, faiss.rev_swig_ptr(flat.get_xb(), flat.ntotal * flat.d)))
+    if stored.ntotal == 0:
+        return np.empty((0, stored.d), dtype=np.float32)
+    memory = import_faiss().rev_swig_ptr(stored.get_xb(), stored.ntotal * stored.d)
+    return np.asarray(_Memory(index, memory))
 
 
 class _Memory:

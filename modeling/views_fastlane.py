@@ -71,7 +71,9 @@ def document_views(
     options |= {"output_value": None, "show_progress_bar": False}
     if "pool" in options:
         options["chunk_size"] = options["batch_size"]  # what each process takes at a time
-    with tqdm(total=len(texts), desc="Indexing", unit="doc", disable=not show_progress_bar) as bar:
+    with tqdm(
+        total=len(texts), desc="Indexing", unit="doc", leave=None, disable=not show_progress_bar
+    ) as bar:
         for start in range(0, len(texts), chunk_size):
             chunk = slice(start, start + chunk_size)
             encoded = encoder.encode_document(texts[chunk], **options)

@@ -303,13 +303,13 @@ def as_first_format(directory: Path) -> None:
     (directory / "index.json").write_text(json.dumps(manifest))
 
 
-def test_an_index_of_the_first_format_is_read_and_becomes_one_of_the_second(saved: Path) -> None:
+def test_an_index_of_the_first_format_is_read_and_becomes_one_of_the_last(saved: Path) -> None:
     as_first_format(saved)
     loaded = FastLaneIndex.load(saved)
     assert search(loaded) == search(old_index())
     assert loaded.ids == old_index().ids
     changed(loaded).save(saved)
-    assert json.loads((saved / "index.json").read_text())["format_version"] == 2
+    assert json.loads((saved / "index.json").read_text())["format_version"] == 3
     assert search(FastLaneIndex.load(saved)) == search(loaded)
 
 
@@ -345,9 +345,9 @@ def test_a_folder_without_an_index_is_named(tmp_path: Path) -> None:
 
 def test_a_newer_format_is_neither_read_nor_overwritten(saved: Path) -> None:
     manifest = json.loads((saved / "index.json").read_text())
-    (saved / "index.json").write_text(json.dumps(manifest | {"format_version": 3}))
+    (saved / "index.json").write_text(json.dumps(manifest | {"format_version": 4}))
     for use in (FastLaneIndex.load, new_index().save):
-        with pytest.raises(ValueError, match="has index format 3, this code reads up to 2"):
+        with pytest.raises(ValueError, match="has index format 4, this code reads up to 3"):
             use(saved)
     assert names(saved) == FIRST_GENERATION
 

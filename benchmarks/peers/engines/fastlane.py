@@ -24,6 +24,7 @@ def build(collection: VectorCollection, folder: Path, **settings: Any) -> None:
     while chunk := list(islice(documents, CHUNK)):
         ids, vectors = zip(*chunk, strict=True)
         index.add(vectors, ids)
+    index.compact()
     index.save(folder)
 
 

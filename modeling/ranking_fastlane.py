@@ -16,6 +16,7 @@ from .vector_index_fastlane import FloatArray, IntArray, VectorSettings
 from .views_fastlane import Views
 
 BLOCK_VECTORS = 16_384  # 8 MB of 128 dimensions; smaller is no faster, and BLAS threads wait more
+FETCHED = 16  # vectors, for each document that is asked for
 SCAN_FRACTION = 0.1  # of a segment's vectors: so few are scored one by one, without FAISS
 
 
@@ -189,7 +190,7 @@ class PartRanker:
             return self._scan_all(views)
         proposals: list[Scored | None] = [None] * len(views)
         pending = list(range(len(views)))
-        fetch, reach = max(64, 8 * max(limits)), 1.0
+        fetch, reach = FETCHED * max(8, *limits), 1.0
         while pending:
             fetch = min(fetch, ntotal)
             found = self._search(views[pending], fetch, reach)
@@ -197,8 +198,10 @@ class PartRanker:
                 proposals[number] = self._group(
                     similarities, rows, limits[number], slacks[number], reach, views[number]
                 )
-            pending = [number for number in pending if proposals[number] is None]
-            fetch, reach = 4 * fetch, 4 * reach
+            is_short = found[1][:, -1] < 0
+            open_ = [place for place, number in enumerate(pending) if proposals[number] is None]
+            fetch, reach = 4 * fetch, 4 * reach if is_short[open_].any() else reach
+            pending = [pending[place] for place in open_]
         return [proposal for proposal in proposals if proposal is not None]
 
     def _search(self, views: FloatArray, count: int, reach: float) -> tuple[FloatArray, IntArray]:

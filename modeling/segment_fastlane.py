@@ -11,13 +11,15 @@ import numpy as np
 import numpy.typing as npt
 
 from .vector_index_fastlane import (
+    ByteArray,
     Filling,
     FloatArray,
     IntArray,
     VectorIndex,
+    codes_of,
     flat_index,
     import_faiss,
-    memory_of,
+    is_flat,
     stored_in,
 )
 from .views_fastlane import Views
@@ -73,17 +75,20 @@ class Segment:
     _columns: dict[str, Column] = field(default_factory=dict, repr=False)
 
     @cached_property
-    def _memory(self) -> FloatArray | None:
-        return memory_of(self.vectors)
-
-    @cached_property
     def _stored(self) -> VectorIndex:
         return stored_in(self.vectors)
 
+    @cached_property
+    def _codes(self) -> ByteArray | None:
+        return codes_of(self.vectors)
+
     def rows(self, numbers: slice | IntArray) -> FloatArray:
         """Vectors `(n, dim)` as they are stored, by number: float32 ones aren't copied for a slice."""
-        if self._memory is not None:
-            return self._memory[numbers]
+        if self._codes is not None:
+            codes = self._codes[numbers]
+            if is_flat(self._stored):
+                return codes.view(np.float32)
+            return self._stored.sa_decode(codes)
         if isinstance(numbers, slice):
             count = numbers.stop - numbers.start
             if count:

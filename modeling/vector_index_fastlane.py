@@ -12,13 +12,14 @@ import numpy.typing as npt
 
 FloatArray: TypeAlias = npt.NDArray[np.float32]
 IntArray: TypeAlias = npt.NDArray[np.int64]
+ByteArray: TypeAlias = npt.NDArray[np.uint8]
 Kind = Literal["flat", "hnsw", "ivf"]
 Storage = Literal["float32", "float16", "int8", "pq"]
 
 FLAT_UP_TO = 500_000  # vectors: every query reads all of them, 0.8 GB of 384 dimensions
 TRAINING_VECTORS_PER_LIST = 64  # FAISS's own advice is 39 to 256
 PROBED = 4  # times the root of their number are the clusters that `ivf` looks into
-COMPARED = 8  # times as many vectors as are asked for are compared as they are stored
+COMPARED = 4  # times as many vectors as are asked for are compared as they are stored
 HNSW_NEIGHBOURS = 32
 PQ_DIMENSIONS = 8  # to one byte
 CODE_DIMENSIONS = 4  # to half a byte, of the codes that `ivf` compares first
@@ -47,6 +48,9 @@ class VectorIndex(Protocol):
 
     def reconstruct_batch(self, numbers: IntArray) -> FloatArray:
         """Vectors by number, as they are stored."""
+
+    def sa_decode(self, codes: ByteArray) -> FloatArray:
+        """Vectors of what is stored of them."""
 
 
 @dataclass(frozen=True)
@@ -171,7 +175,7 @@ class VectorSettings:
         """What FAISS is told of how far to look for `count` vectors."""
         faiss = import_faiss()
         if isinstance(index, faiss.IndexRefine):
-            compared = self._num_compared(index, count, reach)
+            compared = self._num_compared(index, count)
             return faiss.IndexRefineSearchParameters(
                 k_factor=(compared + 0.5) / count,  # FAISS cuts the product
                 base_index_params=self.search_parameters(clusters_of(index), compared, reach),
@@ -187,7 +191,7 @@ class VectorSettings:
         """Whether `search` can find no more by a larger reach."""
         faiss = import_faiss()
         if isinstance(index, faiss.IndexRefine):
-            is_all = self._num_compared(index, count, reach) == index.ntotal
+            is_all = self._num_compared(index, count) == index.ntotal
             return is_all and self.looks_everywhere(clusters_of(index), count, reach)
         if isinstance(index, faiss.IndexIVF):
             return bool(self._num_probed(index, reach) == index.nlist)
@@ -199,8 +203,8 @@ class VectorSettings:
         wanted: int = round(PROBED * self.effort * reach * float(count) ** 0.5)
         return min(count, max(1, wanted))
 
-    def _num_compared(self, index: VectorIndex, count: int, reach: float) -> int:
-        return max(count, min(index.ntotal, round(COMPARED * self.effort * reach * count)))
+    def _num_compared(self, index: VectorIndex, count: int) -> int:
+        return max(count, min(index.ntotal, round(COMPARED * self.effort * count)))
 
 
 def clusters_of(index: Any) -> VectorIndex:
@@ -210,12 +214,13 @@ def clusters_of(index: Any) -> VectorIndex:
 
 
 def stored_in(index: VectorIndex) -> VectorIndex:
-    """What holds an index's vectors in a row, as they are stored."""
+    """What holds an index's vectors in a row, as they are stored; clusters of format 2 don't."""
     faiss = import_faiss()
-    if not isinstance(index, faiss.IndexRefine):
-        return index
-    stored: VectorIndex = faiss.downcast_index(index.refine_index)  # type: ignore[attr-defined]
-    return stored
+    if isinstance(index, faiss.IndexRefine):
+        index = faiss.downcast_index(index.refine_index)  # type: ignore[attr-defined]
+    elif isinstance(index, faiss.IndexHNSW):
+        index = faiss.downcast_index(index.storage)  # type: ignore[attr-defined]
+    return index
 
 
 def num_lists(num_vectors: int) -> int:
@@ -280,11 +285,7 @@ def plain_index(empty: VectorIndex) -> VectorIndex:
     """An empty index that stores vectors as `empty` does, and compares with every one of them."""
     faiss = import_faiss()
     plain: VectorIndex
-    if isinstance(empty, faiss.IndexRefine):
-        plain = faiss.clone_index(stored_in(empty))
-    elif isinstance(empty, faiss.IndexHNSW):
-        plain = faiss.clone_index(faiss.downcast_index(empty.storage))
-    elif isinstance(empty, faiss.IndexIVFScalarQuantizer):
+    if isinstance(empty, faiss.IndexIVFScalarQuantizer):
         plain = faiss.IndexScalarQuantizer(empty.d, empty.sq.qtype, empty.metric_type)
         plain.sq, plain.is_trained = empty.sq, True  # type: ignore[attr-defined]
     elif isinstance(empty, faiss.IndexIVFPQ):
@@ -293,7 +294,7 @@ def plain_index(empty: VectorIndex) -> VectorIndex:
     elif isinstance(empty, faiss.IndexIVF):
         plain = flat_index(empty.d)
     else:
-        plain = faiss.clone_index(empty)
+        plain = faiss.clone_index(stored_in(empty))
     return plain
 
 
@@ -304,26 +305,28 @@ def bytes_of_vector(empty: VectorIndex) -> int:
     return size
 
 
-def memory_of(index: VectorIndex) -> FloatArray | None:
-    """The vectors `(ntotal, d)` in FAISS's own memory, where they are float32 in a row.
+def codes_of(index: VectorIndex) -> ByteArray | None:
+    """What is stored of each vector `(ntotal, bytes)`, in FAISS's own memory, where it is in a row.
 
     The array keeps the index, and so the memory, alive.
     """
+    faiss = import_faiss()
     stored: Any = stored_in(index)
-    if not is_flat(stored):
+    if not isinstance(stored, faiss.IndexFlatCodes):
         return None
-    if stored.ntotal == 0:
-        return np.empty((0, stored.d), dtype=np.float32)
-    memory = import_faiss().rev_swig_ptr(stored.get_xb(), stored.ntotal * stored.d)
-    return np.asarray(_Memory(index, memory))
+    size = stored.ntotal * stored.code_size
+    if size == 0:
+        return np.empty((0, stored.code_size), dtype=np.uint8)
+    memory: ByteArray = faiss.rev_swig_ptr(stored.codes.data(), size)
+    return np.asarray(_Memory(index, memory.reshape(stored.ntotal, stored.code_size)))
 
 
 class _Memory:
     """What numpy makes an array of, and keeps as long as that."""
 
-    def __init__(self, owner: VectorIndex, memory: FloatArray) -> None:
+    def __init__(self, owner: VectorIndex, memory: ByteArray) -> None:
         self.owner = owner
-        self.__array_interface__ = memory.reshape(owner.ntotal, owner.d).__array_interface__
+        self.__array_interface__ = memory.__array_interface__
 
 
 def import_faiss() -> ModuleType:

@@ -152,7 +152,7 @@ def test_only_unfinished_queries_are_searched_again(monkeypatch: pytest.MonkeyPa
     first, second = index.search([[[1.0, 0.0]], [[0.0, 1.0]]], top_k=2)
     assert scores(first) == [(0, 1.0), (1, 0.5)]
     assert scores(second) == [(1, 1.0), (2, 0.5)]
-    assert asked == [([[1.0, 0.0], [0.0, 1.0]], 64), ([[1.0, 0.0]], 160)]
+    assert asked == [([[1.0, 0.0], [0.0, 1.0]], 128), ([[1.0, 0.0]], 160)]
 
 
 def test_top_k_beyond_the_index_gives_every_document_that_has_vectors() -> None:

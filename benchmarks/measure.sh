@@ -1,0 +1,45 @@
+#!/usr/bin/env bash
+# Every measurement of the report, one after another, in a checkout with the data in data/: about a day on two
+# CPU cores. What is measured already is kept, so that a run that stops goes on.
+#
+#     benchmarks/measure.sh runs/results
+#     python benchmarks/report.py --results runs/results
+set -euo pipefail
+cd "$(dirname "$0")/.."
+results=${1:?the folder for what is measured}
+mkdir -p "$results"
+sets=cranfield,wikiqa:test,stackexchange:test,xquad,mlquestions:test,nqgold,scitldr:test
+short_sets=cranfield,wikiqa:test,stackexchange:test,xquad,mlquestions:test,nqgold
+export OMP_NUM_THREADS="${OMP_NUM_THREADS:-$(nproc)}" # accelerate gives a process one thread otherwise
+backbone=$(python -c 'from fastlane_st.hub import base_weights; print(base_weights())')
+
+# Quality, with the dense twin trained on the same batches, and a run of another seed.
+if [ ! -d runs/dense-twin ]; then
+  python training/dense_twin.py --config training/fastlane-minilm.yaml --output runs/dense-twin
+fi
+python benchmarks/quality.py --data data/eval --sets "$sets" --dtype bfloat16 --backbone "$backbone" \
+  --dense runs/dense-twin --out "$results"/quality.json
+fastlane diagnose fastlane-minilm data/eval/wikiqa --split dev --limit-documents 2000 --json "$results"/diagnostics.json
+if [ ! -d runs/seed-1 ]; then
+  accelerate launch training/train.py --config training/fastlane-minilm.yaml seed=1 output_dir=runs/seed-1
+fi
+python benchmarks/reproduce.py --model runs/seed-1 --released "$results"/quality.json --data data/eval \
+  --sets $short_sets --dtype bfloat16 --out "$results"/seed.json
+
+# A domain of one's own.
+if [ ! -d runs/medquad ]; then
+  python training/train.py --config training/medquad-lora.yaml
+fi
+python benchmarks/domain.py --base fastlane-minilm --adapter runs/medquad --data data/eval --target medquad \
+  --others nqgold --dtype bfloat16 --out "$results"/medquad.json
+python benchmarks/training_speed.py --config training/fastlane-minilm.yaml --steps 6 --rounds 3 \
+  --settings st_trainer,st_trainer_st_loss,configured --out "$results"/training_speed.json
+
+# Search.
+python benchmarks/encode_vectors.py --judged data/eval/nqgold --others data/scale/manuals.jsonl.xz \
+  --num-others 100000 --num-queries 500 --routes 0.25 --out runs/peers/vectors
+python benchmarks/engines.py --collection runs/peers/vectors --scratch runs/peers --queries 300 \
+  --out "$results"/engines.json
+python benchmarks/paper/brute_force.py --collection runs/peers/vectors --out "$results"/brute_force.json
+python benchmarks/scale.py --collection runs/peers/vectors --scratch runs/scale --out "$results"/scale.json
+python benchmarks/soak.py --out "$results"/soak.json

@@ -1,0 +1,201 @@
+"""Writes `benchmarks/README.md` and the plots in `docs/`, from the JSON that other commands wrote alone.
+
+    python benchmarks/report.py
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from plots import PLOTS
+from tables import engines_table, quality_table
+
+HERE = Path(__file__).parent
+RESULTS = HERE / "results"
+REPORT = HERE / "README.md"
+DOCS = HERE.parent / "docs"
+DRAWN = {
+    "routes": "quality.json",
+    "lengths": "quality.json",
+    "logits": "diagnostics.json",
+    "entropy": "fastlane-minilm.log.jsonl",
+    "engines": "engines.json",
+}
+INTRODUCTION = """# Benchmarks
+
+Written from the JSON in [`results/`](results), plots included. The last section names the command of each file; with the
+collections in `data/` two commands run them all, about a day on two CPU cores, and write this anew:
+
+```bash
+benchmarks/measure.sh runs/results
+python benchmarks/report.py --results runs/results
+```
+
+Intervals are of 95 %, by paired bootstrap over queries."""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--results", type=Path, default=RESULTS, help="a folder of JSON files")
+    results: Path = parser.parse_args().results
+    REPORT.write_text(render(read(results)), "utf-8")
+    for plot, name in DRAWN.items():
+        if (results / name).exists():
+            PLOTS[plot](results / name).savefig(DOCS / f"{plot}.svg", metadata={"Date": None})
+
+
+def read(folder: Path) -> dict[str, Any]:
+    """What each JSON file holds, by its name without the ending."""
+    return {path.stem: json.loads(path.read_text("utf-8")) for path in folder.glob("*.json")}
+
+
+def render(found: dict[str, Any]) -> str:
+    """The report in Markdown; what wasn't measured is left out."""
+    parts = [INTRODUCTION]
+    for name, (title, section) in SECTIONS.items():
+        if name in found:
+            parts.append(f"## {title}\n\n{section(found[name])}")
+    parts.append(f"## Commands\n\n{commands(found)}")
+    return "\n\n".join(parts) + "\n"
+
+
+def quality(found: dict[str, Any]) -> str:
+    """Settings by sets, and where the fewer vectors lose."""
+    over, sets = found["over_sets"], found["sets"]
+    lost = {
+        "one route is behind the dense twin": ("router_1", "dense_checkpoint"),
+        "all views are behind the untouched backbone's MaxSim": ("full", "maxsim_backbone"),
+        "one route is behind BM25": ("router_1", "bm25"),
+    }
+    lines = [
+        "One vector, FastLane with k routes and full late interaction: one backbone, brute force, test splits.",
+        "",
+        quality_table(found),
+        "",
+        "![nDCG@10 against the number of routes](../docs/routes.svg)",
+        "",
+        "| difference of means | nDCG@10 | interval | p |",
+        "| --- | --- | --- | --- |",
+    ]
+    for pair, one in over["differences"].items():
+        interval = f"{one['low']:+.4f} to {one['high']:+.4f}"
+        lines.append(f"| {pair} | {one['mean']:+.4f} | {interval} | {one['p_value']:.4f} |")
+    lines += ["", "Where we lose:", ""]
+    for what, (ours, theirs) in lost.items():
+        behind = [
+            name.partition(":")[0]
+            for name, one in sets.items()
+            if ours in one["means"]
+            and theirs in one["means"]
+            and one["means"][ours]["ndcg@10"] < one["means"][theirs]["ndcg@10"]
+        ]
+        lines.append(f"- {what} on {', '.join(behind) or 'none'};")
+    worst = min(sets, key=lambda name: sets[name]["ratio_to_full"]["router_1"])
+    share = sets[worst]["ratio_to_full"]["router_1"]
+    lines.append(f"- one route keeps least on {worst.partition(':')[0]}: {share:.1%} of all views.")
+    return "\n".join(lines)
+
+
+def seed(found: dict[str, Any]) -> str:
+    """Another run of the same configuration."""
+    lines = [
+        "| setting | released | another seed | difference | interval |",
+        "| --- | --- | --- | --- | --- |",
+    ]
+    for name, one in found["over_sets"].items():
+        difference = one["difference"]
+        lines.append(
+            f"| {name} | {one['released']:.4f} | {one['other']:.4f} | {difference['mean']:+.4f} | "
+            f"{difference['low']:+.4f} to {difference['high']:+.4f} |"
+        )
+    return "\n".join(lines)
+
+
+def engines(found: dict[str, Any]) -> str:
+    """One row an index, at its fastest good setting."""
+    facts = found["collection"]
+    return "\n".join(
+        [
+            f"{facts['documents']:,} documents, {found['vectors']:,} vectors: each document keeps "
+            f"{facts['routes']:.0%} of its views. All engines are given the same vectors, each in an environment and "
+            "a process of its own; queries come one at a time, on one thread. A row is the fastest setting within "
+            "half a percent of its index's best nDCG@10.",
+            "",
+            engines_table(found),
+            "",
+            "![nDCG@10 against queries a second](../docs/engines.svg)",
+        ]
+    )
+
+
+def brute_force(found: dict[str, Any]) -> str:
+    """The paper's latencies and comparisons."""
+    comparisons = found["comparisons_per_query"]
+    ratio = comparisons["summaxsim"] / comparisons["one_route"]
+    return (
+        f"{found['documents']:,} documents, {found['vectors']:,} vectors, {found['queries']} queries of "
+        f"{found['query_views']} views, on {found['device']}: SumMaxSim takes {found['ratio_median']:.1f} times as "
+        f"long as one route ({found['ratio_smallest']:.1f} to {found['ratio_largest']:.1f} in {len(found['seconds'])} "
+        f"rounds), for {ratio:.0f} times the comparisons. The paper has 112.04 s against 14.48 s: 7.7 times."
+    )
+
+
+def medquad(found: dict[str, Any]) -> str:
+    """An adapter before and after."""
+    lines = [
+        "| collection | setting | before | after | difference | interval |",
+        "| --- | --- | --- | --- | --- | --- |",
+    ]
+    for name, one in found["sets"].items():
+        for setting, values in one["ndcg@10"].items():
+            difference = values["difference"]
+            lines.append(
+                f"| {name} | {setting} | {values['before']:.4f} | {values['after']:.4f} | {difference['mean']:+.4f} | "
+                f"{difference['low']:+.4f} to {difference['high']:+.4f} |"
+            )
+    return "\n".join(lines)
+
+
+def soak(found: dict[str, Any]) -> str:
+    """An index folder under faults."""
+    faults, kills, mutations = found["faults"], found["kills"], found["mutations"]
+    readers = found["readers"]
+    return (
+        f"{faults['points']:,} faults at writes: the folder held the last commit {faults['kept the last commit']:,} "
+        f"times, the new one {faults['held the new commit']:,}. {kills['kills']} processes killed in the middle of "
+        f"{kills['commits']:,} commits. {mutations['mutations']:,} damaged files: {mutations['refused']:,} refused, "
+        f"{mutations['unchanged']:,} read as they were. {readers['searches']:,} searches and {readers['loads']:,} loads "
+        f"beside {readers['changes']:,} changes in {readers['seconds']} s."
+    )
+
+
+def commands(found: dict[str, Any]) -> str:
+    """How each file came about."""
+    lines = ["| file | by |", "| --- | --- |"]
+    for name, content in sorted(found.items()):
+        told = [content.get("command"), *(one.get("command") for one in sets_of(content))]
+        for command in dict.fromkeys(one for one in told if one):
+            lines.append(f"| [`{name}.json`](results/{name}.json) | `{command}` |")
+    return "\n".join(lines)
+
+
+def sets_of(content: dict[str, Any]) -> list[dict[str, Any]]:
+    """What was measured a set, if it was."""
+    return list(content.get("sets", {}).values())
+
+
+SECTIONS: dict[str, tuple[str, Callable[[dict[str, Any]], str]]] = {
+    "quality": ("Quality", quality),
+    "seed": ("Another seed", seed),
+    "engines": ("Search engines", engines),
+    "brute_force": ("Comparisons and latency, as in the paper", brute_force),
+    "medquad": ("A domain of one's own", medquad),
+    "soak": ("An index folder under faults", soak),
+}
+
+if __name__ == "__main__":
+    main()

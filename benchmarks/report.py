@@ -1,6 +1,6 @@
 """Writes `benchmarks/README.md` and the plots in `docs/`, from the JSON that other commands wrote alone.
 
-    python benchmarks/report.py
+python benchmarks/report.py
 """
 
 from __future__ import annotations

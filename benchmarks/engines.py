@@ -33,7 +33,7 @@ from collection import VectorCollection  # noqa: E402
 
 EFFORTS = (0.25, 0.5, 1, 2, 4)
 SAMPLED = 20_000
-"""Documents that clusters of the peers are fitted to: all that they'd take by default, 59,000 of 114,086, take twice the time."""
+"""Documents that the peers fit clusters to: the 59,000 that they take by default take twice as long."""
 
 
 @dataclass(frozen=True)

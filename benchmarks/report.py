@@ -27,8 +27,9 @@ DRAWN = {
 }
 INTRODUCTION = """# Benchmarks
 
-Written from the JSON in [`results/`](results), plots included. The last section names the command of each file; with the
-collections in `data/` two commands run them all, about a day on two CPU cores, and write this anew:
+Written from the JSON in [`results/`](results), plots included. The last section names the command of each
+file; with the collections in `data/` two commands run them all, about a day on two CPU cores, and write this
+anew:
 
 ```bash
 benchmarks/measure.sh runs/results
@@ -72,7 +73,7 @@ def quality(found: dict[str, Any]) -> str:
         "one route is behind BM25": ("router_1", "bm25"),
     }
     lines = [
-        "One vector, FastLane with k routes and full late interaction: one backbone, brute force, test splits.",
+        "One vector, FastLane with k routes, full late interaction: one backbone, brute force, test splits.",
         "",
         quality_table(found),
         "",
@@ -121,9 +122,9 @@ def engines(found: dict[str, Any]) -> str:
     return "\n".join(
         [
             f"{facts['documents']:,} documents, {found['vectors']:,} vectors: each document keeps "
-            f"{facts['routes']:.0%} of its views. All engines are given the same vectors, each in an environment and "
-            "a process of its own; queries come one at a time, on one thread. A row is the fastest setting within "
-            "half a percent of its index's best nDCG@10.",
+            f"{facts['routes']:.0%} of its views. All engines are given the same vectors, each in an "
+            "environment and a process of its own; queries come one at a time, on one thread. A row is the "
+            "fastest setting within half a percent of its index's best nDCG@10.",
             "",
             engines_table(found),
             "",
@@ -138,9 +139,10 @@ def brute_force(found: dict[str, Any]) -> str:
     ratio = comparisons["summaxsim"] / comparisons["one_route"]
     return (
         f"{found['documents']:,} documents, {found['vectors']:,} vectors, {found['queries']} queries of "
-        f"{found['query_views']} views, on {found['device']}: SumMaxSim takes {found['ratio_median']:.1f} times as "
-        f"long as one route ({found['ratio_smallest']:.1f} to {found['ratio_largest']:.1f} in {len(found['seconds'])} "
-        f"rounds), for {ratio:.0f} times the comparisons. The paper has 112.04 s against 14.48 s: 7.7 times."
+        f"{found['query_views']} views, on {found['device']}: SumMaxSim takes {found['ratio_median']:.1f} "
+        f"times as long as one route ({found['ratio_smallest']:.1f} to {found['ratio_largest']:.1f} in "
+        f"{len(found['seconds'])} rounds), for {ratio:.0f} times the comparisons. The paper has 112.04 s "
+        "against 14.48 s: 7.7 times."
     )
 
 
@@ -154,8 +156,8 @@ def medquad(found: dict[str, Any]) -> str:
         for setting, values in one["ndcg@10"].items():
             difference = values["difference"]
             lines.append(
-                f"| {name} | {setting} | {values['before']:.4f} | {values['after']:.4f} | {difference['mean']:+.4f} | "
-                f"{difference['low']:+.4f} to {difference['high']:+.4f} |"
+                f"| {name} | {setting} | {values['before']:.4f} | {values['after']:.4f} | "
+                f"{difference['mean']:+.4f} | {difference['low']:+.4f} to {difference['high']:+.4f} |"
             )
     return "\n".join(lines)
 
@@ -165,11 +167,12 @@ def soak(found: dict[str, Any]) -> str:
     faults, kills, mutations = found["faults"], found["kills"], found["mutations"]
     readers = found["readers"]
     return (
-        f"{faults['points']:,} faults at writes: the folder held the last commit {faults['kept the last commit']:,} "
-        f"times, the new one {faults['held the new commit']:,}. {kills['kills']} processes killed in the middle of "
-        f"{kills['commits']:,} commits. {mutations['mutations']:,} damaged files: {mutations['refused']:,} refused, "
-        f"{mutations['unchanged']:,} read as they were. {readers['searches']:,} searches and {readers['loads']:,} loads "
-        f"beside {readers['changes']:,} changes in {readers['seconds']} s."
+        f"{faults['points']:,} faults at writes: the folder held the last commit "
+        f"{faults['kept the last commit']:,} times, the new one {faults['held the new commit']:,}. "
+        f"{kills['kills']} processes killed in the middle of {kills['commits']:,} commits. "
+        f"{mutations['mutations']:,} damaged files: {mutations['refused']:,} refused, "
+        f"{mutations['unchanged']:,} read as they were. {readers['searches']:,} searches and "
+        f"{readers['loads']:,} loads beside {readers['changes']:,} changes in {readers['seconds']} s."
     )
 
 

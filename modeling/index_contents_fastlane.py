@@ -6,7 +6,6 @@ import threading
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from itertools import chain
 
 import numpy as np
 
@@ -219,10 +218,16 @@ class IndexContents:
         return large.num_vectors <= 2 * small.num_vectors and both <= self._largest
 
     def _merge(self, parts: Sequence[Part]) -> Part:
-        """One part of the live documents of several, by place."""
-        documents = chain.from_iterable(part.documents() for part in parts)
-        by_place = sorted(documents, key=lambda document: document.place)
-        return Part.whole(collect_segment(by_place, self.empty))
+        """One part of the live documents of several, by place; they are read one after another."""
+        places = [part.segment.places[part.is_live] for part in parts]
+        owners = np.repeat(np.arange(len(parts)), list(map(len, places)))
+        numbers = np.concatenate([np.flatnonzero(part.is_live) for part in parts])
+        order = np.argsort(np.concatenate(places))
+        documents = (
+            parts[owner].segment.document(number)
+            for owner, number in zip(owners[order].tolist(), numbers[order].tolist(), strict=True)
+        )
+        return Part.whole(collect_segment(documents, self.empty))
 
     def _locate(self, part: Part) -> None:
         for number in part.numbers():

@@ -147,15 +147,18 @@ class Segment:
     def documents(self, is_live: BoolArray | None = None) -> Iterable[Document]:
         """The documents, or those that `is_live`, (num_documents,), marks."""
         numbers = range(len(self.ids)) if is_live is None else np.flatnonzero(is_live).tolist()
-        for number in numbers:
-            rows = slice(self.offsets[number], self.offsets[number + 1])
-            yield Document(
-                self.ids[number],
-                Views(self.rows(rows), self.positions[rows]),
-                self.texts[number],
-                self.metadata[number],
-                int(self.places[number]),
-            )
+        return map(self.document, numbers)
+
+    def document(self, number: int) -> Document:
+        """One document by its number."""
+        rows = slice(self.offsets[number], self.offsets[number + 1])
+        return Document(
+            self.ids[number],
+            Views(self.rows(rows), self.positions[rows]),
+            self.texts[number],
+            self.metadata[number],
+            int(self.places[number]),
+        )
 
 
 ABSENT: Any = object()

@@ -70,7 +70,7 @@ RUNS = (
             {"kind": kind, "storage": storage},
             (*efforts(), *efforts(rerank=20), *efforts(rerank=100)),
         )
-        for kind, storage in (("ivf", "int8"), ("ivf", "pq"), ("hnsw", "int8"))
+        for kind, storage in (("ivf", "int8"), ("ivf", "pq"))
     ),
     Run(
         "plaid",

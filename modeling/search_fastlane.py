@@ -91,7 +91,7 @@ class FastLaneIndex(ChangingIndex):
             num_routes: Views kept per document: a number, a fraction in (0, 1], None for all, or
                 "default" for the checkpoint's own setting.
             kind: How vectors are found, see `VectorSettings`; "auto" is flat, which is exact, up to
-                500,000 of them.
+                100,000 of them.
             storage: How they are stored, see `VectorSettings`; scores are of what is stored.
             num_documents: How many documents the index is meant for, if others are added later.
             pool: Processes to encode in, of `encoder.start_multi_process_pool` (Sentence

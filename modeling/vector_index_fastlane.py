@@ -16,10 +16,10 @@ ByteArray: TypeAlias = npt.NDArray[np.uint8]
 Kind = Literal["flat", "hnsw", "ivf"]
 Storage = Literal["float32", "float16", "int8", "pq"]
 
-FLAT_UP_TO = 500_000  # vectors: every query reads all of them, 0.8 GB of 384 dimensions
+FLAT_UP_TO = 100_000  # vectors: every query reads all of them, 150 MB of 384 dimensions
 TRAINING_VECTORS_PER_LIST = 64  # FAISS's own advice is 39 to 256
-PROBED = 4  # times the root of their number are the clusters that `ivf` looks into
-COMPARED = 4  # times as many vectors as are asked for are compared as they are stored
+PROBED = 8  # times the root of their number are the clusters that `ivf` looks into
+COMPARED = 1_024  # vectors, and as many as are asked for, that `ivf` compares as they are stored
 HNSW_NEIGHBOURS = 32
 PQ_DIMENSIONS = 8  # to one byte
 CODE_DIMENSIONS = 4  # to half a byte, of the codes that `ivf` compares first
@@ -204,7 +204,7 @@ class VectorSettings:
         return min(count, max(1, wanted))
 
     def _num_compared(self, index: VectorIndex, count: int) -> int:
-        return max(count, min(index.ntotal, round(COMPARED * self.effort * count)))
+        return max(count, min(index.ntotal, round(self.effort * (COMPARED + count))))
 
 
 def clusters_of(index: Any) -> VectorIndex:

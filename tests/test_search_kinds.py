@@ -207,8 +207,8 @@ def test_more_effort_finds_more(documents: list[Matrix]) -> None:
 
 
 def test_auto_is_flat_for_few_vectors_and_ivf_for_many() -> None:
-    assert VectorSettings.choose("auto", "int8", 500_000) == VectorSettings("flat", "int8")
-    assert VectorSettings.choose("auto", "int8", 500_001) == VectorSettings("ivf", "int8")
+    assert VectorSettings.choose("auto", "int8", 100_000) == VectorSettings("flat", "int8")
+    assert VectorSettings.choose("auto", "int8", 100_001) == VectorSettings("ivf", "int8")
     assert VectorSettings.choose("hnsw", "float16", 10) == VectorSettings("hnsw", "float16")
 
 

@@ -25,7 +25,7 @@ from fastlane_st.modeling.vector_index_fastlane import Kind, Storage
 
 sys.path.append(str(Path(__file__).parent / "peers"))
 
-from collection import VectorCollection  # noqa: E402
+from collection import VectorCollection
 
 
 def main() -> None:

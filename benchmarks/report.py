@@ -187,8 +187,9 @@ def commands(found: dict[str, Any]) -> str:
 
 
 def sets_of(content: dict[str, Any]) -> list[dict[str, Any]]:
-    """What was measured a set, if it was."""
-    return list(content.get("sets", {}).values())
+    """What was measured a set, where each has a command of its own."""
+    sets = content.get("sets")
+    return list(sets.values()) if isinstance(sets, dict) else []
 
 
 SECTIONS: dict[str, tuple[str, Callable[[dict[str, Any]], str]]] = {

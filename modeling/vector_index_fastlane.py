@@ -217,9 +217,9 @@ def stored_in(index: VectorIndex) -> VectorIndex:
     """What holds an index's vectors in a row, as they are stored; clusters of format 2 don't."""
     faiss = import_faiss()
     if isinstance(index, faiss.IndexRefine):
-        index = faiss.downcast_index(index.refine_index)  # type: ignore[attr-defined]
+        index = faiss.downcast_index(index.refine_index)
     elif isinstance(index, faiss.IndexHNSW):
-        index = faiss.downcast_index(index.storage)  # type: ignore[attr-defined]
+        index = faiss.downcast_index(index.storage)
     return index
 
 

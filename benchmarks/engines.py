@@ -105,15 +105,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--collection", type=Path, required=True)
     parser.add_argument("--scratch", type=Path, required=True, help="indexes and environments")
-    parser.add_argument("--engines", help="names separated by commas; all by default")
+    parser.add_argument("--engines", help="or indexes, by name, with commas; all by default")
     parser.add_argument("--queries", type=int, help="for a trial: the first N")
     parser.add_argument("--limit-s", type=int, default=7200, help="of one engine, in seconds")
     parser.add_argument("--out", type=Path, required=True)
     options = parser.parse_args()
     collection = VectorCollection(options.collection)
-    chosen = [
-        run for run in RUNS if options.engines is None or run.engine in options.engines.split(",")
-    ]
+    named = options.engines and set(options.engines.split(","))
+    chosen = [run for run in RUNS if named is None or named & {run.engine, run.name}]
     found: dict[str, Any] = {
         "command": shlex.join(["python", *sys.argv]),
         "collection": collection.facts,

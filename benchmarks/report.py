@@ -133,6 +133,23 @@ def engines(found: dict[str, Any]) -> str:
     )
 
 
+def recall(found: dict[str, Any]) -> str:
+    """What each kind of index finds of the best."""
+    kinds = found["recall"]
+    storages = list(next(iter(kinds.values())))
+    lines = [
+        f"The share of the ten best documents of exhaustive search with one route, over {found['documents']:,} "
+        f"passages ({found['vectors']:,} vectors) and {found['queries']} queries, at the default effort:",
+        "",
+        f"| kind | {' | '.join(storages)} |",
+        "| --- |" + " --- |" * len(storages),
+    ]
+    for kind, shares in kinds.items():
+        cells = [f"{shares[one]:.3f}" if one in shares else "" for one in storages]
+        lines.append(f"| {kind} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
 def brute_force(found: dict[str, Any]) -> str:
     """The paper's latencies and comparisons."""
     comparisons = found["comparisons_per_query"]
@@ -196,6 +213,7 @@ SECTIONS: dict[str, tuple[str, Callable[[dict[str, Any]], str]]] = {
     "quality": ("Quality", quality),
     "seed": ("Another seed", seed),
     "engines": ("Search engines", engines),
+    "recall": ("Kinds of index", recall),
     "brute_force": ("Comparisons and latency, as in the paper", brute_force),
     "medquad": ("A domain of one's own", medquad),
     "soak": ("An index folder under faults", soak),

@@ -160,9 +160,10 @@ class FastLaneIndex(ChangingIndex):
         )
         vectors = VectorSettings.choose(kind, storage, count)
         logger.info(
-            "%s index in %s: %s vectors of %s dimensions, about %.0f MB",
+            "%s index in %s: %s vectors of %s dimensions, about %.0f MB, to find some %.0f%% of the ten best",
             *(vectors.kind, vectors.storage, f"{count:,}", dim),
             vectors.num_bytes(count, dim) / 1e6,
+            100 * vectors.expected_recall,
         )
         empty = vectors.new_index(segment.sample(vectors.sample_size(count)), count)
         if vectors != VectorSettings():

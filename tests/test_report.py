@@ -10,6 +10,8 @@ sys.path.append(str(BENCHMARKS))
 
 import report  # noqa: E402
 
+from fastlane_st.modeling.vector_index_fastlane import EXPECTED_RECALL  # noqa: E402
+
 
 def test_the_report_is_drawn_from_the_committed_results() -> None:
     found = report.read(report.RESULTS)
@@ -31,3 +33,11 @@ def test_every_plot_has_its_source_and_every_link_leads_somewhere() -> None:
         for part in report.REPORT.read_text("utf-8").split(link)[1:]:
             path = link[2:] + part.split(")")[0]
             assert (BENCHMARKS / path).exists(), path
+
+
+def test_what_an_index_is_said_to_find_was_measured() -> None:
+    measured = report.read(report.RESULTS)["recall"]["recall"]
+    assert EXPECTED_RECALL == {
+        kind: {storage: round(share, 2) for storage, share in shares.items()}
+        for kind, shares in measured.items()
+    }

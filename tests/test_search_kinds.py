@@ -155,6 +155,15 @@ def test_a_filter_finds_everything_that_it_lets_through(
             assert sorted(int(hit.id) for hit in hits) == ids
 
 
+def test_a_memory_mapped_index_is_not_read_whole_to_know_its_longest_vector(
+    documents: list[Matrix], tmp_path: Path
+) -> None:
+    index = build(documents, "ivf", "int8")
+    index.save(tmp_path)
+    [part] = FastLaneIndex.load(tmp_path, memory_map=True).parts
+    assert part.segment.known_longest == index.parts[0].segment.longest
+
+
 @pytest.mark.parametrize("storage", ["float32", "int8", "pq"])
 def test_clusters_of_the_second_format_are_still_read_and_changed(
     documents: list[Matrix],

@@ -138,8 +138,9 @@ def recall(found: dict[str, Any]) -> str:
     kinds = found["recall"]
     storages = list(next(iter(kinds.values())))
     lines = [
-        f"The share of the ten best documents of exhaustive search with one route, over {found['documents']:,} "
-        f"passages ({found['vectors']:,} vectors) and {found['queries']} queries, at the default effort:",
+        "The share of the ten best documents of exhaustive search with one route, over "
+        f"{found['documents']:,} passages ({found['vectors']:,} vectors) and {found['queries']} queries, at "
+        "the default effort:",
         "",
         f"| kind | {' | '.join(storages)} |",
         "| --- |" + " --- |" * len(storages),

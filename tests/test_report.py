@@ -37,7 +37,7 @@ def test_every_plot_has_its_source_and_every_link_leads_somewhere() -> None:
 
 def test_what_an_index_is_said_to_find_was_measured() -> None:
     measured = report.read(report.RESULTS)["recall"]["recall"]
-    assert EXPECTED_RECALL == {
+    assert {
         kind: {storage: round(share, 2) for storage, share in shares.items()}
         for kind, shares in measured.items()
-    }
+    } == EXPECTED_RECALL

@@ -40,7 +40,7 @@ python benchmarks/encode_vectors.py --judged data/eval/nqgold --others data/scal
   --num-others 100000 --num-queries 500 --routes 0.25 --out runs/peers/vectors
 python benchmarks/engines.py --collection runs/peers/vectors --scratch runs/peers --queries 300 \
   --out "$results"/engines.json
-python benchmarks/recall.py --collection runs/peers/vectors --documents 20000 --out "$results"/recall.json
+python benchmarks/recall.py --collection runs/peers/vectors --documents 10000 --out "$results"/recall.json
 python benchmarks/paper/brute_force.py --collection runs/peers/vectors --out "$results"/brute_force.json
 python benchmarks/scale.py --collection runs/peers/vectors --scratch runs/scale --out "$results"/scale.json
 python benchmarks/soak.py --out "$results"/soak.json

@@ -1,6 +1,6 @@
 """What share of the ten best documents each kind of index finds, at its default effort.
 
-    python benchmarks/recall.py --collection runs/peers/vectors --documents 20000 \
+    python benchmarks/recall.py --collection runs/peers/vectors --documents 10000 \
         --out benchmarks/results/recall.json
 
 The best are those of exhaustive search in float32 with one route. `VectorSettings.expected_recall` tells what

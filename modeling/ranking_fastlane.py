@@ -199,9 +199,11 @@ class PartRanker:
                     similarities, rows, limits[number], slacks[number], reach, views[number]
                 )
             is_short = found[1][:, -1] < 0
-            open_ = [place for place, number in enumerate(pending) if proposals[number] is None]
-            fetch, reach = 4 * fetch, 4 * reach if is_short[open_].any() else reach
-            pending = [pending[place] for place in open_]
+            unanswered = [
+                place for place, number in enumerate(pending) if proposals[number] is None
+            ]
+            fetch, reach = 4 * fetch, 4 * reach if is_short[unanswered].any() else reach
+            pending = [pending[place] for place in unanswered]
         return [proposal for proposal in proposals if proposal is not None]
 
     def _search(self, views: FloatArray, count: int, reach: float) -> tuple[FloatArray, IntArray]:

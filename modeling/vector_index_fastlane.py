@@ -254,7 +254,7 @@ def is_flat(index: VectorIndex) -> bool:
 
 
 def num_codes(dim: int, dimensions: int = PQ_DIMENSIONS) -> int:
-    """Of a product-quantised vector: one for so many dimensions or a few more, evenly."""
+    """How many codes a product-quantised vector has: one for so many dimensions or a few more, evenly."""
     return max(m for m in range(1, max(1, dim // dimensions) + 1) if not dim % m)
 
 

@@ -19,7 +19,6 @@ from .vector_index_fastlane import (
 
 MOST_FOUND = 2048
 """Vectors that FAISS finds at most for a query on a GPU."""
-_BLOCK = 65_536  # vectors at a time
 
 
 class GpuVectors:
@@ -65,17 +64,14 @@ class GpuVectors:
         """
         if count > MOST_FOUND:
             return settings.search(segment.vectors, views, count, reach)
-        is_ivf = isinstance(segment.vectors, import_faiss().IndexRefine)
-        found_by = clusters_of(segment.vectors) if is_ivf else segment.vectors
-        parameters = settings.search_parameters(found_by, count, reach)
+        parameters = settings.search_parameters(clusters_of(segment.vectors), count, reach)
         with self._lock:
             return self._copy(segment, settings).search(views, count, params=parameters)
 
     def _copy(self, segment: Segment, settings: VectorSettings) -> VectorIndex:
         if segment not in self._copies:
             faiss = import_faiss()
-            is_ivf = isinstance(segment.vectors, faiss.IndexRefine)
-            vectors = _stored_in_clusters(segment.vectors) if is_ivf else segment.vectors
+            vectors = _stored_in_clusters(segment)
             try:
                 copy = faiss.index_cpu_to_gpu(self._resources, self._number, vectors)
             except RuntimeError as error:
@@ -87,9 +83,12 @@ class GpuVectors:
         return self._copies[segment]
 
 
-def _stored_in_clusters(index: VectorIndex) -> VectorIndex:
-    """The clusters of an `ivf` index, of the stored vectors: FAISS has no fast scan on a GPU."""
+def _stored_in_clusters(segment: Segment) -> VectorIndex:
+    """Its vectors, those of kind `ivf` in clusters as they are stored: a GPU has no fast scan."""
     faiss = import_faiss()
+    index = segment.vectors
+    if not isinstance(index, faiss.IndexRefine):
+        return index
     clusters: Any = clusters_of(index)
     stored: Any = stored_in(index)
     shape = (clusters.quantizer, index.d, clusters.nlist)
@@ -104,7 +103,7 @@ def _stored_in_clusters(index: VectorIndex) -> VectorIndex:
         filled = faiss.IndexIVFFlat(*shape, index.metric_type)
         filled.by_residual = False
     filled.is_trained = True
-    for first in range(0, index.ntotal, _BLOCK):
-        filled.add(stored.reconstruct_n(first, min(_BLOCK, index.ntotal - first)))
+    for block in segment.blocks():
+        filled.add(block)
     made: VectorIndex = filled
     return made

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, NamedTuple, TypeAlias
@@ -97,6 +97,11 @@ class Segment:
             return self._stored.reconstruct_batch(numbers)
         return np.empty((0, self.vectors.d), dtype=np.float32)
 
+    def blocks(self) -> Iterator[FloatArray]:
+        """All vectors as they are stored, some after others."""
+        for first in range(0, self.vectors.ntotal, _BLOCK):
+            yield self.rows(slice(first, min(first + _BLOCK, self.vectors.ntotal)))
+
     def sample(self, count: int) -> FloatArray:
         """At most `count` of the vectors, spread evenly."""
         total = self.vectors.ntotal
@@ -109,8 +114,7 @@ class Segment:
         if self.known_longest is not None:
             return self.known_longest
         longest = 0.0
-        for first in range(0, self.vectors.ntotal, _BLOCK):
-            block = self.rows(slice(first, min(first + _BLOCK, self.vectors.ntotal)))
+        for block in self.blocks():
             squares = np.einsum("nd,nd->n", block, block, dtype=np.float64)
             longest = max(longest, float(np.sqrt(squares.max())))
         return longest

@@ -220,10 +220,12 @@ class VectorSettings:
         return max(count, min(index.ntotal, round(self.effort * (COMPARED + count))))
 
 
-def clusters_of(index: Any) -> VectorIndex:
-    """What an index of kind `ivf` finds vectors by."""
-    clusters: VectorIndex = import_faiss().downcast_index(index.base_index)
-    return clusters
+def clusters_of(index: VectorIndex) -> VectorIndex:
+    """What an index finds vectors by: of kind `ivf` its clusters, otherwise itself."""
+    faiss = import_faiss()
+    if isinstance(index, faiss.IndexRefine):
+        index = faiss.downcast_index(index.base_index)
+    return index
 
 
 def stored_in(index: VectorIndex) -> VectorIndex:

@@ -67,10 +67,10 @@ RUNS = (
     *(
         Run(
             "fastlane",
-            {"kind": kind, "storage": storage},
+            {"kind": "ivf", "storage": storage},
             (*efforts(), *efforts(rerank=20), *efforts(rerank=100)),
         )
-        for kind, storage in (("ivf", "int8"), ("ivf", "pq"))
+        for storage in ("int8", "pq")
     ),
     Run(
         "plaid",
@@ -105,7 +105,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--collection", type=Path, required=True)
     parser.add_argument("--scratch", type=Path, required=True, help="indexes and environments")
-    parser.add_argument("--engines", help="or indexes, by name, with commas; all by default")
+    parser.add_argument("--engines", help="or their indexes: names with commas, all by default")
     parser.add_argument("--queries", type=int, help="for a trial: the first N")
     parser.add_argument("--limit-s", type=int, default=7200, help="of one engine, in seconds")
     parser.add_argument("--out", type=Path, required=True)

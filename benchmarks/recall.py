@@ -17,6 +17,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, get_args
 
+from engines import overlap
 from judged import write_json
 from machine import environment
 
@@ -45,19 +46,16 @@ def main() -> None:
         "queries": len(queries),
         "recall": {},
     }
-    best: list[set[Any]] = []
+    best: list[list[int]] = []
     for kind in get_args(Kind):
         for storage in get_args(Storage):
             if (kind, storage) == ("hnsw", "pq"):
                 continue
             started = time.perf_counter()
             index = FastLaneIndex.from_embeddings(documents, kind=kind, storage=storage)
-            ranked = [{hit.id for hit in hits} for hits in index.search(queries, top_k=10)]
+            ranked = [[int(hit.id) for hit in hits] for hits in index.search(queries, top_k=10)]
             best = best or ranked  # flat in float32 comes first
-            shares = [
-                len(one & other) / len(other) for one, other in zip(ranked, best, strict=True)
-            ]
-            recall = sum(shares) / len(shares)
+            recall = overlap(ranked, best)
             found["recall"].setdefault(kind, {})[storage] = recall
             print(
                 f"{kind} {storage} {recall:.3f} {time.perf_counter() - started:.0f} s", flush=True

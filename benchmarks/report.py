@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from plots import PLOTS
-from tables import engines_table, quality_table
+from tables import engines_table, markdown_table, quality_table
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results"
@@ -79,13 +79,17 @@ def quality(found: dict[str, Any]) -> str:
         "",
         "![nDCG@10 against the number of routes](../docs/routes.svg)",
         "",
-        "| difference of means | nDCG@10 | interval | p |",
-        "| --- | --- | --- | --- |",
+        *markdown_table(
+            ("difference of means", "nDCG@10", "interval", "p"),
+            (
+                (pair, *said(one), f"{one['p_value']:.4f}")
+                for pair, one in over["differences"].items()
+            ),
+        ),
+        "",
+        "Where we lose:",
+        "",
     ]
-    for pair, one in over["differences"].items():
-        interval = f"{one['low']:+.4f} to {one['high']:+.4f}"
-        lines.append(f"| {pair} | {one['mean']:+.4f} | {interval} | {one['p_value']:.4f} |")
-    lines += ["", "Where we lose:", ""]
     for what, (ours, theirs) in lost.items():
         behind = [
             name.partition(":")[0]
@@ -103,17 +107,12 @@ def quality(found: dict[str, Any]) -> str:
 
 def seed(found: dict[str, Any]) -> str:
     """Another run of the same configuration."""
-    lines = [
-        "| setting | released | another seed | difference | interval |",
-        "| --- | --- | --- | --- | --- |",
-    ]
-    for name, one in found["over_sets"].items():
-        difference = one["difference"]
-        lines.append(
-            f"| {name} | {one['released']:.4f} | {one['other']:.4f} | {difference['mean']:+.4f} | "
-            f"{difference['low']:+.4f} to {difference['high']:+.4f} |"
-        )
-    return "\n".join(lines)
+    rows = (
+        (name, f"{one['released']:.4f}", f"{one['other']:.4f}", *said(one["difference"]))
+        for name, one in found["over_sets"].items()
+    )
+    columns = ("setting", "released", "another seed", "difference", "interval")
+    return "\n".join(markdown_table(columns, rows))
 
 
 def engines(found: dict[str, Any]) -> str:
@@ -142,12 +141,14 @@ def recall(found: dict[str, Any]) -> str:
         f"{found['documents']:,} passages ({found['vectors']:,} vectors) and {found['queries']} queries, at "
         "the default effort:",
         "",
-        f"| kind | {' | '.join(storages)} |",
-        "| --- |" + " --- |" * len(storages),
+        *markdown_table(
+            ("kind", *storages),
+            (
+                (kind, *(f"{shares[one]:.3f}" if one in shares else "" for one in storages))
+                for kind, shares in kinds.items()
+            ),
+        ),
     ]
-    for kind, shares in kinds.items():
-        cells = [f"{shares[one]:.3f}" if one in shares else "" for one in storages]
-        lines.append(f"| {kind} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
@@ -166,18 +167,19 @@ def brute_force(found: dict[str, Any]) -> str:
 
 def medquad(found: dict[str, Any]) -> str:
     """An adapter before and after."""
-    lines = [
-        "| collection | setting | before | after | difference | interval |",
-        "| --- | --- | --- | --- | --- | --- |",
-    ]
-    for name, one in found["sets"].items():
-        for setting, values in one["ndcg@10"].items():
-            difference = values["difference"]
-            lines.append(
-                f"| {name} | {setting} | {values['before']:.4f} | {values['after']:.4f} | "
-                f"{difference['mean']:+.4f} | {difference['low']:+.4f} to {difference['high']:+.4f} |"
-            )
-    return "\n".join(lines)
+    rows = (
+        (name, setting, f"{one['before']:.4f}", f"{one['after']:.4f}", *said(one["difference"]))
+        for name, measured in found["sets"].items()
+        for setting, one in measured["ndcg@10"].items()
+    )
+    columns = ("collection", "setting", "before", "after", "difference", "interval")
+    return "\n".join(markdown_table(columns, rows))
+
+
+def said(difference: dict[str, float]) -> tuple[str, str]:
+    """A paired difference and its interval."""
+    low, high = difference["low"], difference["high"]
+    return f"{difference['mean']:+.4f}", f"{low:+.4f} to {high:+.4f}"
 
 
 def soak(found: dict[str, Any]) -> str:
@@ -196,12 +198,12 @@ def soak(found: dict[str, Any]) -> str:
 
 def commands(found: dict[str, Any]) -> str:
     """How each file came about."""
-    lines = ["| file | by |", "| --- | --- |"]
+    rows = []
     for name, content in sorted(found.items()):
         told = [content.get("command"), *(one.get("command") for one in sets_of(content))]
         for command in dict.fromkeys(one for one in told if one):
-            lines.append(f"| [`{name}.json`](results/{name}.json) | `{command}` |")
-    return "\n".join(lines)
+            rows.append((f"[`{name}.json`](results/{name}.json)", f"`{command}`"))
+    return "\n".join(markdown_table(("file", "by"), rows))
 
 
 def sets_of(content: dict[str, Any]) -> list[dict[str, Any]]:

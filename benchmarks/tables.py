@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -54,16 +54,14 @@ def quality_table(quality: dict[str, Any]) -> str:
     sets = quality["sets"]
     over = quality["over_sets"]
     names = [f"{name.partition(':')[0]} ({found['queries']:,})" for name, found in sets.items()]
-    lines = [
-        f"| nDCG@10 (queries) | {' | '.join(names)} | mean | of all views |",
-        "| --- |" + " --- |" * (len(sets) + 2),
-    ]
+    rows = []
     for setting in [setting for setting in ROWS if setting in over["ndcg@10"]]:
         values = [found["means"][setting]["ndcg@10"] for found in sets.values()]
         cells = [f"{value:.3f}" for value in (*values, over["ndcg@10"][setting])]
         share = f"{over['ratio_to_full'][setting]:.1%}"
-        lines.append(f"| {' | '.join((ROWS[setting], *cells, share))} |")
-    return "\n".join(lines)
+        rows.append((ROWS[setting], *cells, share))
+    columns = ("nDCG@10 (queries)", *names, "mean", "of all views")
+    return "\n".join(markdown_table(columns, rows))
 
 
 def engines_table(found: dict[str, Any]) -> str:
@@ -89,6 +87,12 @@ def engines_table(found: dict[str, Any]) -> str:
             ]
             lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
+
+
+def markdown_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
+    """The lines of a table in Markdown."""
+    head = [f"| {' | '.join(columns)} |", "|" + " --- |" * len(columns)]
+    return head + [f"| {' | '.join(row)} |" for row in rows]
 
 
 def curves(run: Mapping[str, Any]) -> dict[str, list[Mapping[str, Any]]]:

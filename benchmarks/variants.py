@@ -1,0 +1,230 @@
+"""Changes to the released recipe, one at a time, in short runs that are judged on dev queries.
+
+    PYTHONPATH=training python benchmarks/variants.py --config training/fastlane-minilm.yaml --steps 64 \\
+        --data data/eval --sets mlquestions:dev,scitldr:dev,stackexchange:dev,wikiqa:dev \\
+        --limit-queries 300 --limit-documents 1000 --dtype bfloat16 --scratch runs/variants \\
+        --out benchmarks/results/variants.json
+
+nDCG@10 with all views and with the router's routes, and how much better a variant is than `as_released`, the
+same recipe in as many steps. Topics and joined passages of a source are made once, by the untrained encoder.
+A variant that the JSON holds already isn't run again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gzip
+import json
+import random
+import re
+import shlex
+import sys
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+import numpy as np
+import torch
+import train
+from datasets import DatasetDict
+from judged import add_options, autocast, encode_set, read_set
+from machine import environment
+from mine import mine
+from negatives import MiningConfig
+from quality_summary import load_results, load_rows, save
+from reproduce import SETTINGS
+from training_config import Source, TrainingConfig
+
+from fastlane_st import FastLaneEncoder
+from fastlane_st.evaluation.metrics import macro_difference
+from fastlane_st.evaluation.routes import measure_routes
+from fastlane_st.evaluation.scoring import encode_queries
+from fastlane_st.losses import RoutedContrastiveLoss, Views
+
+CONTROL = "as_released"
+MINED = ("stackexchange", "scitldr", "trivia", "healthqa")
+"""The sources with negatives of their own in the variant `mined_negatives`."""
+CLOZE_WORDS = range(14, 40)
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One change.
+
+    Attributes:
+        overrides: As on train.py's command line.
+        change: The same to a configuration; gets the folder for files.
+        frozen_documents: Documents are encoded by the untrained encoder, queries by the trained one.
+    """
+
+    overrides: tuple[str, ...] = ()
+    change: Callable[[TrainingConfig, Path], TrainingConfig] = lambda config, _: config
+    frozen_documents: bool = False
+
+
+def with_mined_negatives(config: TrainingConfig, scratch: Path) -> TrainingConfig:
+    """One negative a row that the released checkpoint finds, in some of the sources."""
+    sources = []
+    for source in config.sources:
+        if source.label in MINED:
+            out = scratch / f"mined-{source.label}.jsonl.gz"
+            if not out.exists():
+                mine("fastlane-minilm", source, out, MiningConfig(num_negatives=1))
+            source = replace(source, path=str(out), name=source.label)
+        sources.append(source)
+    return replace(config, sources=tuple(sources))
+
+
+def with_long_queries(config: TrainingConfig, scratch: Path) -> TrainingConfig:
+    """The summaries of papers four times, and sentences that ask for the rest of their abstract."""
+    named = {source.label: source for source in config.sources}
+    cloze = scratch / "cloze.jsonl.gz"
+    if not cloze.exists():
+        write_cloze(str(named["papers"].path), cloze)
+    more = [replace(named["scitldr"], name=f"scitldr{number}") for number in (2, 3, 4)]
+    return replace(config, sources=(*config.sources, *more, Source(path=str(cloze), cap=8000)))
+
+
+def write_cloze(papers: str, out: Path, seed: int = 0) -> None:
+    """A sentence of each abstract asks for the others (inverse cloze, arXiv 1906.00300)."""
+    rng = random.Random(seed)
+    with gzip.open(papers, "rt", encoding="utf-8") as rows, gzip.open(out, "wt") as pairs:
+        for row in map(json.loads, rows):
+            sentences = re.split(r"(?<=[.!?]) ", row["positive"])
+            fitting = [n for n, one in enumerate(sentences) if len(one.split()) in CLOZE_WORDS]
+            if len(sentences) > 2 and fitting:
+                query = sentences.pop(rng.choice(fitting))
+                pairs.write(json.dumps({"query": query, "positive": " ".join(sentences)}) + "\n")
+
+
+VARIANTS = {
+    CONTROL: Variant(),
+    "more_routes": Variant(("num_routes=[1, 2, 4, 8]",)),
+    "long_queries": Variant(change=with_long_queries),
+    "special_tokens": Variant(("backbone_options.use_special_tokens=true",)),
+    "mask_tokens": Variant(("backbone_options.query_prompt='[MASK] [MASK] [MASK] [MASK] '",)),
+    "mined_negatives": Variant(change=with_mined_negatives),
+    "frozen_documents": Variant(
+        ("loss_weights.documents=0",),  # their router isn't trained either
+        frozen_documents=True,
+    ),
+}
+
+
+def main() -> None:
+    options = parse()
+    torch.set_num_threads(options.threads)
+    options.scratch.mkdir(parents=True, exist_ok=True)
+    settings = {
+        name: getattr(options, name)
+        for name in ("sets", "steps", "dtype", "limit_queries", "limit_documents")
+    }
+    found = load_results(options.out, settings | {"config": options.config.name})
+    rows = load_rows(options.out)
+    load = Sources()
+    for name in options.variants.split(","):
+        if name in found["sets"]:
+            continue
+        rows[name] = run(name, VARIANTS[name], load, options)
+        found["sets"][name] = {
+            "command": shlex.join(["python", *sys.argv]),
+            "environment": environment(),
+            **compare(rows[name], rows[CONTROL]),
+        }
+        save(options.out, found, rows)
+        print(name, json.dumps(found["sets"][name]["ndcg@10"]), flush=True)
+
+
+def parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add_options(parser)
+    parser.add_argument("--config", type=Path, required=True)
+    parser.add_argument("--sets", required=True, help="name or name:split, with commas")
+    parser.add_argument("--steps", type=int, required=True)
+    parser.add_argument("--variants", default=",".join(VARIANTS), help=f"{CONTROL} first")
+    parser.add_argument("--scratch", type=Path, required=True)
+    return parser.parse_args()
+
+
+class Sources:
+    """Loads a run's data as train.py does, each source once for all runs."""
+
+    def __init__(self) -> None:
+        self.load = train.load_dataset
+        self.known: dict[str, Any] = {}
+
+    def __call__(self, config: TrainingConfig, encoder: FastLaneEncoder, *processes: int) -> Any:
+        """See `train.load_dataset`."""
+        for source in config.sources:
+            if repr(source) not in self.known:
+                alone = self.load(replace(config, sources=(source,)), encoder, *processes)
+                self.known[repr(source)] = alone[source.label]
+        return DatasetDict({one.label: self.known[repr(one)] for one in config.sources})
+
+
+def run(
+    name: str, variant: Variant, load: Sources, options: argparse.Namespace
+) -> dict[str, np.ndarray]:
+    """Trains one variant and gives its nDCG@10 a query, by `set setting`."""
+    folder = options.scratch / name
+    overrides = [f"max_steps={options.steps}", f"output_dir={folder}", "delta=false"]
+    config = TrainingConfig.load(options.config, [*overrides, *variant.overrides])
+    config = variant.change(config, options.scratch)
+    train.set_seed(config.seed)
+    documents = train.build_encoder(config)  # untrained, as train.py builds it
+    if not (folder / "model.safetensors").exists():
+        with ExitStack() as patches:
+            patches.enter_context(patch.object(train, "load_dataset", load))
+            if variant.frozen_documents:
+                patches.enter_context(
+                    patch.object(RoutedContrastiveLoss, "encode_document", encode_by_teacher)
+                )
+            train.train(config)
+    queries = FastLaneEncoder(str(folder))
+    return judge(queries, documents if variant.frozen_documents else queries, options)
+
+
+@torch.no_grad()
+def encode_by_teacher(loss: RoutedContrastiveLoss, column: dict[str, Any]) -> Views:
+    """In place of the loss's `encode_document`."""
+    views = loss.teacher_views(column)
+    return replace(views, embeddings=views.embeddings.float())
+
+
+def judge(
+    query_encoder: FastLaneEncoder, document_encoder: FastLaneEncoder, options: argparse.Namespace
+) -> dict[str, np.ndarray]:
+    rows = {}
+    for name in options.sets.split(","):
+        collection = read_set(name, options)
+        with autocast(options, query_encoder.device.type), torch.inference_mode():
+            queries = encode_queries(query_encoder, list(collection.queries.values()))
+        documents = encode_set(collection, document_encoder, options, np.float16)
+        measured = measure_routes(collection, queries, documents, SETTINGS)
+        for setting, metrics in measured.items():
+            rows[f"{name} {setting}"] = metrics["ndcg@10"].astype(np.float32)
+    return rows
+
+
+def compare(rows: dict[str, np.ndarray], control: dict[str, np.ndarray]) -> dict[str, Any]:
+    """Means over the sets, each of which counts alike, their ratios to `full`, and gains on the control."""
+    found: dict[str, Any] = {"ndcg@10": {}, "ratio_to_full": {}, "gain": {}}
+    for setting in SETTINGS:
+        pairs = [
+            (rows[key].astype(float), control[key].astype(float))
+            for key in rows
+            if key.endswith(f" {setting}")
+        ]
+        found["ndcg@10"][setting] = mean = float(np.mean([ours.mean() for ours, _ in pairs]))
+        found["ratio_to_full"][setting] = mean / found["ndcg@10"]["full"]
+        found["gain"][setting] = macro_difference(pairs).to_dict()
+    return found
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,46 @@
+"""The pooling benchmark, end to end on a tiny checkpoint."""
+
+from __future__ import annotations
+
+import json
+import runpy
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import DOCUMENTS
+from sentence_transformers.multi_vector_encoder.modules import HierarchicalTokenPooling
+from test_quality_benchmark import BENCHMARKS, write_set
+
+from fastlane_st import FastLaneEncoder
+from fastlane_st.evaluation.collection import read_collection
+from fastlane_st.evaluation.metrics import evaluate_rankings
+
+
+def test_pooled_documents_rank_as_sentence_transformers_pools_them(
+    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_set(tmp_path / "one", 0)
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    out = tmp_path / "results" / "pooling.json"
+    where = ["--data", str(tmp_path), "--model", str(checkpoint), "--out", str(out)]
+    monkeypatch.setattr(sys, "argv", ["pooling.py", "--sets", "one", *where])
+    runpy.run_path(str(BENCHMARKS / "pooling.py"), run_name="__main__")
+    found = json.loads(out.read_text())["sets"]["one"]
+
+    encoder = FastLaneEncoder(checkpoint)
+    collection = read_collection(tmp_path / "one")
+    queries = encoder.encode_query(list(collection.queries.values()), num_routes=None)
+    pooling = HierarchicalTokenPooling(4.0, num_protected_tokens=0)
+    ways = {
+        "routed": encoder.encode_document(DOCUMENTS, num_routes=0.25),
+        "pooled": encoder.encode_document(DOCUMENTS, num_routes=None, token_pooling=pooling),
+    }
+    for way, documents in ways.items():
+        scores = encoder.similarity(queries, documents).numpy()
+        rankings = [np.argsort(-row) for row in scores]
+        expected = evaluate_rankings(collection, rankings)["ndcg@10"].mean()
+        assert found["ndcg@10"]["full_documents_0.25"][way] == pytest.approx(expected)
+        vectors = np.mean([len(views) for views in documents])
+        assert found["vectors_per_document"][way]["0.25"] == pytest.approx(vectors)

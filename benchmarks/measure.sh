@@ -18,6 +18,11 @@ if [ ! -d runs/dense-twin ]; then
 fi
 python benchmarks/quality.py --data data/eval --sets "$sets" --dtype bfloat16 --backbone "$backbone" \
   --dense runs/dense-twin --out "$results"/quality.json
+PYTHONPATH=training python benchmarks/variants.py --config training/fastlane-minilm.yaml --steps 64 --data data/eval \
+  --sets mlquestions:dev,scitldr:dev,stackexchange:dev,wikiqa:dev --limit-queries 300 --limit-documents 1000 \
+  --dtype bfloat16 --scratch runs/variants --out "$results"/variants.json
+python benchmarks/pooling.py --data data/eval --sets cranfield,wikiqa:test,stackexchange:test --dtype bfloat16 \
+  --out "$results"/pooling.json
 fastlane diagnose fastlane-minilm data/eval/wikiqa --split dev --limit-documents 2000 --json "$results"/diagnostics.json
 if [ ! -d runs/seed-1 ]; then
   accelerate launch training/train.py --config training/fastlane-minilm.yaml seed=1 output_dir=runs/seed-1
@@ -38,8 +43,13 @@ python benchmarks/training_speed.py --config training/fastlane-minilm.yaml --ste
 python benchmarks/encode_vectors.py --judged data/eval/nqgold --others data/scale/manuals.jsonl.xz \
   --num-others 100000 --num-queries 500 --routes 0.25 --out runs/peers/vectors
 python benchmarks/engines.py --collection runs/peers/vectors --scratch runs/peers --queries 300 \
-  --out "$results"/engines.json
+  --engines exhaustive,fastlane-ivf-int8,bm25 --out "$results"/engines.json
 python benchmarks/recall.py --collection runs/peers/vectors --documents 10000 --out "$results"/recall.json
 python benchmarks/paper/brute_force.py --collection runs/peers/vectors --out "$results"/brute_force.json
 python benchmarks/scale.py --collection runs/peers/vectors --scratch runs/scale --out "$results"/scale.json
+# With others' engines over fewer documents: on two cores their indexes take hours to build.
+python benchmarks/encode_vectors.py --judged data/eval/nqgold --others data/scale/manuals.jsonl.xz \
+  --num-others 36000 --num-queries 500 --routes 0.25 --out runs/peers-50k/vectors
+python benchmarks/engines.py --collection runs/peers-50k/vectors --scratch runs/peers-50k --queries 300 \
+  --engines exhaustive,fastlane-ivf-int8,plaid,warp,bm25 --out "$results"/peers.json
 python benchmarks/soak.py --out "$results"/soak.json

@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +20,14 @@ RESULTS = HERE / "results"
 REPORT = HERE / "README.md"
 DOCS = HERE.parent / "docs"
 DRAWN = {
-    "routes": "quality.json",
-    "lengths": "quality.json",
-    "logits": "diagnostics.json",
-    "entropy": "fastlane-minilm.log.jsonl",
-    "engines": "engines.json",
+    "routes": ("routes", "quality.json"),
+    "lengths": ("lengths", "quality.json"),
+    "logits": ("logits", "diagnostics.json"),
+    "entropy": ("entropy", "fastlane-minilm.log.jsonl"),
+    "engines": ("engines", "engines.json"),
+    "peers": ("engines", "peers.json"),
 }
+"""Each figure's plot and what it is of."""
 INTRODUCTION = """# Benchmarks
 
 Written from the JSON in [`results/`](results), plots included. The last section names the command of each
@@ -44,9 +47,9 @@ def main() -> None:
     parser.add_argument("--results", type=Path, default=RESULTS, help="a folder of JSON files")
     results: Path = parser.parse_args().results
     REPORT.write_text(render(read(results)), "utf-8")
-    for plot, name in DRAWN.items():
+    for figure, (plot, name) in DRAWN.items():
         if (results / name).exists():
-            PLOTS[plot](results / name).savefig(DOCS / f"{plot}.svg", metadata={"Date": None})
+            PLOTS[plot](results / name).savefig(DOCS / f"{figure}.svg", metadata={"Date": None})
 
 
 def read(folder: Path) -> dict[str, Any]:
@@ -115,7 +118,32 @@ def seed(found: dict[str, Any]) -> str:
     return "\n".join(markdown_table(columns, rows))
 
 
-def engines(found: dict[str, Any]) -> str:
+def variants(found: dict[str, Any]) -> str:
+    """Changes to the recipe, in short runs."""
+    asked = found["settings"]
+    rows = (
+        (
+            name.replace("_", " "),
+            *(f"{mean:.4f}" for mean in one["ndcg@10"].values()),
+            *(f"{one['ratio_to_full'][setting]:.1%}" for setting in ("router_2", "router_8")),
+            *said(one["gain"]["router_1"]),
+        )
+        for name, one in found["sets"].items()
+    )
+    columns = ("run", *next(iter(found["sets"].values()))["ndcg@10"], "2 / full", "8 / full")
+    return "\n".join(
+        [
+            f"{asked['steps']} steps with the released recipe, and with one change to it: mean nDCG@10 over "
+            f"{asked['sets'].replace(',', ', ')}, {asked['limit_queries']} queries and "
+            f"{asked['limit_documents']:,} documents of each at most, and how much better one route is than "
+            "in the first run. `benchmarks/variants.py` says what each change is.",
+            "",
+            *markdown_table((*columns, "one route's gain", "interval"), rows),
+        ]
+    )
+
+
+def engines(found: dict[str, Any], figure: str = "engines") -> str:
     """One row an index, at its fastest good setting."""
     facts = found["collection"]
     return "\n".join(
@@ -123,11 +151,12 @@ def engines(found: dict[str, Any]) -> str:
             f"{facts['documents']:,} documents, {found['vectors']:,} vectors: each document keeps "
             f"{facts['routes']:.0%} of its views. All engines are given the same vectors, each in an "
             "environment and a process of its own; queries come one at a time, on one thread. A row is the "
-            "fastest setting within half a percent of its index's best nDCG@10.",
+            "fastest setting within half a percent of its index's best nDCG@10."
+            + (f" {found['remarks']}" if found.get("remarks") else ""),
             "",
             engines_table(found),
             "",
-            "![nDCG@10 against queries a second](../docs/engines.svg)",
+            f"![nDCG@10 against queries a second](../docs/{figure}.svg)",
         ]
     )
 
@@ -215,7 +244,9 @@ def sets_of(content: dict[str, Any]) -> list[dict[str, Any]]:
 SECTIONS: dict[str, tuple[str, Callable[[dict[str, Any]], str]]] = {
     "quality": ("Quality", quality),
     "seed": ("Another seed", seed),
+    "variants": ("What was tried of the recipe", variants),
     "engines": ("Search engines", engines),
+    "peers": ("Search engines, with fast-plaid and xtr-warp-rs", partial(engines, figure="peers")),
     "recall": ("Kinds of index", recall),
     "brute_force": ("Comparisons and latency, as in the paper", brute_force),
     "medquad": ("A domain of one's own", medquad),

@@ -27,7 +27,7 @@ def test_what_was_not_measured_is_left_out() -> None:
 
 
 def test_every_plot_has_its_source_and_every_link_leads_somewhere() -> None:
-    for name in report.DRAWN.values():
+    for _, name in report.DRAWN.values():
         assert (report.RESULTS / name).exists()
     for link in ("](../docs/", "](results/"):
         for part in report.REPORT.read_text("utf-8").split(link)[1:]:

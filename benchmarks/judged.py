@@ -42,6 +42,21 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def sets_parser(description: str | None) -> argparse.ArgumentParser:
+    """A parser with those options, for a command that takes any number of sets."""
+    parser = argparse.ArgumentParser(
+        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add_options(parser)
+    parser.add_argument("--sets", required=True, help="name or name:split, with commas")
+    return parser
+
+
+def limits(options: argparse.Namespace) -> dict[str, Any]:
+    """Of those options what the numbers depend on, but for the sets."""
+    return {name: getattr(options, name) for name in ("dtype", "limit_queries", "limit_documents")}
+
+
 def read_set(name: str, options: argparse.Namespace) -> Collection:
     """The collection `name`, or `name:split` where its judgements are several."""
     folder, _, split = name.partition(":")
@@ -78,8 +93,12 @@ def measure(
     options: argparse.Namespace,
     settings: Iterable[str],
     num_routes: Sequence[int] = NUM_ROUTES,
+    document_encoder: FastLaneEncoder | None = None,
 ) -> dict[str, Metrics]:
-    """Encodes a collection and measures some settings of the router (see `measure_routes`)."""
+    """Encodes a collection and measures some settings of the router (see `measure_routes`).
+
+    The documents may have an encoder of their own.
+    """
     with autocast(options, encoder.device.type):
         queries = encode_queries(
             encoder,
@@ -87,7 +106,7 @@ def measure(
             num_routes=num_routes,
             batch_size=options.batch_size,
         )
-    documents = encode_set(collection, encoder, options, np.float16)
+    documents = encode_set(collection, document_encoder or encoder, options, np.float16)
     return measure_routes(collection, queries, documents, settings)
 
 

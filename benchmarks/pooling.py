@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from judged import add_options, autocast, describe_checkpoint, encode_set, read_set
+from judged import autocast, describe_checkpoint, encode_set, limits, read_set, sets_parser
 from machine import environment
 from quality_summary import load_results, load_rows, save
 from sentence_transformers.multi_vector_encoder.modules import HierarchicalTokenPooling
@@ -38,9 +38,7 @@ def main() -> None:
     encoder = FastLaneEncoder(options.model)
     settings = {
         "model": describe_checkpoint(options.model, encoder),
-        "dtype": options.dtype,
-        "limit_queries": options.limit_queries,
-        "limit_documents": options.limit_documents,
+        **limits(options),
     }
     found, rows = load_results(options.out, settings), load_rows(options.out)
     for name in options.sets.split(","):
@@ -60,11 +58,7 @@ def main() -> None:
 
 
 def parse() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    add_options(parser)
-    parser.add_argument("--sets", required=True, help="name or name:split, with commas")
+    parser = sets_parser(__doc__)
     parser.add_argument("--model", default=DEFAULT_CHECKPOINT)
     return parser.parse_args()
 

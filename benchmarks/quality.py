@@ -26,7 +26,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from judged import add_options, autocast, encode_set, read_set
+from judged import autocast, encode_set, read_set, sets_parser
 from machine import environment
 from quality_summary import Values, describe, load_results, load_rows, save, summarise
 from sentence_transformers import SentenceTransformer
@@ -64,11 +64,7 @@ def main() -> None:
 
 
 def parse() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    add_options(parser)
-    parser.add_argument("--sets", required=True, help="name or name:split, with commas")
+    parser = sets_parser(__doc__)
     parser.add_argument("--model", default=DEFAULT_CHECKPOINT)
     parser.add_argument("--backbone", help="folder of the untouched encoder")
     parser.add_argument("--dense", help="a Sentence Transformers checkpoint")

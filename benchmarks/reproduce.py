@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from judged import add_options, describe_checkpoint, measure, read_set
+from judged import describe_checkpoint, limits, measure, read_set, sets_parser
 from machine import environment
 from quality_summary import load_results, load_rows, save
 
@@ -38,9 +38,7 @@ def main() -> None:
     settings = {
         "model": describe_checkpoint(options.model, encoder),
         "released": json.loads(options.released.read_text())["settings"]["model"],
-        "dtype": options.dtype,
-        "limit_queries": options.limit_queries,
-        "limit_documents": options.limit_documents,
+        **limits(options),
     }
     found = load_results(options.out, settings)
     rows, released = load_rows(options.out), load_rows(options.released)
@@ -63,11 +61,7 @@ def main() -> None:
 
 
 def parse() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    add_options(parser)
-    parser.add_argument("--sets", required=True, help="name or name:split, with commas")
+    parser = sets_parser(__doc__)
     parser.add_argument("--model", required=True, help="folder that train.py wrote")
     parser.add_argument("--released", type=Path, required=True, help="JSON of quality.py")
     return parser.parse_args()

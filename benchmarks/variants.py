@@ -30,7 +30,7 @@ import numpy as np
 import torch
 import train
 from datasets import DatasetDict
-from judged import add_options, autocast, encode_set, read_set
+from judged import limits, measure, read_set, sets_parser
 from machine import environment
 from mine import mine
 from negatives import MiningConfig
@@ -40,8 +40,6 @@ from training_config import Source, TrainingConfig
 
 from fastlane_st import FastLaneEncoder
 from fastlane_st.evaluation.metrics import macro_difference
-from fastlane_st.evaluation.routes import measure_routes
-from fastlane_st.evaluation.scoring import encode_queries
 from fastlane_st.losses import RoutedContrastiveLoss, Views
 
 CONTROL = "as_released"
@@ -119,10 +117,12 @@ def main() -> None:
     torch.set_num_threads(options.threads)
     options.scratch.mkdir(parents=True, exist_ok=True)
     settings = {
-        name: getattr(options, name)
-        for name in ("sets", "steps", "dtype", "limit_queries", "limit_documents")
+        "config": options.config.name,
+        "steps": options.steps,
+        "sets": options.sets,
+        **limits(options),
     }
-    found = load_results(options.out, settings | {"config": options.config.name})
+    found = load_results(options.out, settings)
     rows = load_rows(options.out)
     load = Sources()
     for name in options.variants.split(","):
@@ -139,12 +139,8 @@ def main() -> None:
 
 
 def parse() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    add_options(parser)
+    parser = sets_parser(__doc__)
     parser.add_argument("--config", type=Path, required=True)
-    parser.add_argument("--sets", required=True, help="name or name:split, with commas")
     parser.add_argument("--steps", type=int, required=True)
     parser.add_argument("--variants", default=",".join(VARIANTS), help=f"{CONTROL} first")
     parser.add_argument("--scratch", type=Path, required=True)
@@ -201,11 +197,13 @@ def judge(
 ) -> dict[str, np.ndarray]:
     rows = {}
     for name in options.sets.split(","):
-        collection = read_set(name, options)
-        with autocast(options, query_encoder.device.type), torch.inference_mode():
-            queries = encode_queries(query_encoder, list(collection.queries.values()))
-        documents = encode_set(collection, document_encoder, options, np.float16)
-        measured = measure_routes(collection, queries, documents, SETTINGS)
+        measured = measure(
+            read_set(name, options),
+            query_encoder,
+            options,
+            SETTINGS,
+            document_encoder=document_encoder,
+        )
         for setting, metrics in measured.items():
             rows[f"{name} {setting}"] = metrics["ndcg@10"].astype(np.float32)
     return rows

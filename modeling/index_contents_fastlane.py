@@ -9,7 +9,8 @@ from functools import cached_property
 
 import numpy as np
 
-from .segment_fastlane import BoolArray, Document, Id, Segment, collect_segment
+from .merging_fastlane import merge_segments
+from .segment_fastlane import BoolArray, Document, Id, Segment
 from .vector_index_fastlane import VectorIndex, bytes_of_vector
 
 LARGEST_MERGED = 2 * 2**30
@@ -218,16 +219,9 @@ class IndexContents:
         return large.num_vectors <= 2 * small.num_vectors and both <= self._largest
 
     def _merge(self, parts: Sequence[Part]) -> Part:
-        """One part of the live documents of several, by place; they are read one after another."""
-        places = [part.segment.places[part.is_live] for part in parts]
-        owners = np.repeat(np.arange(len(parts)), list(map(len, places)))
-        numbers = np.concatenate([np.flatnonzero(part.is_live) for part in parts])
-        order = np.argsort(np.concatenate(places))
-        documents = (
-            parts[owner].segment.document(number)
-            for owner, number in zip(owners[order].tolist(), numbers[order].tolist(), strict=True)
-        )
-        return Part.whole(collect_segment(documents, self.empty))
+        """One part of the live documents of several, by place."""
+        chosen = [(part.segment, np.flatnonzero(part.is_live)) for part in parts]
+        return Part.whole(merge_segments(chosen, self.empty))
 
     def _locate(self, part: Part) -> None:
         for number in part.numbers():

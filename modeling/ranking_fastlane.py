@@ -3,45 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from .gpu_fastlane import GpuVectors
 from .index_contents_fastlane import Part
-from .segment_fastlane import Id, Metadata
+from .nearest_fastlane import Nearest, looks_everywhere, nearest_vectors
+from .scoring_fastlane import Hit, PartScorer, ScoredDocument
 from .vector_index_fastlane import FloatArray, IntArray, VectorSettings
 from .views_fastlane import Views
 
-BLOCK_VECTORS = 16_384  # 8 MB of 128 dimensions; smaller is no faster, and BLAS threads wait more
 FETCHED = 16  # vectors, for each document that is asked for
-SCAN_FRACTION = 0.1  # of a segment's vectors: so few are scored one by one, without FAISS
-
-
-class Match(NamedTuple):
-    """A query view and the document token it found, as positions in the two tokenised texts."""
-
-    query_position: int
-    document_position: int
-    similarity: float
-
-
-@dataclass(frozen=True, slots=True)
-class Hit:
-    """A document found, its score the sum of its matches: one for each routed query view."""
-
-    id: Id
-    score: float
-    matches: tuple[Match, ...]
-    text: str | None
-    metadata: Metadata = field(default_factory=dict)
-
-    @property
-    def route(self) -> int:
-        """The query position whose match contributed most; the first of equals."""
-        return max(self.matches, key=lambda match: match.similarity).query_position
 
 
 class DocumentRanker:
@@ -60,7 +34,10 @@ class DocumentRanker:
     def __init__(
         self, parts: Sequence[Part], settings: VectorSettings, gpu: GpuVectors | None = None
     ) -> None:
-        self._rankers = [PartRanker(part, settings, gpu) for part in parts]
+        self._scorers = [PartScorer(part) for part in parts]
+        self._settings = settings
+        self._gpu = gpu
+        self._starts = np.cumsum([0, *(len(scorer.counts) for scorer in self._scorers)])
         # The longest vector bounds the rounding.
         self._longest = max((part.segment.longest for part in parts), default=0.0)
 
@@ -96,15 +73,89 @@ class DocumentRanker:
         limits = [limit if len(q.vectors) == 1 else candidates for q in queries for _ in q.vectors]
         views = np.concatenate([query.vectors for query in queries])
         slacks = self._slacks(views)
-        by_part = [ranker.propose(views, limits, slacks) for ranker in self._rankers]
+        scanned: list[int] = []
+        searched: list[int] = []
+        for number, scorer in enumerate(self._scorers):
+            (scanned if scorer.is_small(min(limits)) else searched).append(number)
+        scored = [self._scan(scanned, views)]
+        if searched:
+            scored.append(self._search(searched, views, limits, slacks))
         first = 0
         for query in queries:
             here = range(first, first + len(query.vectors))
-            proposed = [
-                best_of([proposals[n] for proposals in by_part], limits[n], slacks[n]) for n in here
-            ]
-            yield [np.unique(np.concatenate(one)) for one in zip(*proposed, strict=True)]
+            best = [best_of([one[n] for one in scored], limits[n], slacks[n]) for n in here]
+            yield self._by_part(np.unique(np.concatenate([ids for one in best for ids in one])))
             first += len(query.vectors)
+
+    def _by_part(self, documents: IntArray) -> list[IntArray]:
+        """Documents of the index, ascending, as those of each part by their number there."""
+        parts = np.split(documents, np.searchsorted(documents, self._starts[1:-1]))
+        return [part - start for part, start in zip(parts, self._starts[:-1], strict=False)]
+
+    def _scan(self, numbers: Sequence[int], views: FloatArray) -> list[Scored]:
+        """For each view all live documents of the parts with these numbers."""
+        documents = [np.empty(0, dtype=np.int64)]
+        best = [np.empty((0, len(views)), dtype=np.float32)]
+        for number in numbers:
+            scorer = self._scorers[number]
+            documents.append(scorer.documents + self._starts[number])
+            best.append(scorer.scan(views, scorer.documents))
+        joined, scores = np.concatenate(documents), np.concatenate(best)
+        return [(joined, scores[:, view]) for view in range(len(views))]
+
+    def _search(
+        self,
+        numbers: Sequence[int],
+        views: FloatArray,
+        limits: Sequence[int],
+        slacks: npt.NDArray[np.float64],
+    ) -> list[Scored]:
+        """For each view documents of the parts with these numbers, its `limit` best among them.
+
+        The best N vectors are not N documents: one document can fill the list, and others may be
+        gone. FAISS looks further, for more vectors, until there are enough documents and none beyond
+        could tie with the last of them.
+        """
+        scorers = [self._scorers[number] for number in numbers]
+        segments = [scorer.segment for scorer in scorers]
+        num_vectors = sum(segment.vectors.ntotal for segment in segments)
+        num_documents = sum(len(scorer.documents) for scorer in scorers)
+        proposals: dict[int, Scored] = {}
+        pending = list(range(len(views)))
+        fetch, reach = FETCHED * max(8, *limits), 1.0
+        while pending:
+            fetch = min(fetch, num_vectors)
+            near = nearest_vectors(
+                segments, self._settings, views[pending], fetch, reach, self._gpu
+            )
+            is_short = near.rows[:, -1] < 0  # then these are all within reach
+            for place, number in enumerate(pending):
+                documents, best = self._documents_of(numbers, near, place)
+                limit = min(limits[number], num_documents)
+                is_enough = len(documents) >= limit
+                if is_enough and not is_short[place] and fetch < num_vectors:
+                    floor = np.partition(best, -limit)[-limit] - slacks[number]
+                    is_enough = near.similarities[place, -1] < floor
+                if is_enough:
+                    proposals[number] = documents, best
+                elif (is_short[place] or fetch == num_vectors) and looks_everywhere(
+                    segments, self._settings, fetch, reach
+                ):  # a graph may not lead everywhere
+                    [proposals[number]] = self._scan(numbers, views[number : number + 1])
+            is_left = np.array([number not in proposals for number in pending])
+            fetch, reach = 4 * fetch, 4 * reach if is_short[is_left].any() else reach
+            pending = [number for number in pending if number not in proposals]
+        return [proposals[number] for number in range(len(views))]
+
+    def _documents_of(self, numbers: Sequence[int], near: Nearest, view: int) -> Scored:
+        """The live documents that own the vectors found for a view, with the best of each."""
+        owners = np.full(near.rows.shape[1], -1)
+        for place, number in enumerate(numbers):
+            is_here = (near.segments[view] == place) & (near.rows[view] >= 0)
+            documents = self._scorers[number].owners(near.rows[view, is_here])
+            owners[is_here] = np.where(documents < 0, -1, documents + self._starts[number])
+        documents, first = np.unique(owners[owners >= 0], return_index=True)
+        return documents, near.similarities[view, owners >= 0][first]
 
     def _slacks(self, views: FloatArray) -> npt.NDArray[np.float64]:
         """(V,): how far apart two float32 similarities of a view may be where exact ones tie.
@@ -121,16 +172,16 @@ class DocumentRanker:
         if sum(map(len, documents)) <= limit:
             return documents
         scored = [
-            (numbers, ranker.scan(query.vectors, numbers).sum(axis=1, dtype=np.float64))
-            for ranker, numbers in zip(self._rankers, documents, strict=True)
+            (numbers, scorer.scan(query.vectors, numbers).sum(axis=1, dtype=np.float64))
+            for scorer, numbers in zip(self._scorers, documents, strict=True)
         ]
         kept = best_of(scored, limit, float(self._slacks(query.vectors).sum()))
         if sum(map(len, kept)) <= limit:
             return kept
         best = self._order(query, kept)[:limit]
         return [
-            np.array([one.document for one in best if one.ranker is ranker], dtype=np.int64)
-            for ranker in self._rankers
+            np.array([one.document for one in best if one.scorer is scorer], dtype=np.int64)
+            for scorer in self._scorers
         ]
 
     def _best(self, query: Views, documents: list[IntArray], limit: int) -> list[ScoredDocument]:
@@ -141,8 +192,8 @@ class DocumentRanker:
         """The `documents` of each part with their exact MaxSim, best first."""
         found = [
             one
-            for ranker, numbers in zip(self._rankers, documents, strict=True)
-            for one in ranker.score(query, numbers)
+            for scorer, numbers in zip(self._scorers, documents, strict=True)
+            for one in scorer.score(query, numbers)
         ]
         found.sort(key=lambda one: (-one.score, one.place))
         return found
@@ -159,157 +210,3 @@ def best_of(parts: Sequence[Scored], limit: int, slack: float) -> list[IntArray]
         return [documents for documents, _ in parts]
     floor = np.partition(scores, -limit)[-limit] - slack
     return [documents[scores >= floor] for documents, scores in parts]
-
-
-class PartRanker:
-    """Scores the live documents of one part that have vectors."""
-
-    def __init__(self, part: Part, settings: VectorSettings, gpu: GpuVectors | None) -> None:
-        self.segment = part.segment
-        self.settings = settings
-        self.gpu = gpu
-        self.counts = part.segment.counts
-        self.is_live = part.is_live & (self.counts > 0)
-        self.documents: IntArray = np.flatnonzero(self.is_live)
-        self.num_vectors = int(self.counts[self.documents].sum())
-
-    def propose(
-        self,
-        views: FloatArray,
-        limits: Sequence[int],
-        slacks: npt.NDArray[np.float64],
-    ) -> list[Scored]:
-        """For each view documents with their best similarity, its `limit` best among them.
-
-        The best N vectors are not N documents: one document can fill the list, and others may be
-        gone. FAISS looks further, for more vectors, until there are enough documents and none beyond
-        could tie with the last of them.
-        """
-        ntotal = self.segment.vectors.ntotal
-        if self.num_vectors <= SCAN_FRACTION * ntotal or min(limits) >= len(self.documents):
-            return self._scan_all(views)
-        proposals: list[Scored | None] = [None] * len(views)
-        pending = list(range(len(views)))
-        fetch, reach = FETCHED * max(8, *limits), 1.0
-        while pending:
-            fetch = min(fetch, ntotal)
-            found = self._search(views[pending], fetch, reach)
-            for number, similarities, rows in zip(pending, *found, strict=True):
-                proposals[number] = self._group(
-                    similarities, rows, limits[number], slacks[number], reach, views[number]
-                )
-            is_short = found[1][:, -1] < 0
-            unanswered = [
-                place for place, number in enumerate(pending) if proposals[number] is None
-            ]
-            fetch, reach = 4 * fetch, 4 * reach if is_short[unanswered].any() else reach
-            pending = [pending[place] for place in unanswered]
-        return [proposal for proposal in proposals if proposal is not None]
-
-    def _search(self, views: FloatArray, count: int, reach: float) -> tuple[FloatArray, IntArray]:
-        if self.gpu is None:
-            return self.settings.search(self.segment.vectors, views, count, reach)
-        return self.gpu.search(self.segment, self.settings, views, count, reach)
-
-    def _group(
-        self,
-        similarities: FloatArray,
-        rows: IntArray,
-        limit: int,
-        slack: float,
-        reach: float,
-        view: FloatArray,
-    ) -> Scored | None:
-        """The live documents that own the rows; None if one beyond could be in the best `limit`."""
-        asked = len(rows)
-        if rows[-1] < 0:
-            similarities, rows = similarities[rows >= 0], rows[rows >= 0]
-        owners = np.searchsorted(self.segment.offsets, rows, side="right") - 1
-        documents, first = np.unique(owners, return_index=True)
-        is_live = self.is_live[documents]
-        documents, best = documents[is_live], similarities[first[is_live]]
-        if len(rows) < asked or asked == self.segment.vectors.ntotal:  # these are all within reach
-            if len(documents) >= min(limit, len(self.documents)):
-                return documents, best
-            if self.settings.looks_everywhere(self.segment.vectors, asked, reach):
-                [found] = self._scan_all(view[None])  # a graph may not lead everywhere
-                return found
-            return None
-        if len(documents) < limit:
-            return None
-        floor = np.partition(best, -limit)[-limit] - slack
-        return None if similarities[-1] >= floor else (documents, best)
-
-    def _scan_all(self, views: FloatArray) -> list[Scored]:
-        """For each view all live documents."""
-        best = self.scan(views, self.documents)
-        return [(self.documents, best[:, number]) for number in range(len(views))]
-
-    def scan(self, views: FloatArray, documents: IntArray) -> FloatArray:
-        """(documents, views) float32: each view's best similarity in each document."""
-        best = [np.empty((0, len(views)), dtype=np.float32)]
-        for _, firsts, rows in self._blocks(documents):
-            best.append(np.maximum.reduceat(self.segment.rows(rows) @ views.T, firsts, axis=0))
-        return np.concatenate(best)
-
-    def score(self, query: Views, documents: IntArray) -> list[ScoredDocument]:
-        """Each of `documents` with its exact MaxSim."""
-        views = query.vectors.T.astype(float)
-        found = []
-        for block, firsts, rows in self._blocks(documents):
-            products = (self.segment.rows(rows) @ views).astype(np.float32)
-            similarities = np.maximum.reduceat(products, firsts, axis=0)
-            is_best = products == np.repeat(similarities, np.diff(firsts, append=len(rows)), axis=0)
-            places = np.where(is_best, np.arange(len(rows))[:, None], len(rows))
-            matched = rows[np.minimum.reduceat(places, firsts, axis=0)]  # the first of equals
-            scores = similarities.sum(axis=1, dtype=np.float64)
-            places = self.segment.places[block]
-            for number, document in enumerate(block.tolist()):
-                found.append(
-                    ScoredDocument(
-                        self,
-                        document,
-                        int(places[number]),
-                        float(scores[number]),
-                        matched[number],
-                        similarities[number],
-                    )
-                )
-        return found
-
-    def _blocks(self, documents: IntArray) -> Iterator[tuple[IntArray, IntArray, IntArray]]:
-        """Some of `documents` after others, where each begins among their vectors, and these by number.
-
-        Memory stays bounded by the block and the longest document.
-        """
-        ends = np.cumsum(self.counts[documents])
-        cuts = np.flatnonzero(np.diff(ends // BLOCK_VECTORS)) + 1
-        for block in np.split(documents, cuts) if len(documents) else []:
-            counts = self.counts[block]
-            firsts = np.cumsum(counts) - counts
-            rows = np.repeat(self.segment.offsets[block] - firsts, counts)
-            yield block, firsts, rows + np.arange(counts.sum())
-
-
-class ScoredDocument(NamedTuple):
-    """A document of a part, by its number there, with the rows and similarities of its matches."""
-
-    ranker: PartRanker
-    document: int
-    place: int
-    score: float
-    rows: IntArray
-    similarities: FloatArray
-
-    def hit(self, query: Views) -> Hit:
-        """As a search gives it."""
-        segment = self.ranker.segment
-        found = segment.positions[self.rows].tolist()
-        matches = map(Match, query.positions.tolist(), found, self.similarities.tolist())
-        return Hit(
-            id=segment.ids[self.document],
-            score=self.score,
-            matches=tuple(matches),
-            text=segment.texts[self.document],
-            metadata=segment.metadata[self.document],
-        )

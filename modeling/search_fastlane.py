@@ -14,7 +14,8 @@ from .gpu_fastlane import GpuVectors
 from .incoming_fastlane import DocumentRoutes, Encoding, Incoming
 from .index_arguments_fastlane import QueryRoutes, check_counts, check_search
 from .index_contents_fastlane import IndexContents, Part
-from .ranking_fastlane import DocumentRanker, Hit, Match
+from .ranking_fastlane import DocumentRanker
+from .scoring_fastlane import Hit, Match
 from .segment_fastlane import Id, Metadata, collect_segment
 from .storage_fastlane import Commit, IndexSettings, read_index, write_index
 from .vector_index_fastlane import Kind, Storage, VectorSettings

@@ -165,6 +165,12 @@ class Segment:
         )
 
 
+def expanded(firsts: IntArray, counts: IntArray) -> IntArray:
+    """Runs of numbers, one after another: `counts[i]` of them from `firsts[i]` on."""
+    numbers: IntArray = np.repeat(firsts - (np.cumsum(counts) - counts), counts)
+    return numbers + np.arange(len(numbers))
+
+
 ABSENT: Any = object()
 """In place of the value of a field that a document doesn't have."""
 

@@ -177,7 +177,7 @@ class VectorSettings:
         """Similarities and numbers, both `(len(views), count)`, of vectors found; -1 for none.
 
         Args:
-            index: A segment's vectors.
+            index: A segment's vectors, or where they are in clusters that hold more than codes, these.
             views: (n, dim).
             count: How many vectors to find for each.
             reach: Look so many times as far as `effort` says.
@@ -187,12 +187,6 @@ class VectorSettings:
     def search_parameters(self, index: VectorIndex, count: int, reach: float = 1.0) -> Any:
         """What FAISS is told of how far to look for `count` vectors."""
         faiss = import_faiss()
-        if isinstance(index, faiss.IndexRefine):
-            compared = self._num_compared(index, count)
-            return faiss.IndexRefineSearchParameters(
-                k_factor=(compared + 0.5) / count,  # FAISS cuts the product
-                base_index_params=self.search_parameters(clusters_of(index), compared, reach),
-            )
         if isinstance(index, faiss.IndexIVF):
             return faiss.SearchParametersIVF(nprobe=self._num_probed(index, reach))
         if isinstance(index, faiss.IndexHNSW):
@@ -200,12 +194,20 @@ class VectorSettings:
             return faiss.SearchParametersHNSW(efSearch=max(count, breadth))
         return None
 
-    def looks_everywhere(self, index: VectorIndex, count: int, reach: float) -> bool:
-        """Whether `search` can find no more by a larger reach."""
+    def nearest_clusters(
+        self, clusters: VectorIndex, views: FloatArray, reach: float = 1.0
+    ) -> tuple[FloatArray, IntArray]:
+        """Into which clusters to look: their similarities and numbers, both `(len(views), probed)`."""
+        centroids: VectorIndex = clusters.quantizer  # type: ignore[attr-defined]
+        return centroids.search(views, self._num_probed(clusters, reach))
+
+    def num_compared(self, num_vectors: int, count: int) -> int:
+        """How many of the vectors that are found by their codes are compared as they are stored."""
+        return max(count, min(num_vectors, round(self.effort * (COMPARED + count))))
+
+    def looks_everywhere(self, index: VectorIndex, reach: float) -> bool:
+        """Whether a larger reach leads no further."""
         faiss = import_faiss()
-        if isinstance(index, faiss.IndexRefine):
-            is_all = self._num_compared(index, count) == index.ntotal
-            return is_all and self.looks_everywhere(clusters_of(index), count, reach)
         if isinstance(index, faiss.IndexIVF):
             return bool(self._num_probed(index, reach) == index.nlist)
         is_graph = isinstance(index, faiss.IndexHNSW)
@@ -216,8 +218,38 @@ class VectorSettings:
         wanted: int = round(PROBED * self.effort * reach * float(count) ** 0.5)
         return min(count, max(1, wanted))
 
-    def _num_compared(self, index: VectorIndex, count: int) -> int:
-        return max(count, min(index.ntotal, round(self.effort * (COMPARED + count))))
+
+def search_clusters(
+    clusters: VectorIndex, views: FloatArray, count: int, nearness: FloatArray, lists: IntArray
+) -> tuple[FloatArray, IntArray]:
+    """Similarities by code and numbers, both `(len(views), count)`, of vectors found; -1 for none.
+
+    Args:
+        clusters: Those of a segment.
+        views: (n, dim).
+        count: How many vectors to find for each.
+        nearness, lists: What `VectorSettings.nearest_clusters` gives.
+    """
+    faiss = import_faiss()
+    views = np.ascontiguousarray(views, dtype=np.float32)
+    similarities = np.empty((len(views), count), dtype=np.float32)
+    numbers = np.empty((len(views), count), dtype=np.int64)
+    given = (lists, nearness, similarities, numbers)
+    # FAISS's `search_preassigned` in Python takes no parameters, and so no number of clusters.
+    clusters.search_preassigned_c(  # type: ignore[attr-defined]
+        len(views),
+        faiss.swig_ptr(views),
+        count,
+        *map(faiss.swig_ptr, given),
+        False,
+        faiss.SearchParametersIVF(nprobe=lists.shape[1]),
+    )
+    return similarities, numbers
+
+
+def is_clustered(index: VectorIndex) -> bool:
+    """Whether vectors are found in clusters by their codes, as `ivf` does where they are many."""
+    return isinstance(index, import_faiss().IndexRefine)
 
 
 def clusters_of(index: VectorIndex) -> VectorIndex:

@@ -12,7 +12,7 @@ import torch
 from sentence_transformers.util import maxsim
 from transformers.dynamic_module_utils import get_imports, get_relative_import_files
 
-from fastlane_st.modeling import ranking_fastlane, search_fastlane
+from fastlane_st.modeling import scoring_fastlane, search_fastlane
 from fastlane_st.modeling.checkpoint_fastlane import HUB_FILES
 from fastlane_st.modeling.search_fastlane import FastLaneIndex, Hit, Match
 from fastlane_st.modeling.vector_index_fastlane import VectorSettings
@@ -245,7 +245,7 @@ def test_scores_of_several_views_are_exact_whatever_the_block(
     block_vectors: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # 200 documents of 1 to 9 vectors, all but equal: float32 sums would order them otherwise.
-    monkeypatch.setattr(ranking_fastlane, "BLOCK_VECTORS", block_vectors)
+    monkeypatch.setattr(scoring_fastlane, "BLOCK_VECTORS", block_vectors)
     generator = np.random.default_rng(0)
     base = generator.normal(size=100)
     documents = [
@@ -575,8 +575,11 @@ def test_search_needs_only_torch_numpy_and_tqdm_and_files_of_a_checkpoint() -> N
         "incoming_fastlane.py",
         "index_arguments_fastlane.py",
         "index_contents_fastlane.py",
+        "merging_fastlane.py",
+        "nearest_fastlane.py",
         "ranking_fastlane.py",
         "routing_fastlane.py",
+        "scoring_fastlane.py",
         "search_fastlane.py",
         "segment_fastlane.py",
         "segment_files_fastlane.py",

@@ -16,7 +16,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from fastlane_st.modeling import ranking_fastlane
+from fastlane_st.modeling import scoring_fastlane
 from fastlane_st.modeling.search_fastlane import FastLaneIndex, Hit
 
 Matrix = npt.NDArray[np.float32]
@@ -323,7 +323,7 @@ test_an_index_is_a_dictionary_that_can_be_searched = ChangingIndex.TestCase
 @pytest.fixture(autouse=True)
 def small_scans(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Indexes here are so small that FAISS would hardly be asked."""
-    monkeypatch.setattr(ranking_fastlane, "SCAN_FRACTION", 0.0)
+    monkeypatch.setattr(scoring_fastlane, "SCAN_FRACTION", 0.0)
     return None
 
 

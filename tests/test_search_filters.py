@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fastlane_st.modeling import ranking_fastlane
+from fastlane_st.modeling import scoring_fastlane
 from fastlane_st.modeling.search_fastlane import FastLaneIndex
 
 DOCUMENTS: dict[str, dict[str, Any]] = {
@@ -132,6 +132,6 @@ def test_search_is_exact_whatever_the_selectivity(
     left = [number for number, year in enumerate(years) if year < limit]
     best = sorted(left, key=lambda number: -scores[number])[:top_k]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(ranking_fastlane, "SCAN_FRACTION", scan)
+        patch.setattr(scoring_fastlane, "SCAN_FRACTION", scan)
         [hits] = index.search([query], top_k, where={"year": {"$lt": limit}})
     assert [(hit.id, hit.score) for hit in hits] == [(number, scores[number]) for number in best]

@@ -14,7 +14,14 @@ import pytest
 
 from fastlane_st.modeling import storage_fastlane, vector_index_fastlane
 from fastlane_st.modeling.search_fastlane import FastLaneIndex
-from fastlane_st.modeling.vector_index_fastlane import VectorSettings, num_codes, num_lists
+from fastlane_st.modeling.segment_fastlane import collect_segment
+from fastlane_st.modeling.vector_index_fastlane import (
+    VectorSettings,
+    clusters_of,
+    num_codes,
+    num_lists,
+    search_clusters,
+)
 
 Matrix = npt.NDArray[np.float32]
 STORAGES = ("float32", "float16", "int8", "pq")
@@ -140,6 +147,40 @@ def test_merging_changes_nothing_of_what_is_stored(
     assert len(index._contents.parts) == 1
     for id, rows in stored(index).items():
         np.testing.assert_array_equal(rows, before[id])
+
+
+def test_merged_clusters_hold_what_they_would_if_all_were_added(documents: list[Matrix]) -> None:
+    index = build(documents[:20], "ivf", "float32")  # two clusters, so that they grow long
+    for number in range(20, 300):
+        index.add([documents[number]], ids=[number])
+        if number % 7 == 0:
+            index.delete([number - 10])
+    index.compact()
+    [part] = index.parts
+    anew = collect_segment(part.documents(), index._contents.empty)
+    merged, added = clusters_of(part.segment.vectors), clusters_of(anew.vectors)
+    assert merged.ntotal == added.ntotal == index.num_vectors
+    chosen = index.vectors.nearest_clusters(added, units(5, 0))
+    for found, expected in zip(
+        search_clusters(merged, units(5, 0), added.ntotal, *chosen),
+        search_clusters(added, units(5, 0), added.ntotal, *chosen),
+        strict=True,
+    ):
+        np.testing.assert_array_equal(np.sort(found), np.sort(expected))
+
+
+def test_segments_are_searched_as_one_would_be(
+    documents: list[Matrix], queries: list[Matrix], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(vector_index_fastlane, "COMPARED", 16)
+    index = FastLaneIndex.from_embeddings(documents[:150], kind="ivf", num_documents=300)
+    index.vectors = replace(index.vectors, effort=0.2)  # a few of the clusters, and of the codes
+    for start, end in ((150, 220), (220, 270), (270, 300)):
+        index.add(documents[start:end], ids=range(start, end))
+    assert len(index.parts) > 1
+    before = index.search(queries)
+    index.compact()
+    assert index.search(queries) == before
 
 
 @pytest.mark.parametrize("kind", ["ivf", "hnsw"])
@@ -286,7 +327,7 @@ def test_few_vectors_are_held_plainly_and_stored_alike(
     [_, *small] = [part.segment.vectors for part in index.parts]
     assert small
     for vectors in small:
-        assert vector_index_fastlane.VectorSettings(kind).looks_everywhere(vectors, 1, 1.0)
+        assert vector_index_fastlane.VectorSettings(kind).looks_everywhere(vectors, 1.0)
     for number, views in stored(held).items():
         np.testing.assert_array_equal(views, stored(index)[number])
     index.save(tmp_path)

@@ -6,12 +6,14 @@
     python benchmarks/plots.py lengths quality.json --out lengths.svg
     python benchmarks/plots.py entropy log.jsonl --out entropy.svg
     python benchmarks/plots.py engines engines.json --out engines.svg
+    python benchmarks/plots.py scale scale.json --out scale.svg
 
 `logits`: the router's logits over the tokens of some queries, each query's lowest as 0, the route
 dark. `routes`: quality against the number of routes, over sets and for each. `lengths`: quality
 against the length of the relevant documents. `entropy`: `router_entropy` against `step`, from the
 rows of a training log that have both. `engines`: quality against searches a second, the settings of one
-index joined by a line. The ending of --out chooses the format.
+index joined by a line. `scale`: latencies, memory and time of building
+against documents. The ending of --out chooses the format.
 """
 
 from __future__ import annotations
@@ -162,6 +164,36 @@ def plot_engines(source: Path) -> Figure:
     return figure
 
 
+def plot_scale(source: Path) -> Figure:
+    sizes = json.loads(source.read_text())["sizes"]
+    documents = list(map(int, sizes))
+    figure, axes = new_figure(6, 6.5, 3)
+    for number in range(len(next(iter(sizes.values()))["searches"])):
+        searches = [found["searches"][number] for found in sizes.values()]
+        axes[0].plot(
+            documents,
+            [one["p50_ms"] for one in searches],
+            "o-",
+            ms=4,
+            label=f"effort {searches[0]['effort']:g}",
+        )
+    axes[0].set_ylabel("p50 of a search, ms")
+    axes[0].legend(frameon=False)
+    for phase in ("build", "search"):
+        peaks = [found[f"{phase}_peak_bytes"] / 2**30 for found in sizes.values()]
+        axes[1].plot(documents, peaks, "o-", ms=4, label=f"to {phase}")
+    axes[1].set_ylabel("most memory, GiB")
+    axes[1].legend(frameon=False)
+    minutes = [found["build_seconds"] / 60 for found in sizes.values()]
+    axes[2].plot(documents, minutes, "o-", color=LINE, ms=4)
+    axes[2].set_ylabel("building, minutes")
+    axes[2].set_xlabel("documents")
+    for axis in axes:
+        axis.set_xscale("log")
+        axis.set_yscale("log")
+    return figure
+
+
 def label(setting: str) -> str:
     """A setting's name for a reader."""
     names = {
@@ -182,6 +214,7 @@ PLOTS: Mapping[str, Callable[[Path], Figure]] = {
     "lengths": plot_lengths,
     "entropy": plot_entropy,
     "engines": plot_engines,
+    "scale": plot_scale,
 }
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from plots import PLOTS
-from tables import engines_table, markdown_table, quality_table
+from tables import engines_table, markdown_table, quality_table, scale_table
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results"
@@ -26,6 +26,7 @@ DRAWN = {
     "entropy": ("entropy", "fastlane-minilm.log.jsonl"),
     "engines": ("engines", "engines.json"),
     "peers": ("engines", "peers.json"),
+    "scale": ("scale", "scale.json"),
 }
 """Each figure's plot and what it is of."""
 INTRODUCTION = """# Benchmarks
@@ -161,6 +162,23 @@ def engines(found: dict[str, Any], figure: str = "engines") -> str:
     )
 
 
+def scale(found: dict[str, Any]) -> str:
+    """Cost against documents."""
+    facts = found["collection"]
+    return "\n".join(
+        [
+            f"One route in an index of kind auto, int8, each document a quarter of its views. Of the documents "
+            f"{facts['documents']:,} are real, the others are these with noise. Searches one at a time on one "
+            "thread, memory-mapped; the ten best are of exhaustive search over the same stored vectors. Memory "
+            "is without the pages of mapped files; building is without encoding.",
+            "",
+            scale_table(found),
+            "",
+            "![Cost against documents](../docs/scale.svg)",
+        ]
+    )
+
+
 def recall(found: dict[str, Any]) -> str:
     """What each kind of index finds of the best."""
     kinds = found["recall"]
@@ -247,6 +265,7 @@ SECTIONS: dict[str, tuple[str, Callable[[dict[str, Any]], str]]] = {
     "variants": ("What was tried of the recipe", variants),
     "engines": ("Search engines", engines),
     "peers": ("Search engines, with fast-plaid and xtr-warp-rs", partial(engines, figure="peers")),
+    "scale": ("Growth", scale),
     "recall": ("Kinds of index", recall),
     "brute_force": ("Comparisons and latency, as in the paper", brute_force),
     "medquad": ("A domain of one's own", medquad),

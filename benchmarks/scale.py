@@ -1,12 +1,14 @@
 """How an index grows: time and memory of building, bytes and latencies, up to a million documents.
 
-    python benchmarks/scale.py --collection runs/peers/vectors --scratch runs/scale \
+    python benchmarks/scale.py --collection runs/peers/vectors --scratch runs/scale --queries 300 \
         --out benchmarks/results/scale.json
 
 Built by `build_folder`, as `fastlane index` does, but that vectors are given in place of being encoded:
 real ones, and beyond those real ones with noise. Each size in a process of its own, which tells the
 most memory that it held besides the pages of mapped files. Searches are of one route, one at a
-time on one thread, over the memory-mapped index. A size that is in --out already is left out.
+time on one thread, over the memory-mapped index; beside their latencies stands what share of the ten best
+documents of an exhaustive search over the same stored vectors they found. A size that is in --out
+already is left out.
 """
 
 from __future__ import annotations
@@ -26,12 +28,14 @@ from typing import Any
 import faiss
 import numpy as np
 import torch
+from engines import overlap
 from judged import write_json
 from machine import environment
 
 from fastlane_st import FastLaneIndex
 from fastlane_st.building import build_folder
 from fastlane_st.corpus import Document
+from fastlane_st.modeling.scoring_fastlane import PartScorer
 
 PEERS = Path(__file__).parent / "peers"
 sys.path.append(str(PEERS))
@@ -50,7 +54,9 @@ def main() -> None:
     parser.add_argument("--scratch", type=Path, required=True, help="for the indexes")
     parser.add_argument("--sizes", default="10000,100000,1000000")
     parser.add_argument("--storage", default="int8")
-    parser.add_argument("--efforts", default="1", help="with which to search, as 0.5,1,2")
+    parser.add_argument("--efforts", default="0.5,1,2,4", help="with which to search")
+    parser.add_argument("--queries", type=int, help="the first N")
+    parser.add_argument("--commit-every", type=int, default=50_000, help="documents")
     parser.add_argument("--only", type=int, help="the one size, in this process")
     parser.add_argument("--out", type=Path, required=True)
     options = parser.parse_args()
@@ -90,7 +96,7 @@ def measure_size(size: int, options: argparse.Namespace) -> dict[str, Any]:
             size,
             kind="auto",
             storage=options.storage,
-            commit_every=20_000,
+            commit_every=options.commit_every,
             resume=folder.exists(),
             show_progress_bar=True,
         )
@@ -104,21 +110,35 @@ def measure_size(size: int, options: argparse.Namespace) -> dict[str, Any]:
         (folder / "built.json").write_text(json.dumps(facts), "utf-8")
         del index
     facts: dict[str, Any] = json.loads((folder / "built.json").read_text("utf-8"))
-    faiss.omp_set_num_threads(1)
-    torch.set_num_threads(1)
     memory = Memory()
     searched = FastLaneIndex.load(folder, Given(collection), memory_map=True)
-    found = []
+    count = min(options.queries or len(collection.queries), len(collection.queries))
+    best = exhaustive(searched, collection.routed[:count])
+    faiss.omp_set_num_threads(1)
+    torch.set_num_threads(1)
+    original, found = searched.vectors, []
     for effort in map(float, options.efforts.split(",")):
-        searched.vectors = replace(searched.vectors, effort=effort)
+        searched.vectors = replace(original, effort=effort)
         one = measure(
-            lambda query: [hit.id for hit in searched.search(str(query), top_k=10)],
-            {},
-            len(collection.queries),
+            lambda query: [hit.id for hit in searched.search(str(query), top_k=10)], {}, count
         )
-        del one["rankings"]
-        found.append({"effort": effort, **one})
+        rankings = one.pop("rankings")
+        found.append({"effort": effort, "overlap": overlap(rankings, best), **one})
     return {**facts, "search_peak_bytes": memory.peak(), "searches": found}
+
+
+def exhaustive(index: FastLaneIndex, queries: np.ndarray) -> list[list[int]]:
+    """The ten best documents of each query `(n, dim)`, over the vectors as they are stored."""
+    scores, ids = [], []
+    for scorer in map(PartScorer, index.parts):
+        similarities = scorer.scan(queries, scorer.documents)
+        best = np.argpartition(similarities, -10, axis=0)[-10:]
+        scores.append(np.take_along_axis(similarities, best, axis=0))
+        ids.append(np.array(scorer.segment.ids, dtype=np.int64)[scorer.documents[best]])
+    joined, named = np.concatenate(scores), np.concatenate(ids)
+    best = np.argpartition(joined, -10, axis=0)[-10:]
+    found: list[list[int]] = np.take_along_axis(named, best, axis=0).T.tolist()
+    return found
 
 
 class Simulated(Given):
@@ -165,7 +185,9 @@ class Memory:
         return self._most
 
     def _watch(self) -> None:
-        while not self._done.wait(0.2):
+        is_over = False
+        while not is_over:
+            is_over = self._done.wait(0.2)
             lines = Path(f"/proc/{os.getpid()}/status").read_text().splitlines()
             [held] = [line.split()[1] for line in lines if line.startswith("RssAnon")]
             self._most = max(self._most, 1024 * int(held))

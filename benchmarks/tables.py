@@ -89,6 +89,33 @@ def engines_table(found: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def scale_table(found: dict[str, Any]) -> str:
+    """Markdown: a row a size; latencies and what they found at each effort."""
+    efforts = [one["effort"] for one in next(iter(found["sizes"].values()))["searches"]]
+    columns = (
+        "documents",
+        "vectors",
+        "GB",
+        "built in min",
+        "GiB to build",
+        "GiB to search",
+        *(f"p50 ms (of the ten best) at effort {effort:g}" for effort in efforts),
+    )
+    rows = (
+        (
+            f"{int(size):,}",
+            f"{one['vectors']:,}",
+            f"{one['bytes'] / 1e9:.2f}",
+            f"{one['build_seconds'] / 60:.1f}",
+            f"{one['build_peak_bytes'] / 2**30:.1f}",
+            f"{one['search_peak_bytes'] / 2**30:.1f}",
+            *(f"{search['p50_ms']:.1f} ({search['overlap']:.3f})" for search in one["searches"]),
+        )
+        for size, one in found["sizes"].items()
+    )
+    return "\n".join(markdown_table(columns, rows))
+
+
 def markdown_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
     """The lines of a table in Markdown."""
     head = [f"| {' | '.join(columns)} |", "|" + " --- |" * len(columns)]

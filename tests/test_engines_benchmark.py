@@ -17,6 +17,7 @@ sys.path.append(str(Path(__file__).parents[1] / "benchmarks" / "peers" / "engine
 import engines
 import muvera
 import plots
+import scale
 import tables
 from collection import VectorCollection
 from paper import brute_force
@@ -101,6 +102,29 @@ def test_engines_are_measured_alike(
     pytest.importorskip("matplotlib")
     plots.plot_engines(out).savefig(tmp_path / "engines.svg")
     assert "fastlane flat float32" in (tmp_path / "engines.svg").read_text()
+
+
+def test_an_index_grows_beyond_the_real_documents(
+    collection: VectorCollection, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "scale.json"
+    command = ["scale.py", "--collection", str(collection.folder), "--out", str(out)]
+    options = ["--scratch", str(tmp_path / "indexes"), "--sizes", "50,150", "--commit-every", "40"]
+    monkeypatch.setattr(sys, "argv", [str(Path(scale.__file__)), *command[1:], *options])
+    (tmp_path / "indexes").mkdir()
+    scale.main()
+    small, large = json.loads(out.read_text())["sizes"].values()
+    assert small["vectors"] == sum(3 + number % 4 for number in range(50))
+    assert large["vectors"] == 2 * collection.num_vectors + sum(3 + n % 4 for n in range(30))
+    assert small["bytes"] < large["bytes"]
+    for size in (small, large):
+        assert [one["effort"] for one in size["searches"]] == [0.5, 1, 2, 4]
+        assert size["searches"][-1]["overlap"] == 1.0  # int8 is compared with int8
+    pytest.importorskip("matplotlib")
+    plots.plot_scale(out).savefig(tmp_path / "scale.svg")
+    assert "documents" in (tmp_path / "scale.svg").read_text()
+    columns, _, *rows = tables.scale_table(json.loads(out.read_text())).splitlines()
+    assert [row.count("|") for row in rows] == [columns.count("|")] * 2
 
 
 def test_a_fixed_encoding_is_the_sum_over_buckets_of_projected_vectors() -> None:

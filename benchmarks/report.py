@@ -167,10 +167,10 @@ def scale(found: dict[str, Any]) -> str:
     facts = found["collection"]
     return "\n".join(
         [
-            f"One route in an index of kind auto, int8, each document a quarter of its views. Of the documents "
-            f"{facts['documents']:,} are real, the others are these with noise. Searches one at a time on one "
-            "thread, memory-mapped; the ten best are of exhaustive search over the same stored vectors. Memory "
-            "is without the pages of mapped files; building is without encoding.",
+            "One route in an index of kind auto, int8, each document a quarter of its views. Of these "
+            f"{facts['documents']:,} are real, the others are these with noise. Searches one at a time on "
+            "one thread, memory-mapped; the ten best are those of exhaustive search over the same stored "
+            "vectors. Memory is without the pages of mapped files, building without encoding.",
             "",
             scale_table(found),
             "",

@@ -25,12 +25,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import faiss
 import numpy as np
 import torch
 from engines import overlap
 from judged import write_json
 from machine import environment
+from threadpoolctl import threadpool_limits
 
 from fastlane_st import FastLaneIndex
 from fastlane_st.building import build_folder
@@ -114,14 +114,13 @@ def measure_size(size: int, options: argparse.Namespace) -> dict[str, Any]:
     searched = FastLaneIndex.load(folder, Given(collection), memory_map=True)
     count = min(options.queries or len(collection.queries), len(collection.queries))
     best = exhaustive(searched, collection.routed[:count])
-    faiss.omp_set_num_threads(1)
-    torch.set_num_threads(1)
     original, found = searched.vectors, []
     for effort in map(float, options.efforts.split(",")):
         searched.vectors = replace(original, effort=effort)
-        one = measure(
-            lambda query: [hit.id for hit in searched.search(str(query), top_k=10)], {}, count
-        )
+        with threadpool_limits(1):
+            one = measure(
+                lambda query: [hit.id for hit in searched.search(str(query), top_k=10)], {}, count
+            )
         rankings = one.pop("rankings")
         found.append({"effort": effort, "overlap": overlap(rankings, best), **one})
     return {**facts, "search_peak_bytes": memory.peak(), "searches": found}

@@ -14,7 +14,7 @@ FloatArray: TypeAlias = npt.NDArray[np.float32]
 IntArray: TypeAlias = npt.NDArray[np.int64]
 ByteArray: TypeAlias = npt.NDArray[np.uint8]
 Kind = Literal["flat", "hnsw", "ivf"]
-Storage = Literal["float32", "float16", "int8", "pq"]
+Storage = Literal["float32", "float16", "int8", "int4", "pq"]
 
 FLAT_UP_TO = 100_000  # vectors: every query reads all of them, 150 MB of 384 dimensions
 TRAINING_VECTORS_PER_LIST = 64  # FAISS's own advice is 39 to 256
@@ -25,9 +25,9 @@ PQ_DIMENSIONS = 8  # to one byte
 CODE_DIMENSIONS = 4  # to half a byte, of the codes that `ivf` compares first
 PLAIN_UP_TO = 8_192  # vectors of a segment: so few are compared faster than clusters are
 EXPECTED_RECALL: dict[Kind, dict[Storage, float]] = {
-    "flat": {"float32": 1.0, "float16": 1.0, "int8": 0.99, "pq": 0.65},
-    "hnsw": {"float32": 0.7, "float16": 0.7, "int8": 0.68},
-    "ivf": {"float32": 0.95, "float16": 0.95, "int8": 0.95, "pq": 0.65},
+    "flat": {"float32": 1.0, "float16": 1.0, "int8": 0.99, "int4": 0.9, "pq": 0.65},
+    "hnsw": {"float32": 0.7, "float16": 0.7, "int8": 0.68, "int4": 0.65},
+    "ivf": {"float32": 0.95, "float16": 0.95, "int8": 0.95, "int4": 0.88, "pq": 0.65},
 }
 _BLOCK = 65_536  # vectors that are added at once
 
@@ -66,7 +66,7 @@ class VectorSettings:
         kind: `flat` compares with every vector; `hnsw` walks a graph of neighbours; `ivf` looks into
             the nearest of some clusters, where it compares codes of a bit a dimension (FAISS's fast
             scan of product quantisation) and then, of the vectors that seem best, what is stored.
-        storage: Four bytes a dimension, two, one, or one for eight (product quantisation).
+        storage: Four bytes a dimension, two, one, half a byte, or a byte for eight (product quantisation).
         effort: Into how many clusters `ivf` looks and how many vectors it compares as stored, or
             how broadly `hnsw` walks, as parts of a default: twice as much takes about twice the time, and
             finds more of what flat search finds.
@@ -104,6 +104,7 @@ class VectorSettings:
             "float32": 4 * dim,
             "float16": 2 * dim,
             "int8": dim,
+            "int4": (dim + 1) // 2,
             "pq": num_codes(dim),
         }
         beside = {
@@ -124,8 +125,8 @@ class VectorSettings:
     def new_index(self, sample: FloatArray, num_vectors: int) -> VectorIndex:
         """An empty index, fitted to a sample `(n, d)` of the `num_vectors` that it is meant for.
 
-        Later vectors are stored in the same way, int8 within the range that each dimension has in the
-        sample.
+        Later vectors are stored in the same way, int8 and int4 within the range that each dimension has
+        in the sample.
 
         Raises:
             ValueError: The sample is too small.
@@ -136,9 +137,10 @@ class VectorSettings:
             "float32": "Flat",
             "float16": "SQfp16",
             "int8": "SQ8",
+            "int4": "SQ4",
             "pq": f"PQ{num_codes(dim)}x8",
         }[self.storage]
-        fewest = {"float32": 0, "float16": 0, "int8": 1, "pq": 256}[self.storage]
+        fewest = {"float32": 0, "float16": 0, "int8": 1, "int4": 1, "pq": 256}[self.storage]
         if len(sample) < fewest:
             raise ValueError(
                 f"{self.storage} is fitted to at least {fewest} vectors, there are {len(sample)}: take "
@@ -177,7 +179,7 @@ class VectorSettings:
         """Similarities and numbers, both `(len(views), count)`, of vectors found; -1 for none.
 
         Args:
-            index: A segment's vectors, or where they are in clusters that hold more than codes, these.
+            index: A segment's vectors; such as `is_clustered` are for `search_clusters`.
             views: (n, dim).
             count: How many vectors to find for each.
             reach: Look so many times as far as `effort` says.

@@ -70,7 +70,7 @@ RUNS = (
             {"kind": "ivf", "storage": storage},
             (*efforts(), *efforts(rerank=20), *efforts(rerank=100)),
         )
-        for storage in ("int8", "pq")
+        for storage in ("int8", "int4", "pq")
     ),
     Run(
         "plaid",

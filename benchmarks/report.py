@@ -26,6 +26,7 @@ DRAWN = {
     "entropy": ("entropy", "fastlane-minilm.log.jsonl"),
     "engines": ("engines", "engines.json"),
     "peers": ("engines", "peers.json"),
+    "storages": ("engines", "storages.json"),
     "scale": ("scale", "scale.json"),
 }
 """Each figure's plot and what it is of."""
@@ -179,6 +180,65 @@ def scale(found: dict[str, Any]) -> str:
     )
 
 
+def pooling(found: dict[str, Any]) -> str:
+    """Routed documents beside pooled ones."""
+    over = found["over_sets"]
+    rows = (
+        (
+            "all views" if setting.startswith("full") else "one route",
+            setting.rpartition("_")[2],
+            *(f"{one[way]:.4f}" for way in ("routed", "pooled")),
+            *said(one["difference"]),
+        )
+        for setting, one in over.items()
+        if "routed" in one
+    )
+    return "\n".join(
+        [
+            f"Mean nDCG@10 over {', '.join(found['sets'])}, brute force: documents by our router, and by "
+            "Sentence Transformers' `HierarchicalTokenPooling` of all their views to as many. With all of a "
+            f"document's views, all views of the query have {over['full']['all']:.4f} and one route "
+            f"{over['router_1']['all']:.4f}.",
+            "",
+            *markdown_table(
+                (
+                    "of the query",
+                    "views kept",
+                    "routed",
+                    "pooled",
+                    "routed less pooled",
+                    "interval",
+                ),
+                rows,
+            ),
+        ]
+    )
+
+
+def by_routes(found: dict[str, Any]) -> str:
+    """Quality and latency against the number of routes."""
+    settings = found["settings"]
+    rows = (
+        (
+            setting.replace("router_", ""),
+            f"{one['views']:.1f}",
+            f"{one['ndcg@10']:.4f}",
+            f"{one['p50_ms']:.1f}, {one['p95_ms']:.1f}",
+        )
+        for setting, one in found["over_sets"].items()
+    )
+    return "\n".join(
+        [
+            f"Mean nDCG@10 over {', '.join(found['sets'])}, brute force; and latencies of the same queries, "
+            f"one at a time on one thread, in an index of {settings['documents']:,} passages "
+            f"({settings['vectors']:,} vectors, ivf, int8), where each of several routes proposes a hundred "
+            "documents. A query has as many routes as asked for, or all of its views.",
+            "",
+            *markdown_table(("routes", "views of a query", "nDCG@10", "p50, p95 ms"), rows),
+        ]
+    )
+
+
 def recall(found: dict[str, Any]) -> str:
     """What each kind of index finds of the best."""
     kinds = found["recall"]
@@ -265,8 +325,11 @@ SECTIONS: dict[str, tuple[str, Callable[[dict[str, Any]], str]]] = {
     "variants": ("What was tried of the recipe", variants),
     "engines": ("Search engines", engines),
     "peers": ("Search engines, with fast-plaid and xtr-warp-rs", partial(engines, figure="peers")),
+    "storages": ("A byte a dimension, and half of one", partial(engines, figure="storages")),
     "scale": ("Growth", scale),
     "recall": ("Kinds of index", recall),
+    "pooling": ("Fewer vectors a document", pooling),
+    "by_routes": ("From one route to all views", by_routes),
     "brute_force": ("Comparisons and latency, as in the paper", brute_force),
     "medquad": ("A domain of one's own", medquad),
     "soak": ("An index folder under faults", soak),

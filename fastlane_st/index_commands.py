@@ -36,9 +36,9 @@ def add_commands(
     )
     index.add_argument(
         "--storage",
-        choices=("float32", "float16", "int8", "pq"),
+        choices=("float32", "float16", "int8", "int4", "pq"),
         default="float32",
-        help="four bytes a dimension, two, one, or one for eight",
+        help="four bytes a dimension, two, one, half a byte, or a byte for eight",
     )
     index.add_argument(
         "--resume", action="store_true", help="go on with an index whose building was interrupted"

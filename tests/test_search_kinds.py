@@ -24,7 +24,7 @@ from fastlane_st.modeling.vector_index_fastlane import (
 )
 
 Matrix = npt.NDArray[np.float32]
-STORAGES = ("float32", "float16", "int8", "pq")
+STORAGES = ("float32", "float16", "int8", "int4", "pq")
 KINDS = [
     (kind, storage)
     for kind in ("flat", "ivf", "hnsw")
@@ -33,7 +33,7 @@ KINDS = [
 ]
 DIM = 16
 # The largest error of a similarity of unit vectors, from what the storage keeps of them.
-TOLERANCE = {"float32": 1e-6, "float16": 1e-3, "int8": 0.02, "pq": 0.6}
+TOLERANCE = {"float32": 1e-6, "float16": 1e-3, "int8": 0.02, "int4": 0.3, "pq": 0.6}
 
 
 def units(rows: int, seed: int) -> Matrix:
@@ -134,7 +134,7 @@ def test_vectors_outlive_the_index_that_holds_them() -> None:
     np.testing.assert_array_equal(kept, rows)
 
 
-@pytest.mark.parametrize("storage", ["float32", "float16", "int8"])
+@pytest.mark.parametrize("storage", ["float32", "float16", "int8", "int4"])
 @pytest.mark.parametrize("kind", ["flat", "ivf"])
 def test_merging_changes_nothing_of_what_is_stored(
     documents: list[Matrix], kind: str, storage: str
@@ -293,7 +293,7 @@ def test_an_index_takes_about_the_bytes_that_are_foretold(
     ("options", "message"),
     [
         ({"kind": "tree"}, "kind must be one of flat, hnsw, ivf, got 'tree'"),
-        ({"storage": "int4"}, "storage must be one of float32, float16, int8, pq, got 'int4'"),
+        ({"storage": "int2"}, "storage must be one of float32, .*, int4, pq, got 'int2'"),
         ({"kind": "hnsw", "storage": "pq"}, "FAISS has no hnsw of inner products with pq"),
         ({"storage": "pq"}, "pq is fitted to at least 256 vectors, there are 5"),
     ],

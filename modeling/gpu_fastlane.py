@@ -14,7 +14,9 @@ from .vector_index_fastlane import (
     VectorSettings,
     clusters_of,
     import_faiss,
+    is_clustered,
     stored_in,
+    with_length,
 )
 
 MOST_FOUND = 2048
@@ -65,8 +67,11 @@ class GpuVectors:
         if count > MOST_FOUND:
             return settings.search(segment.vectors, views, count, reach)
         parameters = settings.search_parameters(clusters_of(segment.vectors), count, reach)
+        length = segment.view_length if is_clustered(segment.vectors) else 1.0
+        scaled, scales = with_length(views, length)
         with self._lock:
-            return self._copy(segment, settings).search(views, count, params=parameters)
+            found = self._copy(segment, settings).search(scaled, count, params=parameters)
+        return found[0] * scales, found[1]
 
     def _copy(self, segment: Segment, settings: VectorSettings) -> VectorIndex:
         if segment not in self._copies:
@@ -87,7 +92,7 @@ def _stored_in_clusters(segment: Segment) -> VectorIndex:
     """Its vectors, those of kind `ivf` in clusters as they are stored: a GPU has no fast scan."""
     faiss = import_faiss()
     index = segment.vectors
-    if not isinstance(index, faiss.IndexRefine):
+    if not is_clustered(index):
         return index
     clusters: Any = clusters_of(index)
     stored: Any = stored_in(index)

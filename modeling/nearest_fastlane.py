@@ -16,6 +16,7 @@ from .vector_index_fastlane import (
     clusters_of,
     is_clustered,
     search_clusters,
+    with_length,
 )
 
 
@@ -128,7 +129,8 @@ def _nearest_codes(
     clusters = [clusters_of(segments[number].vectors) for number in numbers]
     total = sum(index.ntotal for index in clusters)
     compared = settings.num_compared(total, count)
-    chosen = settings.nearest_clusters(clusters[0], views, reach)
+    scaled, _ = with_length(views, segments[numbers[0]].view_length)
+    chosen = settings.nearest_clusters(clusters[0], scaled, reach)
     best: list[Nearest] = []
     for number, index in zip(numbers, clusters, strict=True):
         near = search_clusters(index, views, min(compared, index.ntotal), *chosen)

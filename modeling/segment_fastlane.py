@@ -16,11 +16,13 @@ from .vector_index_fastlane import (
     FloatArray,
     IntArray,
     VectorIndex,
+    clusters_of,
     codes_of,
     flat_index,
     import_faiss,
     is_flat,
     stored_in,
+    view_length,
 )
 from .views_fastlane import Views
 
@@ -118,6 +120,11 @@ class Segment:
             squares = np.einsum("nd,nd->n", block, block, dtype=np.float64)
             longest = max(longest, float(np.sqrt(squares.max())))
         return longest
+
+    @cached_property
+    def view_length(self) -> float:
+        """How long a view is to be for its clusters to be chosen; see the function."""
+        return view_length(clusters_of(self.vectors))
 
     @property
     def counts(self) -> IntArray:

@@ -120,10 +120,10 @@ def _merge_clusters(moves: Sequence[_Move], clusters: Any) -> None:
 
 
 def _append(lists: Any, number: int, ids: IntArray, codes: Any) -> None:
-    """Appends to one list of codes what is in another.
+    """Appends the codes of another list to one.
 
-    FAISS 1.15 writes beyond its memory where a list of several vectors has a multiple of `block_size`
-    of them; then one without an owner is put before, that goes with the others.
+    FAISS 1.15 (`BlockInvertedLists::add_entries`) writes beyond its memory if the list holds a multiple of
+    `block_size` codes and isn't empty. Such a list first gets one that belongs to no vector.
     """
     faiss = import_faiss()
     size = lists.list_size(number)

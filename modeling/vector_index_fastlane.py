@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from types import ModuleType
 from typing import Any, Literal, Protocol, TypeAlias, get_args
 
@@ -22,6 +23,7 @@ PROBED = 24  # times the fourth root of their number are the clusters that `ivf`
 COMPARED = 1_024  # vectors, and as many as are asked for, that `ivf` compares as they are stored
 HNSW_NEIGHBOURS = 32
 PQ_DIMENSIONS = 8  # to one byte
+MANY_CLUSTERS = 1_024  # from so many on, what is added looks for its own in clusters of centroids
 CODE_DIMENSIONS = 4  # to half a byte, of the codes that `ivf` compares first
 PLAIN_UP_TO = 8_192  # vectors of a segment: so few are compared faster than clusters are
 EXPECTED_RECALL: dict[Kind, dict[Storage, float]] = {
@@ -156,10 +158,16 @@ class VectorSettings:
         # FAISS only warns, on standard error, of a sample that is small.
         if self.kind == "ivf":
             clusters = faiss.downcast_index(index.base_index)
-            clusters.cp.spherical = False  # the length of a centroid tells how far its vectors spread
+            clusters.cp.spherical = (
+                False  # the length of a centroid tells how far its vectors spread
+            )
             centroids = faiss.IndexFlatL2(dim)
             centroids.this.disown()
             clusters.quantizer = centroids
+            if lists >= MANY_CLUSTERS:
+                finder = centroid_finder(dim, lists, faiss.METRIC_L2)
+                clusters.clustering_index = finder
+                clusters.cp.update_index = True
             clusters.cp.min_points_per_centroid = 1
             clusters.pq.cp.min_points_per_centroid = 1
         if self.storage == "pq":
@@ -168,6 +176,8 @@ class VectorSettings:
             stored.do_polysemous_training = False  # seconds, for a search that isn't used here
         if not index.is_trained:
             index.train(sample)
+        if self.kind == "ivf":
+            clusters.clustering_index = None
         made: VectorIndex = index
         return made
 
@@ -336,6 +346,10 @@ class Filling:
         self._pending: list[FloatArray] = []
         self._num_pending = 0
 
+    @cached_property
+    def _assigner(self) -> VectorIndex:
+        return assigner_of(clusters_of(self.empty))
+
     def add(self, rows: FloatArray) -> None:
         """Appends vectors `(n, dim)`."""
         self._pending.append(rows)
@@ -355,9 +369,43 @@ class Filling:
         if self._index is None:
             self._index = new(self.empty)
         if self._num_pending:
-            self._index.add(np.concatenate(self._pending))
+            self._add(self._index, np.concatenate(self._pending))
         self._pending, self._num_pending = [], 0
         return self._index
+
+    def _add(self, index: VectorIndex, rows: FloatArray) -> None:
+        if not is_clustered(index):
+            index.add(rows)
+            return
+        clusters: Any = clusters_of(index)
+        centroids = clusters.quantizer
+        clusters.quantizer = self._assigner  # which FAISS asks for the cluster of each vector
+        try:
+            index.add(rows)
+        finally:
+            clusters.quantizer = centroids
+
+
+def assigner_of(clusters: Any) -> VectorIndex:
+    """What finds the clusters of vectors that are added: the centroids, or if they are many a finder."""
+    exact: VectorIndex = clusters.quantizer
+    if clusters.nlist < MANY_CLUSTERS:
+        return exact
+    centroids = exact.reconstruct_n(0, clusters.nlist)
+    finder = centroid_finder(clusters.d, clusters.nlist, exact.metric_type)
+    finder.train(centroids)
+    finder.add(centroids)
+    return finder
+
+
+def centroid_finder(dim: int, count: int, metric: int) -> VectorIndex:
+    """An empty index of centroids in clusters of their own: it finds the nearest one 99 times of 100."""
+    faiss = import_faiss()
+    finder = faiss.IndexIVFFlat(faiss.IndexFlat(dim, metric), dim, round(count**0.5), metric)
+    finder.cp.min_points_per_centroid = 1
+    finder.nprobe = 8
+    made: VectorIndex = finder
+    return made
 
 
 def plain_index(empty: VectorIndex) -> VectorIndex:

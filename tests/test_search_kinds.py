@@ -183,6 +183,26 @@ def test_segments_are_searched_as_one_would_be(
     assert index.search(queries) == before
 
 
+def test_among_many_clusters_nearly_every_vector_is_in_its_nearest(
+    documents: list[Matrix], queries: list[Matrix], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(vector_index_fastlane, "MANY_CLUSTERS", 4)
+    rows = units(20_000, 7)
+    index = build([*documents, rows], "ivf", "float32")
+    [part] = index.parts
+    clusters = clusters_of(part.segment.vectors)
+    assert clusters.nlist == 128
+    assert isinstance(faiss.downcast_index(clusters.quantizer), faiss.IndexFlat)
+    vectors = np.concatenate([*documents, rows])
+    nearest = clusters.quantizer.search(vectors, 1)[1][:, 0]
+    held = np.empty(len(vectors), dtype=np.int64)
+    for number in range(clusters.nlist):
+        size = clusters.invlists.list_size(number)
+        held[faiss.rev_swig_ptr(clusters.invlists.get_ids(number), size)] = number
+    assert 0.95 < (held == nearest).mean() < 1
+    assert_found(index, queries)
+
+
 @pytest.mark.parametrize("kind", ["ivf", "hnsw"])
 def test_a_filter_finds_everything_that_it_lets_through(
     documents: list[Matrix], queries: list[Matrix], kind: str

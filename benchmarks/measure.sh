@@ -44,17 +44,15 @@ python benchmarks/encode_vectors.py --judged data/eval/nqgold --others data/scal
   --num-others 100000 --num-queries 500 --routes 0.25 --out runs/peers/vectors
 python benchmarks/engines.py --collection runs/peers/vectors --scratch runs/peers --queries 300 \
   --engines exhaustive,fastlane-ivf-int8,bm25 --out "$results"/engines.json
-python benchmarks/recall.py --collection runs/peers/vectors --documents 10000 --out "$results"/recall.json
 python benchmarks/paper/brute_force.py --collection runs/peers/vectors --out "$results"/brute_force.json
 # With others' engines over fewer documents: on two cores their indexes take hours to build.
 python benchmarks/encode_vectors.py --judged data/eval/nqgold --others data/scale/manuals.jsonl.xz \
   --num-others 36000 --num-queries 500 --routes 0.25 --out runs/peers-50k/vectors
 python benchmarks/engines.py --collection runs/peers-50k/vectors --scratch runs/peers-50k --queries 300 \
   --engines exhaustive,fastlane-ivf-int8,plaid,warp,bm25 --out "$results"/peers.json
-python benchmarks/engines.py --collection runs/peers-50k/vectors --scratch runs/peers-50k --queries 300 \
-  --engines exhaustive,fastlane-ivf-int8,fastlane-ivf-int4 --out "$results"/storages.json
+python benchmarks/recall.py --collection runs/peers-50k/vectors --documents 10000 --out "$results"/recall.json
 python benchmarks/scale.py --collection runs/peers-50k/vectors --scratch runs/scale --queries 300 \
-  --out "$results"/scale.json
+  --efforts 0.125,0.25,0.5,1,2,4 --out "$results"/scale.json
 python benchmarks/paper/routes.py --data data/eval --sets cranfield,wikiqa:test,stackexchange:test --dtype bfloat16 \
-  --index runs/peers-50k/indexes/fastlane-ivf-int8 --out "$results"/by_routes.json
+  --index runs/scale/100000 --out "$results"/by_routes.json
 python benchmarks/soak.py --out "$results"/soak.json

@@ -26,7 +26,6 @@ DRAWN = {
     "entropy": ("entropy", "fastlane-minilm.log.jsonl"),
     "engines": ("engines", "engines.json"),
     "peers": ("engines", "peers.json"),
-    "storages": ("engines", "storages.json"),
     "scale": ("scale", "scale.json"),
 }
 """Each figure's plot and what it is of."""
@@ -325,7 +324,6 @@ SECTIONS: dict[str, tuple[str, Callable[[dict[str, Any]], str]]] = {
     "variants": ("What was tried of the recipe", variants),
     "engines": ("Search engines", engines),
     "peers": ("Search engines, with fast-plaid and xtr-warp-rs", partial(engines, figure="peers")),
-    "storages": ("A byte a dimension, and half of one", partial(engines, figure="storages")),
     "scale": ("Growth", scale),
     "recall": ("Kinds of index", recall),
     "pooling": ("Fewer vectors a document", pooling),

@@ -27,9 +27,9 @@ MANY_CLUSTERS = 1_024  # from so many on, what is added looks for its own in clu
 CODE_DIMENSIONS = 4  # to half a byte, of the codes that `ivf` compares first
 PLAIN_UP_TO = 8_192  # vectors of a segment: so few are compared faster than clusters are
 EXPECTED_RECALL: dict[Kind, dict[Storage, float]] = {
-    "flat": {"float32": 1.0, "float16": 1.0, "int8": 0.99, "int4": 0.9, "pq": 0.65},
-    "hnsw": {"float32": 0.7, "float16": 0.7, "int8": 0.68, "int4": 0.65},
-    "ivf": {"float32": 0.95, "float16": 0.95, "int8": 0.95, "int4": 0.88, "pq": 0.65},
+    "flat": {"float32": 1.0, "float16": 1.0, "int8": 0.99, "int4": 0.91, "pq": 0.7},
+    "hnsw": {"float32": 0.78, "float16": 0.78, "int8": 0.78, "int4": 0.75},
+    "ivf": {"float32": 0.97, "float16": 0.97, "int8": 0.97, "int4": 0.9, "pq": 0.69},
 }
 _BLOCK = 65_536  # vectors that are added at once
 

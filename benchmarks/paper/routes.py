@@ -1,7 +1,7 @@
 """Quality and latency by the number of routes, from one to all views of a query.
 
     python benchmarks/paper/routes.py --data data/eval --sets cranfield,wikiqa:test,stackexchange:test \\
-        --dtype bfloat16 --index runs/peers/indexes/fastlane-ivf-int8 --out benchmarks/results/by_routes.json
+        --dtype bfloat16 --index runs/scale/100000 --out benchmarks/results/by_routes.json
 
 nDCG@10 is by brute force over each set. Latencies are of searches in `--index`, whose documents may be of
 another collection, by the same queries, one at a time on one thread; encoding isn't in them. Queries

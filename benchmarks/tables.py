@@ -90,7 +90,7 @@ def engines_table(found: dict[str, Any]) -> str:
 
 
 def scale_table(found: dict[str, Any]) -> str:
-    """Markdown: a row a size; latencies and what they found at each effort."""
+    """Markdown: a row a size; for each effort the p50 in ms, and in brackets what it found."""
     efforts = [one["effort"] for one in next(iter(found["sizes"].values()))["searches"]]
     columns = (
         "documents",
@@ -99,7 +99,7 @@ def scale_table(found: dict[str, Any]) -> str:
         "built in min",
         "GiB to build",
         "GiB to search",
-        *(f"p50 ms (of the ten best) at effort {effort:g}" for effort in efforts),
+        *(f"effort {effort:g}" for effort in efforts),
     )
     rows = (
         (

@@ -168,10 +168,10 @@ def scale(found: dict[str, Any]) -> str:
     return "\n".join(
         [
             "One route in an index of kind auto, int8, each document a quarter of its views. Of these "
-            f"{facts['documents']:,} are real, the others are these with noise. Below each effort stands the p50 "
-            "in ms of searches one at a time on one thread, memory-mapped, and in brackets the share that they "
-            "found of the ten best of exhaustive search over the same stored vectors. Memory is without the "
-            "pages of mapped files, building without encoding.",
+            f"{facts['documents']:,} are real, the others are these with noise. Below each effort stands "
+            "the p50 in ms of searches one at a time on one thread, memory-mapped, and in brackets the share "
+            "that they found of the ten best of exhaustive search over the same stored vectors. Memory is "
+            "without the pages of mapped files, building without encoding.",
             "",
             scale_table(found),
             "",

@@ -123,7 +123,7 @@ class Segment:
 
     @cached_property
     def view_length(self) -> float:
-        """How long a view is to be for its clusters to be chosen; see the function."""
+        """How long views are to be for their clusters to be chosen; the vectors are clustered."""
         return view_length(clusters_of(self.vectors))
 
     @property

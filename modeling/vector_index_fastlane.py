@@ -158,9 +158,7 @@ class VectorSettings:
         # FAISS only warns, on standard error, of a sample that is small.
         if self.kind == "ivf":
             clusters = faiss.downcast_index(index.base_index)
-            clusters.cp.spherical = (
-                False  # the length of a centroid tells how far its vectors spread
-            )
+            clusters.cp.spherical = False  # see view_length
             centroids = faiss.IndexFlatL2(dim)
             centroids.this.disown()
             clusters.quantizer = centroids
@@ -193,7 +191,7 @@ class VectorSettings:
         """Similarities and numbers, both `(len(views), count)`, of vectors found; -1 for none.
 
         Args:
-            index: A segment's vectors; such as `is_clustered` are for `search_clusters`.
+            index: A segment's vectors, unless they are clustered: then `search_clusters` does it.
             views: (n, dim).
             count: How many vectors to find for each.
             reach: Look so many times as far as `effort` says.
@@ -274,12 +272,12 @@ def view_length(clusters: VectorIndex) -> float:
 
     A centroid c is the mean of its vectors, and the shorter the more they differ. Of views of length s
     the nearest clusters are those with the greatest s q·c - |c|²/2, so that with a short s those come first
-    whose best vectors are far from their mean. Twice the centroids' length was best, on 200 queries of
-    nqgold that no benchmark here uses.
+    whose best vectors are far from their mean. Twice the centroids' length was best, on 200 queries that
+    aren't among those by which searches are timed.
     """
     centroids: Any = clusters.quantizer  # type: ignore[attr-defined]
     rows: FloatArray = centroids.reconstruct_n(0, centroids.ntotal)
-    return 2 * float(np.sqrt(np.einsum("nd,nd->n", rows, rows).mean()))
+    return 2 * float(np.sqrt(np.einsum("nd,nd->n", rows, rows).mean())) or 1.0
 
 
 def with_length(views: FloatArray, length: float) -> tuple[FloatArray, FloatArray]:

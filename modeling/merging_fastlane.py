@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -70,11 +70,16 @@ class _Move(NamedTuple):
     old: IntArray
     new: IntArray
 
+    def blocks(self) -> Iterator[tuple[IntArray, IntArray]]:
+        """The numbers there and in the merged segment, some after others."""
+        for first in range(0, len(self.old), _BLOCK):
+            yield self.old[first : first + _BLOCK], self.new[first : first + _BLOCK]
+
 
 def _can_copy(segments: Sequence[Segment], empty: VectorIndex) -> bool:
     """Whether all vectors stand in a row; graphs are made anew, and so are clusters of format 2."""
     is_row = isinstance(empty, import_faiss().IndexFlatCodes) or is_clustered(empty)
-    return is_row and all(codes_of(segment.vectors) is not None for segment in segments)
+    return is_row and all(segment.codes is not None for segment in segments)
 
 
 def _merge_vectors(moves: Sequence[_Move], empty: VectorIndex, total: int) -> VectorIndex:
@@ -86,12 +91,11 @@ def _merge_vectors(moves: Sequence[_Move], empty: VectorIndex, total: int) -> Ve
     stored.ntotal = merged.ntotal = total
     codes = codes_of(merged)
     assert codes is not None
-    for segment, old, new in moves:
-        theirs = codes_of(segment.vectors)
+    for move in moves:
+        theirs = move.segment.codes
         assert theirs is not None
-        for first in range(0, len(old), _BLOCK):
-            block = slice(first, first + _BLOCK)
-            codes[new[block]] = theirs[old[block]]
+        for old, new in move.blocks():
+            codes[new] = theirs[old]
     if is_clustered(merged):
         _merge_clusters(moves, clusters_of(merged))
     return merged
@@ -100,14 +104,14 @@ def _merge_vectors(moves: Sequence[_Move], empty: VectorIndex, total: int) -> Ve
 def _merge_clusters(moves: Sequence[_Move], clusters: Any) -> None:
     """Fills empty clusters with the codes of all vectors."""
     faiss = import_faiss()
-    for segment, old, new in moves:
+    for move in moves:
+        segment = move.segment
         if not is_clustered(segment.vectors):
-            for first in range(0, len(old), _BLOCK):
-                block = slice(first, first + _BLOCK)
-                clusters.add_with_ids(segment.rows(old[block]), new[block])
+            for old, new in move.blocks():
+                clusters.add_with_ids(segment.rows(old), new)
             continue
         renumbered = np.full(segment.vectors.ntotal, GONE)
-        renumbered[old] = new
+        renumbered[move.old] = move.new
         theirs: Any = clusters_of(segment.vectors)
         for number in range(theirs.nlist):
             size = theirs.invlists.list_size(number)

@@ -81,13 +81,14 @@ class Segment:
         return stored_in(self.vectors)
 
     @cached_property
-    def _codes(self) -> ByteArray | None:
+    def codes(self) -> ByteArray | None:
+        """What is stored of each vector; see `codes_of`."""
         return codes_of(self.vectors)
 
     def rows(self, numbers: slice | IntArray) -> FloatArray:
         """Vectors `(n, dim)` as they are stored, by number: float32 ones aren't copied for a slice."""
-        if self._codes is not None:
-            codes = self._codes[numbers]
+        if self.codes is not None:
+            codes = self.codes[numbers]
             if is_flat(self._stored):
                 return codes.view(np.float32)
             return self._stored.sa_decode(codes)

@@ -108,9 +108,9 @@ def test_an_index_grows_beyond_the_real_documents(
     collection: VectorCollection, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     out = tmp_path / "scale.json"
-    command = ["scale.py", "--collection", str(collection.folder), "--out", str(out)]
+    command = [scale.__file__, "--collection", str(collection.folder), "--out", str(out)]
     options = ["--scratch", str(tmp_path / "indexes"), "--sizes", "50,150", "--commit-every", "40"]
-    monkeypatch.setattr(sys, "argv", [str(Path(scale.__file__)), *command[1:], *options])
+    monkeypatch.setattr(sys, "argv", [*command, *options])
     (tmp_path / "indexes").mkdir()
     scale.main()
     small, large = json.loads(out.read_text())["sizes"].values()

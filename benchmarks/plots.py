@@ -7,13 +7,15 @@
     python benchmarks/plots.py entropy log.jsonl --out entropy.svg
     python benchmarks/plots.py engines engines.json --out engines.svg
     python benchmarks/plots.py scale scale.json --out scale.svg
+    python benchmarks/plots.py selections selections.json --out selections.svg
 
 `logits`: the router's logits over the tokens of some queries, each query's lowest as 0, the route
 dark. `routes`: quality against the number of routes, over sets and for each. `lengths`: quality
 against the length of the relevant documents. `entropy`: `router_entropy` against `step`, from the
 rows of a training log that have both. `engines`: quality against searches a second, the settings of one
 index joined by a line. `scale`: latencies, memory and time of building
-against documents. The ending of --out chooses the format.
+against documents. `selections`: queries with the same token, its logits as in `logits`, and below how much
+each token of a row attends to each of the columns. The ending of --out chooses the format.
 """
 
 from __future__ import annotations
@@ -23,7 +25,7 @@ import json
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from tables import curves
 
@@ -78,13 +80,34 @@ def plot_logits(source: Path) -> Figure:
     examples = json.loads(source.read_text())["examples"]
     figure, axes = new_figure(8, 1.5 * len(examples), len(examples))
     for axis, example in zip(axes, examples, strict=True):
-        lowest = min(example["logits"])  # a bar has to start somewhere: only differences count
-        heights = [logit - lowest for logit in example["logits"]]
-        colors = [ROUTE if n == example["route"] else VIEW for n in range(len(heights))]
-        axis.bar(range(len(heights)), heights, color=colors)
-        tokens = [token.replace("$", r"\$") for token in example["tokens"]]
-        axis.set_xticks(range(len(heights)), tokens, rotation=45, ha="right")
-        axis.set_ylabel("logit")
+        draw_logits(axis, example)
+    return figure
+
+
+def draw_logits(axis: Axes, example: Mapping[str, Any]) -> None:
+    lowest = min(example["logits"])  # a bar has to start somewhere: only differences count
+    heights = [logit - lowest for logit in example["logits"]]
+    colors = [ROUTE if n == example["route"] else VIEW for n in range(len(heights))]
+    axis.bar(range(len(heights)), heights, color=colors)
+    axis.set_xticks(range(len(heights)), shown_tokens(example), rotation=45, ha="right")
+    axis.set_ylabel("logit")
+
+
+def shown_tokens(example: Mapping[str, Any]) -> list[str]:
+    return [token.replace("$", r"\$") for token in example["tokens"]]
+
+
+def plot_selections(source: Path) -> Figure:
+    examples = json.loads(source.read_text())["examples"]
+    figure, axes = new_figure(7, 5 * len(examples), 2 * len(examples))
+    for bars, weights, example in zip(axes[::2], axes[1::2], examples, strict=True):
+        draw_logits(bars, example)
+        bars.set_title(example["query"].replace("$", r"\$"), loc="left", fontsize=9)
+        weights.imshow(example["attention"], cmap="Blues", aspect="auto", vmin=0)
+        places = range(len(example["tokens"]))
+        weights.set_xticks(places, shown_tokens(example), rotation=45, ha="right")
+        weights.set_yticks(places, shown_tokens(example))
+        weights.set_ylabel("attends to")
     return figure
 
 
@@ -215,6 +238,7 @@ PLOTS: Mapping[str, Callable[[Path], Figure]] = {
     "entropy": plot_entropy,
     "engines": plot_engines,
     "scale": plot_scale,
+    "selections": plot_selections,
 }
 
 if __name__ == "__main__":

@@ -27,6 +27,7 @@ DRAWN = {
     "engines": ("engines", "engines.json"),
     "peers": ("engines", "peers.json"),
     "scale": ("scale", "scale.json"),
+    "selections": ("selections", "selections.json"),
 }
 """Each figure's plot and what it is of."""
 INTRODUCTION = """# Benchmarks
@@ -239,6 +240,49 @@ def by_routes(found: dict[str, Any]) -> str:
     )
 
 
+def selections(found: dict[str, Any]) -> str:
+    """What the router's choice depends on, and what it is worth."""
+    shares, attention = found["share_of_variance"], found["attention"]
+    rows = (
+        (
+            name.partition(":")[0],
+            str(one["queries"]),
+            f"{one['rank_correlation']['mean']:+.3f}",
+            f"{one['rank_correlation']['low']:+.3f} to {one['rank_correlation']['high']:+.3f}",
+            f"{one['as_good_as_the_oracle']:.1%}",
+            f"{one['as_good_by_chance']:.1%}",
+        )
+        for name, one in found["sets"].items()
+    )
+    return "\n".join(
+        [
+            f"Are selections a query's own? Over {found['queries']:,} queries the token alone tells "
+            f"{shares['token']:.0%} of the variance of logits within queries, its place alone "
+            f"{shares['place']:.0%}. A list of words, each with its mean logit in other queries, chooses the "
+            f"router's token in {found['same_as_by_words']:.0%} of the queries, chance in "
+            f"{found['same_by_chance']:.0%}. The attention that a token gets and its logit have a rank "
+            f"correlation of {attention['mean']:+.3f} ({attention['low']:+.3f} to {attention['high']:+.3f}).",
+            "",
+            "Do router scores follow what a token is worth? Its worth is the margin by which it finds a relevant "
+            "document as the one route; the oracle takes the best nDCG@10 that any token has.",
+            "",
+            *markdown_table(
+                (
+                    "set",
+                    "queries",
+                    "rank correlation",
+                    "interval",
+                    "as good as the oracle",
+                    "by chance",
+                ),
+                rows,
+            ),
+            "",
+            "![Logits and attention over queries with the same token](../docs/selections.svg)",
+        ]
+    )
+
+
 def recall(found: dict[str, Any]) -> str:
     """What each kind of index finds of the best."""
     kinds = found["recall"]
@@ -329,6 +373,7 @@ SECTIONS: dict[str, tuple[str, Callable[[dict[str, Any]], str]]] = {
     "recall": ("Kinds of index", recall),
     "pooling": ("Fewer vectors a document", pooling),
     "by_routes": ("From one route to all views", by_routes),
+    "selections": ("What the router chooses", selections),
     "brute_force": ("Comparisons and latency, as in the paper", brute_force),
     "medquad": ("A domain of one's own", medquad),
     "soak": ("An index folder under faults", soak),

@@ -1,0 +1,254 @@
+"""What the router chooses: is it the query's own choice, and does it follow what a token is worth?
+
+    python benchmarks/paper/selections.py --data data/eval --sets cranfield,wikiqa:test,stackexchange:test \\
+        --dtype bfloat16 --out benchmarks/results/selections.json
+
+Of the sets' queries together: how much of a logit, less its query's mean, the token alone tells, or its place alone;
+how often a list of words, each with its mean logit in the other queries, chooses what the router does; and
+whether logits follow the attention that a token gets. Of each set: the rank correlation of logits with
+the margin by which a token as the one route finds a relevant document. Examples are queries with the
+same token, which is the route in half of them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+import sys
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+sys.path.append(str(Path(__file__).parents[1]))
+
+from judged import (
+    autocast,
+    describe_checkpoint,
+    encode_set,
+    limits,
+    read_set,
+    sets_parser,
+    write_json,
+)
+from machine import environment
+
+from fastlane_st import FastLaneEncoder
+from fastlane_st.diagnostics.diagnose import summarise
+from fastlane_st.diagnostics.routed_query import routed_query, spearman
+from fastlane_st.diagnostics.token_kinds import token_kind
+from fastlane_st.evaluation.collection import Collection
+from fastlane_st.evaluation.controls import score_queries
+from fastlane_st.evaluation.metrics import bootstrap_interval
+from fastlane_st.evaluation.scoring import encode_queries
+from fastlane_st.hub import DEFAULT_CHECKPOINT
+from fastlane_st.modeling.modeling_fastlane import FastLaneModel
+
+Values = npt.NDArray[np.float64]
+OFTEN = 10  # occurrences, from which on a token or place counts
+PLACES = 10  # parts of a query, first to last
+EXAMPLES = 4
+
+
+@dataclass(frozen=True)
+class Selection:
+    """One query as its router sees it.
+
+    Attributes:
+        query: Its text.
+        tokens: V of them, one a view.
+        logits: (V,) float.
+        attention: (V, V) float: how much each token of the row attends to each of the columns in the router,
+            the mean over heads. What goes to special tokens is left out.
+    """
+
+    query: str
+    tokens: list[str]
+    logits: Values
+    attention: Values
+
+    @property
+    def route(self) -> int:
+        return int(self.logits.argmax())
+
+    @property
+    def relative(self) -> Values:
+        """The logits less their mean: only differences within a query decide."""
+        centred: Values = self.logits - self.logits.mean()
+        return centred
+
+    def to_dict(self) -> dict[str, Any]:
+        lists = {name: getattr(self, name).round(4).tolist() for name in ("logits", "attention")}
+        return {"query": self.query, "tokens": self.tokens, "route": self.route, **lists}
+
+
+def main() -> None:
+    options = parse()
+    torch.set_num_threads(options.threads)
+    encoder = FastLaneEncoder(options.model)
+    settings = {"model": describe_checkpoint(options.model, encoder), **limits(options)}
+    collections = {name: read_set(name, options) for name in options.sets.split(",")}
+    texts = [text for one in collections.values() for text in one.queries.values()]
+    choices = [one for one in selections(encoder[0].model, texts) if len(one.tokens) > 1]
+    found: dict[str, Any] = {
+        "command": shlex.join(["python", *sys.argv]),
+        "environment": environment(),
+        "settings": settings,
+        "queries": len(choices),
+        "share_of_variance": {
+            "token": share_of_variance([one.tokens for one in choices], choices),
+            "place": share_of_variance([places(len(one.tokens)) for one in choices], choices),
+        },
+        "same_as_by_words": same_as_by_words(choices),
+        "same_by_chance": float(np.mean([1 / len(one.tokens) for one in choices])),
+        "attention": attention_and_logits(choices),
+        "examples": [one.to_dict() for one in with_one_token(choices)],
+        "sets": {},
+    }
+    for name, collection in collections.items():
+        found["sets"][name] = usefulness(collection, encoder, options)
+        print(name, found["sets"][name], flush=True)
+        write_json(options.out, found)
+
+
+def parse() -> argparse.Namespace:
+    parser = sets_parser(__doc__)
+    parser.add_argument("--model", default=DEFAULT_CHECKPOINT)
+    return parser.parse_args()
+
+
+def selections(model: FastLaneModel, texts: Sequence[str]) -> Iterator[Selection]:
+    """Each query's views with logits and attention, in float32."""
+    model.eval()
+    left = iter(texts)
+    with torch.inference_mode():
+        for features, output in model.forward_batches(texts, "query", 32, False):
+            weights = router_attention(model, output.last_hidden_state, features["attention_mask"])
+            rows = (features["input_ids"], output.token_mask, output.router_logits, weights)
+            for ids, mask, logits, attention in zip(*rows, strict=True):
+                yield Selection(
+                    next(left),
+                    model.tokenizer.convert_ids_to_tokens(ids[mask].tolist()),
+                    logits[mask].double().numpy(),
+                    attention[mask][:, mask].double().numpy(),
+                )
+
+
+def router_attention(
+    model: FastLaneModel, states: torch.Tensor, attention_mask: torch.Tensor
+) -> torch.Tensor:
+    """(B, T, T) float: the weights of `TokenRouter`'s self-attention, the mean over heads."""
+    router = model.router
+    query, key, _ = (
+        part.unflatten(-1, (router.num_heads, -1)).transpose(1, 2)
+        for part in router.attention_input(states).chunk(3, dim=-1)
+    )
+    scores = query @ key.transpose(-1, -2) / query.shape[-1] ** 0.5
+    scores = scores.masked_fill(~attention_mask.bool()[:, None, None, :], -torch.inf)
+    return scores.softmax(dim=-1).mean(dim=1)
+
+
+def places(count: int) -> list[int]:
+    """The part of a query of `count` views in which each of them is."""
+    return (np.arange(count) * PLACES // count).tolist()
+
+
+def share_of_variance(
+    groups: Sequence[Sequence[Any]], choices: Sequence[Selection]
+) -> float | None:
+    """How much of the relative logits' variance their groups tell; only those that occur often count.
+
+    One less the variance within groups over that of all, each without bias: 0 of groups by chance.
+    None where no group occurs often.
+    """
+    named = [group for one in groups for group in one]
+    values = np.concatenate([one.relative for one in choices])
+    counts = Counter(named)
+    is_often = np.array([counts[group] >= OFTEN for group in named])
+    _, codes = np.unique([str(group) for group in named], return_inverse=True)
+    values, codes = values[is_often], np.unique(codes[is_often], return_inverse=True)[1]
+    sizes = np.bincount(codes)
+    if not len(sizes):
+        return None
+    means = np.bincount(codes, values) / sizes
+    within = np.square(values - means[codes]).sum() / (len(values) - len(sizes))
+    return float(1 - within / values.var(ddof=1))
+
+
+def same_as_by_words(choices: Sequence[Selection]) -> float:
+    """The share of queries in which the token with the best mean logit elsewhere is the route.
+
+    A token that is in no other query counts as the mean of all.
+    """
+    sums: Counter[str] = Counter()
+    counts: Counter[str] = Counter()
+    for one in choices:
+        counts.update(one.tokens)
+        for token, value in zip(one.tokens, one.relative, strict=True):
+            sums[token] += value
+    same = []
+    for one in choices:
+        others = counts.copy()
+        others.subtract(one.tokens)
+        own = Counter[str]()
+        for token, value in zip(one.tokens, one.relative, strict=True):
+            own[token] += value
+        means = [(sums[t] - own[t]) / others[t] if others[t] else 0.0 for t in one.tokens]
+        same.append(int(np.argmax(means)) == one.route)
+    return float(np.mean(same))
+
+
+def attention_and_logits(choices: Sequence[Selection]) -> dict[str, Any]:
+    """Spearman's correlation of a token's logit with the attention it gets, the mean over queries."""
+    queries = [one for one in choices if len(one.tokens) > 2]
+    found = [spearman(one.logits, one.attention.mean(axis=0)) for one in queries]
+    values = np.array([value for value in found if value is not None])
+    low, high = bootstrap_interval(values)
+    return {"mean": float(values.mean()), "low": low, "high": high, "num_queries": len(values)}
+
+
+def with_one_token(choices: Sequence[Selection]) -> list[Selection]:
+    """Queries with the content token that is most often the route in some and not in others."""
+    routed: Counter[str] = Counter()
+    passed: Counter[str] = Counter()
+    for one in choices:
+        routed[one.tokens[one.route]] += 1
+        passed.update({token for token in one.tokens if token != one.tokens[one.route]})
+    content = [token for token in routed if token_kind(token) == "content"]
+    if not content:
+        return []
+    shared = max(content, key=lambda token: (min(routed[token], passed[token]), token))
+    kept = {True: [], False: []}
+    for one in choices:
+        if shared in one.tokens:
+            kept[one.tokens[one.route] == shared].append(one)
+    return [one for group in kept.values() for one in group[: EXAMPLES // 2]]
+
+
+def usefulness(
+    collection: Collection, encoder: FastLaneEncoder, options: argparse.Namespace
+) -> dict[str, Any]:
+    """Whether the router's scores follow what tokens are worth on a set."""
+    texts = list(collection.queries.values())
+    with autocast(options, encoder.device.type):
+        queries = encode_queries(encoder, texts, num_routes=(1,))
+    documents = encode_set(collection, encoder, options, np.float16)
+    scored = score_queries(collection, queries, documents)
+    routed = [routed_query(encoder, *pair) for pair in zip(texts, scored, strict=True)]
+    told = summarise(collection.name, routed)
+    correlation = told.rank_correlation
+    return {
+        "queries": told.num_choices,
+        "rank_correlation": None if correlation is None else asdict(correlation),
+        "as_good_as_the_oracle": told.oracle_agreement,
+        "as_good_by_chance": told.oracle_agreement_by_chance,
+    }
+
+
+if __name__ == "__main__":
+    main()

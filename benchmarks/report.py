@@ -152,8 +152,9 @@ def engines(found: dict[str, Any], figure: str = "engines") -> str:
         [
             f"{facts['documents']:,} documents, {found['vectors']:,} vectors: each document keeps "
             f"{facts['routes']:.0%} of its views. All engines are given the same vectors, each in an "
-            "environment and a process of its own; queries come one at a time, on one thread. A row is the "
-            "fastest setting within half a percent of its index's best nDCG@10."
+            "environment and a process of its own; queries come one at a time, on one thread, and then "
+            "from a caller a core (in brackets how many), each on a thread. A row is the fastest setting "
+            "within half a percent of its index's best nDCG@10."
             + (f" {found['remarks']}" if found.get("remarks") else ""),
             "",
             engines_table(found),

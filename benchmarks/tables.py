@@ -35,6 +35,7 @@ COLUMNS = (
     "nDCG@10",
     "of MaxSim's ten",
     "queries/s",
+    "of a caller a core",
     "p50, p95, p99 ms",
     "bytes/document",
     "built in s",
@@ -80,6 +81,7 @@ def engines_table(found: dict[str, Any]) -> str:
                 f"{best['ndcg@10']:.4f}",
                 f"{best['overlap_maxsim']:.1%}" if "overlap_maxsim" in best else "",
                 f"{best['queries_per_second_median']:,.0f}",
+                at_once(best),
                 latencies,
                 f"{run['bytes_per_document']:,.0f}",
                 f"{run['build_seconds']:,.0f}",
@@ -137,6 +139,15 @@ def fastest_good(settings: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
     best = max(one["ndcg@10"] for one in settings)
     good = [one for one in settings if one["ndcg@10"] >= 0.995 * best]
     return max(good, key=lambda one: one["queries_per_second_median"])
+
+
+def at_once(setting: Mapping[str, Any]) -> str:
+    """Queries a second by as many callers as there are cores."""
+    if "callers_failed" in setting:
+        return "fails"
+    if "queries_per_second_callers" not in setting:
+        return ""
+    return f"{setting['queries_per_second_callers']:,.0f} ({setting['callers']})"
 
 
 def said(search: Mapping[str, Any]) -> str:

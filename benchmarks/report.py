@@ -264,8 +264,8 @@ def selections(found: dict[str, Any]) -> str:
             f"{found['same_by_chance']:.0%}. The attention that a token gets and its logit have a rank "
             f"correlation of {attention['mean']:+.3f} ({attention['low']:+.3f} to {attention['high']:+.3f}).",
             "",
-            "Do router scores follow what a token is worth? Its worth is the margin by which it finds a relevant "
-            "document as the one route; the oracle takes the best nDCG@10 that any token has.",
+            "Do router scores follow what a token is worth? Its worth is the margin by which it finds a "
+            "relevant document as the one route; the oracle takes the best nDCG@10 that any token has.",
             "",
             *markdown_table(
                 (

@@ -18,8 +18,8 @@ from fastlane_st import FastLaneEncoder
 sys.path.append(str(BENCHMARKS))
 sys.path.append(str(BENCHMARKS / "paper"))
 
-import selections  # noqa: E402
-from selections import Selection, same_as_by_words, share_of_variance  # noqa: E402
+import selections
+from selections import Selection, same_as_by_words, share_of_variance
 
 
 def choice(tokens: str, *logits: float) -> Selection:

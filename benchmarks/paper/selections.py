@@ -3,11 +3,11 @@
     python benchmarks/paper/selections.py --data data/eval --sets cranfield,wikiqa:test,stackexchange:test \\
         --dtype bfloat16 --out benchmarks/results/selections.json
 
-Of the sets' queries together: how much of a logit, less its query's mean, the token alone tells, or its place alone;
-how often a list of words, each with its mean logit in the other queries, chooses what the router does; and
-whether logits follow the attention that a token gets. Of each set: the rank correlation of logits with
-the margin by which a token as the one route finds a relevant document. Examples are queries with the
-same token, which is the route in half of them.
+Of the sets' queries together: how much of a logit, less its query's mean, the token alone tells, or its
+place alone; how often a list of words, each with its mean logit in the other queries, chooses what the
+router does; and whether logits follow the attention that a token gets. Of each set: the rank correlation
+of logits with the margin by which a token as the one route finds a relevant document. Examples are queries
+with the same token, which is the route in half of them.
 """
 
 from __future__ import annotations

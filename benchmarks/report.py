@@ -30,6 +30,14 @@ DRAWN = {
     "selections": ("selections", "selections.json"),
 }
 """Each figure's plot and what it is of."""
+TRAINED_ON = {
+    "stackexchange": "same sites",
+    "scitldr": "same collection",
+    "xquad": "SQuAD's other paragraphs",
+    "wikiqa": "Wikipedia, not these questions",
+    "nqgold": "Wikipedia, not these questions",
+}
+"""What `training/fastlane-minilm.yaml` trains on of a set's domain; nothing of the others."""
 INTRODUCTION = """# Benchmarks
 
 Written from the JSON in [`results/`](results), plots included. The last section names the command of each
@@ -107,7 +115,31 @@ def quality(found: dict[str, Any]) -> str:
     worst = min(sets, key=lambda name: sets[name]["ratio_to_full"]["router_1"])
     share = sets[worst]["ratio_to_full"]["router_1"]
     lines.append(f"- one route keeps least on {worst.partition(':')[0]}: {share:.1%} of all views.")
-    return "\n".join(lines)
+    return "\n".join([*lines, "", *domains_and_lengths(sets)])
+
+
+def domains_and_lengths(sets: dict[str, Any]) -> list[str]:
+    """What one route keeps on domains that training never saw, and of the longest documents."""
+    rows = []
+    for name, one in sets.items():
+        binned = one["by_document_length"]
+        means = binned["ndcg@10"]
+        ends = (
+            f"{means['router_1'][end] / means['full'][end]:.1%} ({binned['mean_views'][end]:.0f} views)"
+            for end in (0, -1)
+        )
+        short = name.partition(":")[0]
+        share = one["ratio_to_full"]["router_1"]
+        rows.append((short, TRAINED_ON.get(short, "no"), f"{share:.1%}", *ends))
+    columns = ("set", "in training", "one route of all views", "shortest documents", "longest")
+    return [
+        "One route on domains that training never saw, and for the queries with the shortest and with the "
+        "longest relevant documents, of five parts (fewer where many documents are as long as the limit):",
+        "",
+        *markdown_table(columns, rows),
+        "",
+        "![nDCG@10 against the length of the relevant documents](../docs/lengths.svg)",
+    ]
 
 
 def seed(found: dict[str, Any]) -> str:

@@ -64,6 +64,7 @@ def efforts(**options: Any) -> tuple[dict[str, Any], ...]:
 
 RUNS = (
     Run("exhaustive", search=({}, {"one_route": True})),
+    Run("maxsim"),
     *(
         Run(
             "fastlane",
@@ -92,6 +93,7 @@ RUNS = (
         ),
         "torch_2_11",
     ),
+    *(Run("dense", {"codec": codec}) for codec in ("Flat", "HNSW32")),
     Run("bm25", search=({}, {"rerank": 100}, {"rerank": 1000})),
     Run(
         "muvera",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -65,12 +66,17 @@ def test_a_collection_gives_back_what_was_written(collection: VectorCollection) 
 
 
 def test_engines_are_measured_alike(
-    collection: VectorCollection, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    collection: VectorCollection,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    backbone_folder: Callable[[str], Path],
 ) -> None:
     runs = (
         engines.Run("exhaustive", search=({}, {"one_route": True})),
         engines.Run("fastlane", {"kind": "flat", "storage": "float32"}, ({}, {"rerank": 60})),
         engines.Run("muvera", {"codec": "IVF2,SQ8"}, ({"nprobe": 2, "rerank": 60},)),
+        engines.Run("maxsim"),
+        engines.Run("dense", {"codec": "Flat", "model": str(backbone_folder("bert"))}),
         engines.Run("missing"),
     )
     monkeypatch.setattr(engines, "RUNS", runs)
@@ -78,7 +84,7 @@ def test_engines_are_measured_alike(
     command = ["engines.py", "--collection", str(collection.folder), "--scratch", str(tmp_path)]
     monkeypatch.setattr(sys, "argv", [*command, "--out", str(out)])
     engines.main()
-    exhaustive, fastlane, fixed, missing = json.loads(out.read_text())["runs"]
+    exhaustive, fastlane, fixed, scored, dense, missing = json.loads(out.read_text())["runs"]
     assert "returned non-zero exit status" in missing["failed"]
     for one in (exhaustive, fastlane):
         assert one["threads"] == 1
@@ -91,15 +97,17 @@ def test_engines_are_measured_alike(
     one_route, cascade = fastlane["settings"]
     assert one_route["overlap_one_route"] == cascade["overlap_maxsim"] == 1.0
     assert fixed["settings"][0]["overlap_maxsim"] == 1.0  # as good as what is ranked again
+    assert scored["settings"][0]["overlap_maxsim"] == 1.0
+    assert dense["bytes"] > 4 * 8 * NUM_DOCUMENTS
     assert fastlane["bytes_per_document"] > 4 * 16 * 3
     assert list(tables.curves(fastlane)) == [
         "fastlane flat float32",
         "fastlane flat float32 rerank",
     ]
     head, _, *rows = tables.engines_table(json.loads(out.read_text())).splitlines()
-    assert [row.count("|") for row in rows] == [head.count("|")] * 6
+    assert [row.count("|") for row in rows] == [head.count("|")] * 8
     assert rows[3].startswith("| fastlane flat float32 rerank (rerank 60) | 1.0000 | 100.0% | ")
-    assert rows[5].startswith("| missing | did not run: ")
+    assert rows[7].startswith("| missing | did not run: ")
     pytest.importorskip("matplotlib")
     plots.plot_engines(out).savefig(tmp_path / "engines.svg")
     assert "fastlane flat float32" in (tmp_path / "engines.svg").read_text()

@@ -10,6 +10,7 @@ import numpy as np
 from . import vector_index_fastlane as vector_index
 from .segment_fastlane import Segment, collect_segment, expanded
 from .vector_index_fastlane import (
+    BLOCK,
     IntArray,
     VectorIndex,
     clusters_of,
@@ -22,7 +23,6 @@ from .vector_index_fastlane import (
 
 GONE = -1
 """The number of a vector that isn't to be in the merged segment."""
-_BLOCK = 65_536  # vectors at a time
 
 
 def merge_segments(chosen: Sequence[tuple[Segment, IntArray]], empty: VectorIndex) -> Segment:
@@ -72,8 +72,8 @@ class _Move(NamedTuple):
 
     def blocks(self) -> Iterator[tuple[IntArray, IntArray]]:
         """The numbers there and in the merged segment, some after others."""
-        for first in range(0, len(self.old), _BLOCK):
-            yield self.old[first : first + _BLOCK], self.new[first : first + _BLOCK]
+        for first in range(0, len(self.old), BLOCK):
+            yield self.old[first : first + BLOCK], self.new[first : first + BLOCK]
 
 
 def _can_copy(segments: Sequence[Segment], empty: VectorIndex) -> bool:

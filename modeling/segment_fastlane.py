@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .vector_index_fastlane import (
+    BLOCK,
     ByteArray,
     Filling,
     FloatArray,
@@ -29,8 +30,6 @@ from .views_fastlane import Views
 Id: TypeAlias = str | int
 Metadata: TypeAlias = Mapping[str, str | int | float | bool | None]
 BoolArray: TypeAlias = npt.NDArray[np.bool_]
-
-_BLOCK = 65_536  # vectors at a time
 
 
 class Document(NamedTuple):
@@ -102,8 +101,8 @@ class Segment:
 
     def blocks(self) -> Iterator[FloatArray]:
         """All vectors as they are stored, some after others."""
-        for first in range(0, self.vectors.ntotal, _BLOCK):
-            yield self.rows(slice(first, min(first + _BLOCK, self.vectors.ntotal)))
+        for first in range(0, self.vectors.ntotal, BLOCK):
+            yield self.rows(slice(first, min(first + BLOCK, self.vectors.ntotal)))
 
     def sample(self, count: int) -> FloatArray:
         """At most `count` of the vectors, spread evenly."""

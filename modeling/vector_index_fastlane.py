@@ -24,6 +24,7 @@ COMPARED = 1_024  # vectors, and as many as are asked for, that `ivf` compares a
 HNSW_NEIGHBOURS = 32
 PQ_DIMENSIONS = 8  # to one byte
 MANY_CLUSTERS = 1_024  # from so many on, what is added looks for its own in clusters of centroids
+BLOCK = 65_536  # vectors at a time, where all are gone through or added
 CODE_DIMENSIONS = 4  # to half a byte, of the codes that `ivf` compares first
 PLAIN_UP_TO = 8_192  # vectors of a segment: so few are compared faster than clusters are
 EXPECTED_RECALL: dict[Kind, dict[Storage, float]] = {
@@ -31,7 +32,6 @@ EXPECTED_RECALL: dict[Kind, dict[Storage, float]] = {
     "hnsw": {"float32": 0.78, "float16": 0.78, "int8": 0.78, "int4": 0.75},
     "ivf": {"float32": 0.98, "float16": 0.98, "int8": 0.97, "int4": 0.9, "pq": 0.69},
 }
-_BLOCK = 65_536  # vectors that are added at once
 
 
 class VectorIndex(Protocol):
@@ -352,7 +352,7 @@ class Filling:
         """Appends vectors `(n, dim)`."""
         self._pending.append(rows)
         self._num_pending += len(rows)
-        if self._num_pending >= _BLOCK:
+        if self._num_pending >= BLOCK:
             self._flush(import_faiss().clone_index)
 
     def finished(self) -> VectorIndex:

@@ -15,7 +15,7 @@ import json
 import shlex
 import subprocess
 import sys
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -55,7 +55,11 @@ class Run:
     @property
     def name(self) -> str:
         """Of the index's folder."""
-        return "-".join([self.engine, *(str(value) for value in self.build.values())])
+        return "-".join([self.engine, *(Path(str(value)).name for value in self.build.values())])
+
+    def with_model(self, folder: Path) -> Run:
+        """The same with a dense model in a folder."""
+        return replace(self, build={**self.build, "model": str(folder)})
 
 
 def efforts(**options: Any) -> tuple[dict[str, Any], ...]:
@@ -113,6 +117,9 @@ def main() -> None:
     parser.add_argument("--collection", type=Path, required=True)
     parser.add_argument("--scratch", type=Path, required=True, help="indexes and environments")
     parser.add_argument("--engines", help="or their indexes: names with commas, all by default")
+    parser.add_argument(
+        "--dense", type=Path, help="a dense model; the untouched backbone without it"
+    )
     parser.add_argument("--queries", type=int, help="for a trial: the first N")
     parser.add_argument("--remarks", help="what the report is to say of this run")
     parser.add_argument("--limit-s", type=int, default=7200, help="of one engine, in seconds")
@@ -121,6 +128,8 @@ def main() -> None:
     collection = VectorCollection(options.collection)
     named = options.engines and set(options.engines.split(","))
     chosen = [run for run in RUNS if named is None or named & {run.engine, run.name}]
+    if options.dense is not None:
+        chosen = [run.with_model(options.dense) if run.engine == "dense" else run for run in chosen]
     found: dict[str, Any] = {
         "command": shlex.join(["python", *sys.argv]),
         "collection": collection.facts,

@@ -401,7 +401,7 @@ SECTIONS: dict[str, tuple[str, Callable[[dict[str, Any]], str]]] = {
     "seed": ("Another seed", seed),
     "variants": ("What was tried of the recipe", variants),
     "engines": ("Search engines", engines),
-    "peers": ("Search engines, with fast-plaid and xtr-warp-rs", partial(engines, figure="peers")),
+    "peers": ("Every search engine, over fewer documents", partial(engines, figure="peers")),
     "scale": ("Growth", scale),
     "recall": ("Kinds of index", recall),
     "pooling": ("Fewer vectors a document", pooling),

@@ -113,6 +113,12 @@ def test_engines_are_measured_alike(
     assert "fastlane flat float32" in (tmp_path / "engines.svg").read_text()
 
 
+def test_an_index_of_a_dense_model_is_named_by_its_folder() -> None:
+    run = engines.Run("dense", {"codec": "Flat"}).with_model(Path("runs/twin"))
+    assert run.build == {"codec": "Flat", "model": "runs/twin"}
+    assert run.name == "dense-Flat-twin"
+
+
 def test_an_index_grows_beyond_the_real_documents(
     collection: VectorCollection, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -67,28 +67,28 @@ def quality_table(quality: dict[str, Any]) -> str:
 
 def engines_table(found: dict[str, Any]) -> str:
     """Markdown: a row for each index and way of searching it, at the fastest of its good settings."""
-    lines = [f"| {' | '.join(COLUMNS)} |", "|" + " --- |" * len(COLUMNS)]
+    rows = []
     for run in found["runs"]:
         if "failed" in run:
-            lines.append(
-                f"| {run['engine']} | did not run: {run['failed']} |" + " |" * (len(COLUMNS) - 2)
+            rows.append(
+                (run["engine"], f"did not run: {run['failed']}", *[""] * (len(COLUMNS) - 2))
             )
         for name, settings in curves(run).items():
             best = fastest_good(settings)
-            latencies = ", ".join(f"{best[f'p{p}_ms']:.1f}" for p in (50, 95, 99))
-            cells = [
-                f"{name} {said(best['search'])}".strip(),
-                f"{best['ndcg@10']:.4f}",
-                f"{best['overlap_maxsim']:.1%}" if "overlap_maxsim" in best else "",
-                f"{best['queries_per_second_median']:,.0f}",
-                at_once(best),
-                latencies,
-                f"{run['bytes_per_document']:,.0f}",
-                f"{run['build_seconds']:,.0f}",
-                f"{run['search_peak_bytes'] / 2**30:.1f}",
-            ]
-            lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join(lines)
+            rows.append(
+                (
+                    f"{name} {said(best['search'])}".strip(),
+                    f"{best['ndcg@10']:.4f}",
+                    f"{best['overlap_maxsim']:.1%}" if "overlap_maxsim" in best else "",
+                    f"{best['queries_per_second_median']:,.0f}",
+                    at_once(best),
+                    ", ".join(f"{best[f'p{p}_ms']:.1f}" for p in (50, 95, 99)),
+                    f"{run['bytes_per_document']:,.0f}",
+                    f"{run['build_seconds']:,.0f}",
+                    f"{run['search_peak_bytes'] / 2**30:.1f}",
+                )
+            )
+    return "\n".join(markdown_table(COLUMNS, rows))
 
 
 def scale_table(found: dict[str, Any]) -> str:

@@ -23,7 +23,6 @@ PROBED = 24  # times the fourth root of their number are the clusters that `ivf`
 COMPARED = 1_024  # vectors, and as many as are asked for, that `ivf` compares as they are stored
 HNSW_NEIGHBOURS = 32
 PQ_DIMENSIONS = 8  # to one byte
-MOST_CLUSTERS = 16_384  # 25 MB of centroids in each segment, of 384 dimensions
 MANY_CLUSTERS = 1_024  # from so many on, what is added looks for its own in clusters of centroids
 BLOCK = 65_536  # vectors at a time, where all are gone through or added
 CODE_DIMENSIONS = 4  # to half a byte, of the codes that `ivf` compares first
@@ -312,9 +311,9 @@ def stored_in(index: VectorIndex) -> VectorIndex:
 
 
 def num_lists(num_vectors: int) -> int:
-    """How many clusters: a power of two near 4 √n, with 39 vectors or more in each."""
-    exponent = round(float(np.log2(4 * max(1, num_vectors) ** 0.5)))
-    return max(1, min(1 << exponent, MOST_CLUSTERS, num_vectors // 39))
+    """How many clusters: a power of two near √n, with 39 vectors or more in each."""
+    exponent = round(float(np.log2(max(1, num_vectors) ** 0.5)))
+    return max(1, min(1 << exponent, num_vectors // 39))
 
 
 def flat_index(dim: int) -> VectorIndex:

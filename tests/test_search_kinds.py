@@ -191,7 +191,7 @@ def test_among_many_clusters_nearly_every_vector_is_in_its_nearest(
     index = build([*documents, rows], "ivf", "float32")
     [part] = index.parts
     clusters = clusters_of(part.segment.vectors)
-    assert clusters.nlist == 512
+    assert clusters.nlist == 128
     assert isinstance(faiss.downcast_index(clusters.quantizer), faiss.IndexFlat)
     vectors = np.concatenate([*documents, rows])
     nearest = clusters.quantizer.search(vectors, 1)[1][:, 0]
@@ -283,8 +283,7 @@ def test_auto_is_flat_for_few_vectors_and_ivf_for_many() -> None:
 
 
 @pytest.mark.parametrize(
-    ("num_vectors", "lists"),
-    [(0, 1), (77, 1), (1_000, 25), (40_000, 1024), (5_000_000, 8192), (10**9, 16_384)],
+    ("num_vectors", "lists"), [(0, 1), (77, 1), (1_000, 25), (40_000, 256), (5_000_000, 2048)]
 )
 def test_lists_grow_with_the_root_of_the_vectors(num_vectors: int, lists: int) -> None:
     assert num_lists(num_vectors) == lists

@@ -15,11 +15,12 @@ from collection import VectorCollection
 from fastlane_st import FastLaneIndex
 
 CHUNK = 10_000  # documents
+FIRST = 50_000  # documents, to which what quantises vectors is fitted, as by `build_folder`
 
 
 def build(collection: VectorCollection, folder: Path, **settings: Any) -> None:
     documents = enumerate(collection.documents())
-    ids, first = zip(*islice(documents, CHUNK), strict=True)
+    ids, first = zip(*islice(documents, FIRST), strict=True)
     index = FastLaneIndex.from_embeddings(first, ids, num_documents=len(collection), **settings)
     while chunk := list(islice(documents, CHUNK)):
         ids, vectors = zip(*chunk, strict=True)

@@ -20,11 +20,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 from judged import write_json
 from machine import environment
 
 from fastlane_st.evaluation.collection import Collection
-from fastlane_st.evaluation.metrics import evaluate_rankings
+from fastlane_st.evaluation.metrics import evaluate_rankings, paired_difference
 
 PEERS = Path(__file__).parent / "peers"
 sys.path.append(str(PEERS))  # as its scripts see each other
@@ -210,17 +211,21 @@ def summary(
 
 def worth(
     rankings: list[list[int]], collection: VectorCollection, reference: dict[str, Any] | None
-) -> dict[str, float]:
-    """nDCG@10, and overlaps with the ten best of exhaustive MaxSim and of one route."""
-    found = {"ndcg@10": ndcg(collection, rankings)}
+) -> dict[str, Any]:
+    """nDCG@10, what it is less that of exhaustive MaxSim and one route, and overlaps with their ten best."""
+    ours = ndcg(collection, rankings)
+    found: dict[str, Any] = {"ndcg@10": float(ours.mean())}
     if reference is not None:
         for name, setting in zip(("maxsim", "one_route"), reference["settings"], strict=True):
-            found[f"overlap_{name}"] = overlap(rankings, setting["rankings"])
+            theirs = setting["rankings"]
+            found[f"overlap_{name}"] = overlap(rankings, theirs)
+            difference = paired_difference(ours, ndcg(collection, theirs))
+            found[f"ndcg@10_less_{name}"] = difference.to_dict()
     return found
 
 
-def ndcg(collection: VectorCollection, rankings: list[list[int]]) -> float:
-    """The mean nDCG@10 of the first queries."""
+def ndcg(collection: VectorCollection, rankings: list[list[int]]) -> npt.NDArray[np.float64]:
+    """(queries,): nDCG@10 of the first queries."""
     queries = collection.queries[: len(rankings)]
     judged = Collection(
         "vectors",
@@ -230,7 +235,7 @@ def ndcg(collection: VectorCollection, rankings: list[list[int]]) -> float:
         {query["id"]: query["relevant"] for query in queries},
     )
     arrays = [np.array(ranking, dtype=np.intp) for ranking in rankings]
-    return float(evaluate_rankings(judged, arrays)["ndcg@10"].mean())
+    return evaluate_rankings(judged, arrays)["ndcg@10"]
 
 
 def overlap(rankings: list[list[int]], best: list[list[int]]) -> float:

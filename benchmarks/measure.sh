@@ -39,19 +39,23 @@ python benchmarks/domain.py --base fastlane-minilm --adapter runs/medquad --data
 python benchmarks/training_speed.py --config training/fastlane-minilm.yaml --steps 6 --rounds 3 \
   --settings st_trainer,st_trainer_st_loss,configured --out "$results"/training_speed.json
 
-# Search. An environment is made for the engines of others; on two cores their indexes take hours to build.
+# Search. An environment is made for the engines of others; on two cores their indexes take long to build.
 python benchmarks/encode_vectors.py --judged data/eval/nqgold --others data/scale/manuals.jsonl.xz \
   --num-others 100000 --num-queries 500 --routes 0.25 --out runs/peers/vectors
 python benchmarks/engines.py --collection runs/peers/vectors --scratch runs/peers --queries 300 \
-  --engines exhaustive,fastlane-ivf-int8,plaid,warp,bm25,muvera --out "$results"/engines.json
+  --engines exhaustive,fastlane-ivf-int8,plaid,bm25 --out "$results"/engines.json
 python benchmarks/paper/brute_force.py --collection runs/peers/vectors --out "$results"/brute_force.json
-# With those, too, that take too long over so many documents.
+# With more engines over fewer documents.
+python benchmarks/encode_vectors.py --judged data/eval/nqgold --others data/scale/manuals.jsonl.xz \
+  --num-others 36000 --num-queries 500 --routes 0.25 --out runs/peers-50k/vectors
+python benchmarks/engines.py --collection runs/peers-50k/vectors --scratch runs/peers-50k --queries 300 \
+  --engines exhaustive,fastlane-ivf-int8,plaid,warp,bm25 --out "$results"/peers.json
 python benchmarks/encode_vectors.py --judged data/eval/nqgold --num-queries 500 --routes 0.25 \
   --out runs/peers-14k/vectors
 python benchmarks/engines.py --collection runs/peers-14k/vectors --scratch runs/peers-14k --queries 300 \
-  --dense runs/dense-twin --out "$results"/peers.json
-python benchmarks/recall.py --collection runs/peers/vectors --documents 10000 --out "$results"/recall.json
-python benchmarks/scale.py --collection runs/peers/vectors --scratch runs/scale --queries 300 \
+  --dense runs/dense-twin --out "$results"/small.json
+python benchmarks/recall.py --collection runs/peers-50k/vectors --documents 10000 --out "$results"/recall.json
+python benchmarks/scale.py --collection runs/peers-50k/vectors --scratch runs/scale --queries 300 \
   --efforts 0.125,0.25,0.5,1,2,4 --out "$results"/scale.json
 python benchmarks/paper/selections.py --data data/eval --sets cranfield,wikiqa:test,stackexchange:test \
   --dtype bfloat16 --out "$results"/selections.json

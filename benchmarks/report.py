@@ -26,6 +26,7 @@ DRAWN = {
     "entropy": ("entropy", "fastlane-minilm.log.jsonl"),
     "engines": ("engines", "engines.json"),
     "peers": ("engines", "peers.json"),
+    "small": ("engines", "small.json"),
     "scale": ("scale", "scale.json"),
     "selections": ("selections", "selections.json"),
 }
@@ -401,7 +402,8 @@ SECTIONS: dict[str, tuple[str, Callable[[dict[str, Any]], str]]] = {
     "seed": ("Another seed", seed),
     "variants": ("What was tried of the recipe", variants),
     "engines": ("Search engines", engines),
-    "peers": ("Every search engine, over fewer documents", partial(engines, figure="peers")),
+    "peers": ("Search engines, with xtr-warp-rs", partial(engines, figure="peers")),
+    "small": ("Every search engine, over few documents", partial(engines, figure="small")),
     "scale": ("Growth", scale),
     "recall": ("Kinds of index", recall),
     "pooling": ("Fewer vectors a document", pooling),

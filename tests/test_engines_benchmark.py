@@ -92,6 +92,7 @@ def test_engines_are_measured_alike(
         assert all(setting["p50_ms"] <= setting["p99_ms"] for setting in one["settings"])
         assert all(setting["queries_per_second_callers"] > 0 for setting in one["settings"])
     full, one_route = exhaustive["settings"]
+    assert full["ndcg@10_less_one_route"]["mean"] == 0.0
     assert full["overlap_maxsim"] == one_route["overlap_one_route"] == 1.0
     assert full["overlap_one_route"] < 1.0
     one_route, cascade = fastlane["settings"]

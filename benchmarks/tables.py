@@ -143,8 +143,6 @@ def fastest_good(settings: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
 
 def at_once(setting: Mapping[str, Any]) -> str:
     """Queries a second by as many callers as there are cores."""
-    if "callers_failed" in setting:
-        return "fails"
     if "queries_per_second_callers" not in setting:
         return ""
     return f"{setting['queries_per_second_callers']:,.0f} ({setting['callers']})"

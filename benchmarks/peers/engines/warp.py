@@ -11,6 +11,7 @@ import torch
 from collection import VectorCollection
 from xtr_warp.search import XTRWarp
 
+BOUND_TO_ONE_THREAD = True  # its searcher panics on another
 THREADS = int(os.environ.get("OMP_NUM_THREADS", os.cpu_count() or 1))
 
 

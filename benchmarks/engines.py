@@ -15,9 +15,10 @@ import json
 import shlex
 import subprocess
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -61,6 +62,13 @@ class Run:
     def with_model(self, folder: Path) -> Run:
         """The same with a dense model in a folder."""
         return replace(self, build={**self.build, "model": str(folder)})
+
+
+class Reference(NamedTuple):
+    """What exhaustive search finds, by document number, and its nDCG@10, a query each."""
+
+    rankings: list[list[int]]
+    ndcg: npt.NDArray[np.float64]
 
 
 def efforts(**options: Any) -> tuple[dict[str, Any], ...]:
@@ -140,9 +148,13 @@ def main() -> None:
         "runs": [],
     }
     measured = [(run, measure(run, options)) for run in chosen]
-    reference = next((one for run, one in measured if run.engine == "exhaustive"), None)
+    exhaustive = next((one["settings"] for run, one in measured if run.engine == "exhaustive"), [])
+    references = {
+        name: Reference(setting["rankings"], ndcg(collection, setting["rankings"]))
+        for name, setting in zip(("maxsim", "one_route"), exhaustive, strict=bool(exhaustive))
+    }
     for run, one in measured:
-        found["runs"].append(summary(run, one, collection, reference))
+        found["runs"].append(summary(run, one, collection, references))
         write_json(options.out, found)
 
 
@@ -194,7 +206,7 @@ def summary(
     run: Run,
     measured: dict[str, Any],
     collection: VectorCollection,
-    reference: dict[str, Any] | None,
+    references: Mapping[str, Reference],
 ) -> dict[str, Any]:
     """Without the rankings, but with what they are worth."""
     if "failed" in measured:
@@ -203,24 +215,21 @@ def summary(
     kept["bytes_per_document"] = measured["bytes"] / len(collection)
     kept["settings"] = [
         {name: value for name, value in setting.items() if name != "rankings"}
-        | worth(setting["rankings"], collection, reference)
+        | worth(setting["rankings"], collection, references)
         for setting in measured["settings"]
     ]
     return kept
 
 
 def worth(
-    rankings: list[list[int]], collection: VectorCollection, reference: dict[str, Any] | None
+    rankings: list[list[int]], collection: VectorCollection, references: Mapping[str, Reference]
 ) -> dict[str, Any]:
     """nDCG@10, what it is less that of exhaustive MaxSim and one route, and overlaps with their ten best."""
     ours = ndcg(collection, rankings)
     found: dict[str, Any] = {"ndcg@10": float(ours.mean())}
-    if reference is not None:
-        for name, setting in zip(("maxsim", "one_route"), reference["settings"], strict=True):
-            theirs = setting["rankings"]
-            found[f"overlap_{name}"] = overlap(rankings, theirs)
-            difference = paired_difference(ours, ndcg(collection, theirs))
-            found[f"ndcg@10_less_{name}"] = difference.to_dict()
+    for name, best in references.items():
+        found[f"overlap_{name}"] = overlap(rankings, best.rankings)
+        found[f"ndcg@10_less_{name}"] = paired_difference(ours, best.ndcg).to_dict()
     return found
 
 

@@ -276,13 +276,13 @@ def by_routes(found: dict[str, Any]) -> str:
 
 def selections(found: dict[str, Any]) -> str:
     """What the router's choice depends on, and what it is worth."""
-    shares, attention = found["share_of_variance"], found["attention"]
+    shares = found["share_of_variance"]
+    attention, interval = said(found["attention"], digits=3)
     rows = (
         (
             name.partition(":")[0],
             str(one["queries"]),
-            f"{one['rank_correlation']['mean']:+.3f}",
-            f"{one['rank_correlation']['low']:+.3f} to {one['rank_correlation']['high']:+.3f}",
+            *said(one["rank_correlation"], digits=3),
             f"{one['as_good_as_the_oracle']:.1%}",
             f"{one['as_good_by_chance']:.1%}",
         )
@@ -295,7 +295,7 @@ def selections(found: dict[str, Any]) -> str:
             f"{shares['place']:.0%}. A list of words, each with its mean logit in other queries, chooses the "
             f"router's token in {found['same_as_by_words']:.0%} of the queries, chance in "
             f"{found['same_by_chance']:.0%}. The attention that a token gets and its logit have a rank "
-            f"correlation of {attention['mean']:+.3f} ({attention['low']:+.3f} to {attention['high']:+.3f}).",
+            f"correlation of {attention} ({interval}).",
             "",
             "Do router scores follow what a token is worth? Its worth is the margin by which it finds a "
             "relevant document as the one route; the oracle takes the best nDCG@10 that any token has.",
@@ -361,10 +361,10 @@ def medquad(found: dict[str, Any]) -> str:
     return "\n".join(markdown_table(columns, rows))
 
 
-def said(difference: dict[str, float]) -> tuple[str, str]:
-    """A paired difference and its interval."""
-    low, high = difference["low"], difference["high"]
-    return f"{difference['mean']:+.4f}", f"{low:+.4f} to {high:+.4f}"
+def said(found: dict[str, float], digits: int = 4) -> tuple[str, str]:
+    """A mean, of paired differences or correlations, and its interval."""
+    mean, low, high = (f"{found[name]:+.{digits}f}" for name in ("mean", "low", "high"))
+    return mean, f"{low} to {high}"
 
 
 def soak(found: dict[str, Any]) -> str:

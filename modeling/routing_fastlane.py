@@ -270,10 +270,7 @@ class TokenRouter(nn.Module):
         Returns:
             Two of (B, T) float; at tokens that may not be routed they mean nothing.
         """
-        query, key, value = (
-            part.unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
-            for part in self.attention_input(hidden_states).chunk(3, dim=-1)
-        )
+        query, key, value = self.heads(hidden_states)
         attended = nn.functional.scaled_dot_product_attention(
             query, key, value, attn_mask=attention_mask.bool()[:, None, None, :]
         )
@@ -284,6 +281,13 @@ class TokenRouter(nn.Module):
             scorer = self.document_scorer
         scores: tuple[Tensor, Tensor] = scorer(mixed, hidden_states, token_mask)
         return scores
+
+    def heads(self, hidden_states: Tensor) -> tuple[Tensor, ...]:
+        """Queries, keys and values of the attention: (B, heads, T, router_dim / heads) each."""
+        return tuple(
+            part.unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
+            for part in self.attention_input(hidden_states).chunk(3, dim=-1)
+        )
 
 
 class SideScorer(nn.Module):

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import json
-import runpy
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 from conftest import DOCUMENTS
 from sentence_transformers.multi_vector_encoder.modules import HierarchicalTokenPooling
-from test_quality_benchmark import BENCHMARKS, write_set
+from test_quality_benchmark import run_on_one_set
 
 from fastlane_st import FastLaneEncoder
 from fastlane_st.evaluation.collection import read_collection
@@ -21,13 +18,7 @@ from fastlane_st.evaluation.metrics import evaluate_rankings
 def test_pooled_documents_rank_as_sentence_transformers_pools_them(
     checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    write_set(tmp_path / "one", 0)
-    monkeypatch.syspath_prepend(str(BENCHMARKS))
-    out = tmp_path / "results" / "pooling.json"
-    where = ["--data", str(tmp_path), "--model", str(checkpoint), "--out", str(out)]
-    monkeypatch.setattr(sys, "argv", ["pooling.py", "--sets", "one", *where])
-    runpy.run_path(str(BENCHMARKS / "pooling.py"), run_name="__main__")
-    found = json.loads(out.read_text())["sets"]["one"]
+    found = run_on_one_set("pooling.py", checkpoint, tmp_path, monkeypatch)["sets"]["one"]
 
     encoder = FastLaneEncoder(checkpoint)
     collection = read_collection(tmp_path / "one")

@@ -34,6 +34,20 @@ def write_set(folder: Path, shift: int) -> None:
     (folder / "qrels" / "dev.tsv").write_text(qrels)
 
 
+def run_on_one_set(
+    script: str, checkpoint: Path, folder: Path, monkeypatch: pytest.MonkeyPatch, *options: str
+) -> dict[str, Any]:
+    """The JSON that a benchmark's script leaves, of a set "one" in the folder."""
+    write_set(folder / "one", 0)
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    out = folder / "results" / "found.json"
+    where = ["--data", str(folder), "--model", str(checkpoint), "--out", str(out)]
+    monkeypatch.setattr(sys, "argv", [script, "--sets", "one", *options, *where])
+    runpy.run_path(str(BENCHMARKS / script), run_name="__main__")
+    found: dict[str, Any] = json.loads(out.read_text())
+    return found
+
+
 @pytest.fixture
 def run(
     tmp_path: Path,

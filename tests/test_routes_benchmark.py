@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import json
-import runpy
-import sys
 from pathlib import Path
 
 import pytest
 from conftest import DOCUMENTS
-from test_quality_benchmark import BENCHMARKS, write_set
+from test_quality_benchmark import run_on_one_set
 
 from fastlane_st import FastLaneEncoder, FastLaneIndex
 from fastlane_st.evaluation.collection import read_collection
@@ -18,16 +15,10 @@ from fastlane_st.evaluation.collection import read_collection
 def test_as_many_routes_as_views_are_all_views(
     checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    write_set(tmp_path / "one", 0)
     encoder = FastLaneEncoder(checkpoint)
     FastLaneIndex.build(encoder, DOCUMENTS).save(tmp_path / "index")
-    monkeypatch.syspath_prepend(str(BENCHMARKS))
-    out = tmp_path / "results" / "by_routes.json"
-    where = ["--data", str(tmp_path), "--model", str(checkpoint), "--out", str(out)]
-    options = ["--index", str(tmp_path / "index"), "--sets", "one"]
-    monkeypatch.setattr(sys, "argv", ["routes.py", *options, *where])
-    runpy.run_path(str(BENCHMARKS / "paper" / "routes.py"), run_name="__main__")
-    found = json.loads(out.read_text())
+    options = ["--index", str(tmp_path / "index")]
+    found = run_on_one_set("paper/routes.py", checkpoint, tmp_path, monkeypatch, *options)
     one = found["sets"]["one"]
     assert one["ndcg@10"]["router_64"] == one["ndcg@10"]["full"]
     texts = list(read_collection(tmp_path / "one").queries.values())

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import json
-import runpy
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from test_quality_benchmark import BENCHMARKS, write_set
+from test_quality_benchmark import BENCHMARKS, run_on_one_set
 from torch.nn.functional import scaled_dot_product_attention
 
 from fastlane_st import FastLaneEncoder
@@ -58,10 +56,7 @@ def test_attention_is_what_the_router_mixes(checkpoint: Path) -> None:
     states = torch.randn(2, 5, model.config.hidden_size)
     mask = torch.tensor([[1, 1, 1, 1, 1], [1, 1, 1, 0, 0]])
     found = selections.router_attention(model, states, mask)
-    query, key, _ = (
-        part.unflatten(-1, (router.num_heads, -1)).transpose(1, 2)
-        for part in router.attention_input(states).chunk(3, dim=-1)
-    )
+    query, key, _ = router.heads(states)
     everything = torch.eye(5).expand(2, router.num_heads, 5, 5)
     mixed = scaled_dot_product_attention(
         query, key, everything, attn_mask=mask.bool()[:, None, None, :]
@@ -73,13 +68,7 @@ def test_attention_is_what_the_router_mixes(checkpoint: Path) -> None:
 def test_the_command_tells_of_every_set(
     checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    write_set(tmp_path / "one", 0)
-    monkeypatch.syspath_prepend(str(BENCHMARKS))
-    out = tmp_path / "results" / "selections.json"
-    where = ["--data", str(tmp_path), "--model", str(checkpoint), "--out", str(out)]
-    monkeypatch.setattr(sys, "argv", ["selections.py", "--sets", "one", *where])
-    runpy.run_path(str(BENCHMARKS / "paper" / "selections.py"), run_name="__main__")
-    found = json.loads(out.read_text())
+    found = run_on_one_set("paper/selections.py", checkpoint, tmp_path, monkeypatch)
     assert found["sets"]["one"]["queries"] == found["queries"]
     for example in found["examples"]:
         views = len(example["tokens"])

@@ -40,11 +40,14 @@ from machine import environment
 
 from fastlane_st import FastLaneEncoder
 from fastlane_st.diagnostics.diagnose import summarise
-from fastlane_st.diagnostics.routed_query import routed_query, spearman
+from fastlane_st.diagnostics.routed_query import (
+    RankCorrelation,
+    mean_rank_correlation,
+    routed_query,
+)
 from fastlane_st.diagnostics.token_kinds import token_kind
 from fastlane_st.evaluation.collection import Collection
 from fastlane_st.evaluation.controls import score_queries
-from fastlane_st.evaluation.metrics import bootstrap_interval
 from fastlane_st.evaluation.scoring import encode_queries
 from fastlane_st.hub import DEFAULT_CHECKPOINT
 from fastlane_st.modeling.modeling_fastlane import FastLaneModel
@@ -106,7 +109,9 @@ def main() -> None:
         },
         "same_as_by_words": same_as_by_words(choices),
         "same_by_chance": float(np.mean([1 / len(one.tokens) for one in choices])),
-        "attention": attention_and_logits(choices),
+        "attention": told(
+            mean_rank_correlation((one.logits, one.attention.mean(axis=0)) for one in choices)
+        ),
         "examples": [one.to_dict() for one in with_one_token(choices)],
         "sets": {},
     }
@@ -143,11 +148,7 @@ def router_attention(
     model: FastLaneModel, states: torch.Tensor, attention_mask: torch.Tensor
 ) -> torch.Tensor:
     """(B, T, T) float: the weights of `TokenRouter`'s self-attention, the mean over heads."""
-    router = model.router
-    query, key, _ = (
-        part.unflatten(-1, (router.num_heads, -1)).transpose(1, 2)
-        for part in router.attention_input(states).chunk(3, dim=-1)
-    )
+    query, key, _ = model.router.heads(states)
     scores = query @ key.transpose(-1, -2) / query.shape[-1] ** 0.5
     scores = scores.masked_fill(~attention_mask.bool()[:, None, None, :], -torch.inf)
     return scores.softmax(dim=-1).mean(dim=1)
@@ -170,11 +171,11 @@ def share_of_variance(
     values = np.concatenate([one.relative for one in choices])
     counts = Counter(named)
     is_often = np.array([counts[group] >= OFTEN for group in named])
-    _, codes = np.unique([str(group) for group in named], return_inverse=True)
-    values, codes = values[is_often], np.unique(codes[is_often], return_inverse=True)[1]
-    sizes = np.bincount(codes)
-    if not len(sizes):
+    if not is_often.any():
         return None
+    values = values[is_often]
+    _, codes = np.unique(np.array(named)[is_often], return_inverse=True)
+    sizes = np.bincount(codes)
     means = np.bincount(codes, values) / sizes
     within = np.square(values - means[codes]).sum() / (len(values) - len(sizes))
     return float(1 - within / values.var(ddof=1))
@@ -193,23 +194,16 @@ def same_as_by_words(choices: Sequence[Selection]) -> float:
             sums[token] += value
     same = []
     for one in choices:
-        others = counts.copy()
-        others.subtract(one.tokens)
-        own = Counter[str]()
+        own, occurrences = Counter[str](), Counter(one.tokens)
         for token, value in zip(one.tokens, one.relative, strict=True):
             own[token] += value
-        means = [(sums[t] - own[t]) / others[t] if others[t] else 0.0 for t in one.tokens]
+        others = [counts[token] - occurrences[token] for token in one.tokens]
+        means = [
+            (sums[token] - own[token]) / count if count else 0.0
+            for token, count in zip(one.tokens, others, strict=True)
+        ]
         same.append(int(np.argmax(means)) == one.route)
     return float(np.mean(same))
-
-
-def attention_and_logits(choices: Sequence[Selection]) -> dict[str, Any]:
-    """Spearman's correlation of a token's logit with the attention it gets, the mean over queries."""
-    queries = [one for one in choices if len(one.tokens) > 2]
-    found = [spearman(one.logits, one.attention.mean(axis=0)) for one in queries]
-    values = np.array([value for value in found if value is not None])
-    low, high = bootstrap_interval(values)
-    return {"mean": float(values.mean()), "low": low, "high": high, "num_queries": len(values)}
 
 
 def with_one_token(choices: Sequence[Selection]) -> list[Selection]:
@@ -240,14 +234,18 @@ def usefulness(
     documents = encode_set(collection, encoder, options, np.float16)
     scored = score_queries(collection, queries, documents)
     routed = [routed_query(encoder, *pair) for pair in zip(texts, scored, strict=True)]
-    told = summarise(collection.name, routed)
-    correlation = told.rank_correlation
+    found = summarise(collection.name, routed)
     return {
-        "queries": told.num_choices,
-        "rank_correlation": None if correlation is None else asdict(correlation),
-        "as_good_as_the_oracle": told.oracle_agreement,
-        "as_good_by_chance": told.oracle_agreement_by_chance,
+        "queries": found.num_choices,
+        "rank_correlation": told(found.rank_correlation),
+        "as_good_as_the_oracle": found.oracle_agreement,
+        "as_good_by_chance": found.oracle_agreement_by_chance,
     }
+
+
+def told(correlation: RankCorrelation | None) -> dict[str, Any] | None:
+    """For JSON."""
+    return None if correlation is None else asdict(correlation)
 
 
 if __name__ == "__main__":

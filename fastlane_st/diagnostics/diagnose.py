@@ -210,7 +210,9 @@ def summarise(
         oracle_agreement_by_chance=_mean(
             np.mean(query.view_ndcg == query.view_ndcg.max()) for query in choices
         ),
-        rank_correlation=mean_rank_correlation(choices),
+        rank_correlation=mean_rank_correlation(
+            (query.logits, query.margins) for query in choices if query.margins is not None
+        ),
         ndcg={
             "router": _mean(query.view_ndcg[query.route] for query in queries),
             "random": _mean(query.view_ndcg.mean() for query in queries),

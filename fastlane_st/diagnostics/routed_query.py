@@ -77,13 +77,13 @@ def routed_query(encoder: FastLaneEncoder, text: str, scored: ScoredQuery) -> Ro
 
 @dataclass(frozen=True)
 class RankCorrelation:
-    """Spearman's, a query's logits with its views' margins: the mean over queries.
+    """Spearman's, of two values a view: the mean over queries.
 
     Attributes:
         mean: Over `num_queries`.
         low: Lower end of the 95 % bootstrap interval over queries.
         high: Upper end.
-        num_queries: Those with three or more views of different logits and margins.
+        num_queries: Those with three or more views of which both values differ.
     """
 
     mean: float
@@ -92,13 +92,9 @@ class RankCorrelation:
     num_queries: int
 
 
-def mean_rank_correlation(queries: Iterable[RoutedQuery]) -> RankCorrelation | None:
-    """The mean correlation, or None where no query tells."""
-    found = [
-        spearman(query.logits, query.margins)
-        for query in queries
-        if query.margins is not None and len(query.margins) > 2
-    ]
+def mean_rank_correlation(pairs: Iterable[tuple[Values, Values]]) -> RankCorrelation | None:
+    """The mean correlation of two values, (V,) each, over queries; None where no query tells."""
+    found = [spearman(one, other) for one, other in pairs if len(one) > 2]
     values = np.array([value for value in found if value is not None])
     if not len(values):
         return None

@@ -9,13 +9,13 @@ from unittest import mock
 import numpy as np
 import pytest
 import torch
-from conftest import DOCUMENTS, QUERIES
 from sentence_transformers import MultiVectorEncoder
 from sentence_transformers.multi_vector_encoder.losses import (
     MultiVectorMultipleNegativesRankingLoss,
 )
 
 from fastlane_st import FastLaneEncoder, FastLaneModel
+from tests.conftest import DOCUMENTS, QUERIES
 
 
 @pytest.fixture(scope="module")

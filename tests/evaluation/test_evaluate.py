@@ -1,0 +1,235 @@
+"""`fastlane evaluate` against our other evaluator, and against other tools on its run files."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from pytrec_eval import RelevanceEvaluator
+from ranx import Qrels, Run, evaluate
+from sentence_transformers.multi_vector_encoder.evaluation import (
+    MultiVectorInformationRetrievalEvaluator,
+    MultiVectorNanoBEIREvaluator,
+)
+
+from fastlane_st import FastLaneEncoder, cli
+from fastlane_st.evaluation.collection import Collection, read_collection
+from fastlane_st.evaluation.evaluate import ALL_ROUTES, Evaluation, run_evaluate
+from fastlane_st.evaluation.metrics import METRICS, evaluate_run
+from fastlane_st.evaluation.routes import measure_routes
+from fastlane_st.evaluation.scoring import encode_documents, encode_queries
+from tests.conftest import DOCUMENTS, QUERIES
+
+QRELS = {
+    "q0": {"d0": 2, "d1": 1},
+    "q1": {"d1": 1, "d3": 0, "d2": 1},
+    "q2": {"d2": 1},
+    "q3": {"d4": 0},  # nothing relevant
+}
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A BEIR folder whose documents have titles, and no text twice."""
+    folder = tmp_path_factory.mktemp("data") / "tiny"
+    (folder / "qrels").mkdir(parents=True)
+    corpus = [
+        {"_id": f"d{n}", "title": "python" if n % 2 else "", "text": text}
+        for n, text in enumerate(DOCUMENTS)
+    ]
+    queries = [{"_id": f"q{n}", "text": text} for n, text in enumerate(QUERIES)]
+    for name, rows in (("corpus", corpus), ("queries", queries)):
+        (folder / f"{name}.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    lines = [
+        f"{query}\t{document}\t{grade}"
+        for query, judged in QRELS.items()
+        for document, grade in judged.items()
+    ]
+    (folder / "qrels" / "test.tsv").write_text("\n".join(["query-id\tcorpus-id\tscore", *lines]))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def encoder(checkpoint: Path) -> FastLaneEncoder:
+    return FastLaneEncoder(checkpoint)
+
+
+@pytest.fixture(scope="module")
+def found(encoder: FastLaneEncoder, data: Path) -> Evaluation:
+    return run_evaluate(encoder, data)
+
+
+def test_the_numbers_are_those_of_the_views_one_by_one(
+    found: Evaluation, encoder: FastLaneEncoder, data: Path
+) -> None:
+    names = {"1": "router_1", "2": "router_2", "4": "router_4", "8": "router_8", "all": "full"}
+    assert list(found.metrics) == list(names)
+    expected = measure_routes(
+        read_collection(data),
+        encode_queries(encoder, QUERIES),
+        encode_documents(encoder, list(found.collection.documents.values())),
+        names.values(),
+    )
+    for setting, name in names.items():
+        for metric in METRICS:
+            np.testing.assert_allclose(
+                found.metrics[setting][metric], expected[name][metric], atol=1e-6
+            )
+
+
+def test_a_flat_index_finds_what_brute_force_finds(
+    found: Evaluation, encoder: FastLaneEncoder, data: Path, tmp_path: Path
+) -> None:
+    texts = found.collection.documents
+    encoder.build_index(texts.values(), texts.keys()).save(tmp_path / "index")
+    searched = run_evaluate(encoder, data, index=tmp_path / "index")
+    assert searched.searched == "index index, flat float32"
+    for setting, run in found.runs.items():
+        for query, scores in run.items():
+            assert searched.runs[setting][query] == pytest.approx(scores, abs=1e-5)
+    again = run_evaluate(encoder, data, routes=[1], index=tmp_path / "index", rerank=6)
+    for query, scores in found.runs["all"].items():
+        assert again.runs["1"][query] == pytest.approx(scores, abs=1e-5)
+
+    encoder.build_index(list(texts.values())[:3], list(texts)[:3]).save(tmp_path / "small")
+    with pytest.raises(ValueError, match=r"holds 3 documents, tiny has 6, 'd3' .* isn't there"):
+        run_evaluate(encoder, data, index=tmp_path / "small")
+
+
+def test_run_files_give_other_tools_the_same_numbers(found: Evaluation, tmp_path: Path) -> None:
+    """Query 3 has nothing relevant, which ranx leaves to its user."""
+    measures = {
+        "ndcg@10": ("ndcg_cut_10", "ndcg@10"),
+        "recall@100": ("recall_100", "recall@100"),
+        "map@100": ("map", "map@100"),
+        "mrr@10": (None, "mrr@10"),
+    }
+    names = {name for name, _ in measures.values() if name}
+    evaluator = RelevanceEvaluator(QRELS, names)
+    judged = {query: QRELS[query] for query in ("q0", "q1", "q2")}
+    paths = found.write_runs(tmp_path)
+    assert [path.name for path in paths] == [f"tiny-test-{k}.trec" for k in found.runs]
+    for path, metrics in zip(paths, found.metrics.values(), strict=True):
+        run: dict[str, dict[str, float]] = {}
+        for line in path.read_text().splitlines():
+            query, _, document, rank, score, _ = line.split()
+            scores = run.setdefault(query, {})
+            scores[document] = float(score)
+            assert int(rank) == len(scores)
+        theirs = evaluator.evaluate(run)
+        ranked = Run.from_file(str(path), kind="trec")
+        for metric, (trec, ranx) in measures.items():
+            values = metrics[metric]
+            if trec:
+                np.testing.assert_allclose(values, [theirs[q][trec] for q in QRELS], atol=1e-9)
+            others = evaluate(Qrels(judged), ranked, ranx, make_comparable=True)
+            assert values[:3].mean() == pytest.approx(others, abs=1e-9), metric
+
+
+def test_ties_and_missing_queries_are_treated_as_trec_eval_does() -> None:
+    texts = {f"d{n}": "" for n in range(13)}
+    collection = Collection(
+        "c", "test", texts, {"q": "", "r": ""}, {"q": {"d1": 1}, "r": {"d1": 1}}
+    )
+    tied = dict.fromkeys(("d0", "d1", "d2"), 0.5)
+    found = evaluate_run(collection, {"q": tied})
+    assert found["mrr@10"].tolist() == [0.5, 0.0]  # d2, d1, d0: the greater id first
+    assert found["ndcg@10"][0] == pytest.approx(1 / np.log2(3))
+    # Eleven documents before it in trec_eval's order: beyond ten nothing counts.
+    many = dict.fromkeys(texts, 1.0)
+    assert evaluate_run(collection, {"q": many})["mrr@10"].tolist() == [0.0, 0.0]
+    # Closer than float32 is a tie as well.
+    close = {"d0": 1.0, "d1": 1.0 + 1e-12, "d2": 1.0}
+    assert evaluate_run(collection, {"q": close})["mrr@10"][0] == 0.5
+    assert evaluate_run(collection, {})["map@100"].tolist() == [0.0, 0.0]
+    with pytest.raises(ValueError, match="doesn't judge the query 'x'"):
+        evaluate_run(collection, {"x": tied})
+    with pytest.raises(ValueError, match="'q' has a score that is not finite"):
+        evaluate_run(collection, {"q": {"d1": float("nan")}})
+
+
+def test_sentence_transformers_evaluators_agree(
+    found: Evaluation, encoder: FastLaneEncoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Theirs is of binary judgements, and its queries have each something relevant."""
+    relevant = {q: {d for d, grade in judged.items() if grade} for q, judged in QRELS.items()}
+    relevant.pop("q3")
+    collection = found.collection
+    queries = {id: collection.queries[id] for id in relevant}
+    encoder = FastLaneEncoder.from_model(encoder[0].model)
+    theirs = MultiVectorInformationRetrievalEvaluator(
+        queries, dict(collection.documents), relevant, mrr_at_k=[10], show_progress_bar=False
+    )(encoder)
+    [name] = [key for key in theirs if key.endswith("mrr@10")]
+    ours = found.metrics["all"]["mrr@10"][:3].mean()  # an untrained router: all views by default
+    assert theirs[name] == pytest.approx(ours, abs=1e-6)
+
+    rows = {
+        "corpus": [{"_id": id, "text": text} for id, text in collection.documents.items()],
+        "queries": [{"_id": id, "text": text} for id, text in queries.items()],
+        "qrels": [
+            {"query-id": query, "corpus-id": one} for query, ids in relevant.items() for one in ids
+        ],
+    }
+    monkeypatch.setattr(
+        MultiVectorNanoBEIREvaluator,
+        "_load_dataset_subset_split",
+        lambda self, subset, split, required_columns: rows[subset],
+    )
+    nano = MultiVectorNanoBEIREvaluator(["msmarco"], mrr_at_k=[10])(encoder)
+    [name] = [key for key in nano if key.startswith("NanoMSMARCO") and key.endswith("mrr@10")]
+    assert nano[name] == pytest.approx(ours, abs=1e-6)
+
+
+def test_differences_are_paired_and_compare_with_the_last_setting(found: Evaluation) -> None:
+    difference = found.difference("1", "all")
+    means = found.to_dict()["means"]
+    assert difference.mean == pytest.approx(means["1"]["ndcg@10"] - means["all"]["ndcg@10"])
+    assert difference.num_queries == 4
+    lines = found.render().splitlines()
+    assert lines[0] == "tiny, test: 4 queries, 6 documents, brute force"
+    assert len(lines) == 2 + len(ALL_ROUTES)
+    assert f"{difference.mean:+.4f} [{difference.low:+.4f}" in lines[2]
+    assert "[" not in lines[-1]
+
+
+def test_the_command_prints_and_writes(
+    checkpoint: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out, runs = tmp_path / "found.json", tmp_path / "runs"
+    arguments = ["--routes", "1,auto,all", "--json", str(out), "--runs", str(runs)]
+    more = ["--document-routes", "0.5", "--limit-queries", "3"]
+    assert cli.main(["evaluate", str(checkpoint), str(data), *arguments, *more]) == 0
+    found = json.loads(out.read_text())
+    assert list(found["means"]) == ["1", "auto", "all"]
+    assert list(found["differences"]) == ["1 - auto", "1 - all", "auto - all"]
+    assert found["queries"] == 3
+    assert f"{found['means']['1']['ndcg@10']:.4f}" in capsys.readouterr().out
+    assert len(list(runs.iterdir())) == 3
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--split", "dev"], "dev.tsv: no such split; there: test"),
+        (["--routes", "1,1"], "routes must be different settings, got 1, 1"),
+        (["--rerank", "10"], "rerank is for the search of an index"),
+        (["--index", "nowhere"], "nowhere"),
+        (["--index", "x", "--document-routes", "4"], "an index has its own document routes"),
+    ],
+)
+def test_what_is_wrong_is_said_before_the_checkpoint_is_loaded(
+    arguments: list[str], message: str, data: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(["evaluate", "no-such-checkpoint", str(data), *arguments]) == 1
+    assert message in capsys.readouterr().err
+
+
+def test_an_id_with_white_space_fits_no_run_file(tmp_path: Path) -> None:
+    collection = Collection("c", "test", {"a b": ""}, {"q": ""}, {"q": {"a b": 1}})
+    run = {"q": {"a b": 1.0}}
+    found = Evaluation(collection, "", "", {"1": run}, {"1": evaluate_run(collection, run)})
+    with pytest.raises(ValueError, match="can't hold the id 'a b'"):
+        found.write_runs(tmp_path)

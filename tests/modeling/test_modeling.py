@@ -1,0 +1,371 @@
+"""FastLaneModel: what one forward pass gives, routing of texts, and starting from a backbone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from copy import deepcopy
+from math import exp, log
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from fastlane_st import FastLaneConfig, FastLaneModel
+from fastlane_st.modeling.projection_fastlane import ViewProjection, principal_components
+from fastlane_st.modeling.routing_fastlane import Task, unit
+from tests.conftest import DOCUMENTS, QUERIES
+
+
+def loop_similarity(query: torch.Tensor, document: torch.Tensor) -> float:
+    return sum(max(float(q @ d) for d in document) for q in query)
+
+
+def test_forward_gives_unit_embeddings_and_a_logit_for_every_token(
+    any_model: FastLaneModel,
+) -> None:
+    features = any_model.tokenize(QUERIES, "query")
+    output = any_model(**features)
+    batch, tokens = features["input_ids"].shape
+    assert output.token_embeddings.shape == (batch, tokens, 4)
+    assert output.router_logits.shape == (batch, tokens)
+    torch.testing.assert_close(output.token_embeddings.norm(dim=-1), torch.ones(batch, tokens))
+
+
+def test_special_tokens_and_padding_are_not_views(any_model: FastLaneModel) -> None:
+    # Each of our words is one token; the tokenizer puts one special token on either side.
+    lengths = [len(views) for views in any_model.encode_query(QUERIES, num_routes=None)]
+    assert lengths == [6, 3, 8, 1]  # the third is cut at 10 tokens, special ones included
+
+
+def test_special_tokens_are_views_where_the_configuration_says_so(checkpoint: Path) -> None:
+    model = FastLaneModel.from_pretrained(checkpoint, use_special_tokens=True)
+    assert [len(views) for views in model.encode_query(QUERIES, num_routes=None)] == [8, 5, 10, 3]
+
+
+def test_a_text_without_words_keeps_its_special_tokens(any_model: FastLaneModel) -> None:
+    everything, one = (any_model.encode_document(["", "  "], num_routes=k) for k in (None, 1))
+    assert [len(views) for views in everything] == [2, 2]
+    assert [len(views) for views in one] == [1, 1]
+
+
+def test_the_route_is_the_highest_logit_and_the_next_the_highest_that_says_something_else(
+    any_model: FastLaneModel,
+) -> None:
+    spread = any_model.config.route_spread
+    for text in QUERIES:
+        output = any_model(**any_model.tokenize([text], "query"))
+        states, logits = output.last_hidden_state[0], output.router_logits[0]
+        allowed = output.token_mask[0].nonzero().flatten().tolist()
+        first = max(allowed, key=lambda i: logits[i])
+        close = torch.nn.functional.cosine_similarity(states, states[first], dim=-1).clamp_min(0)
+        rest = [i for i in allowed if i != first]
+        second = [max(rest, key=lambda i: logits[i] - spread * close[i])] if rest else []
+        for num_routes, expected in ((1, [first]), (2, sorted([first, *second]))):
+            kept = any_model.encode_query(text, num_routes=num_routes, output_value=None)
+            assert kept["attention_mask"].nonzero().flatten().tolist() == expected
+
+
+def loop_views_in_context(
+    model: FastLaneModel, states: torch.Tensor, salience: torch.Tensor, task: Task
+) -> list[torch.Tensor]:
+    """One token at a time: a query's is its direction, a document's has its window and its text."""
+    directions = [state / state.norm() for state in states.detach()]
+    if task == "query":
+        return directions
+    projection = model.projection
+    made = []
+    for here, direction in enumerate(directions):
+        around, text = torch.zeros_like(direction), torch.zeros_like(direction)
+        for there, other in enumerate(directions):
+            text = text + salience[there].exp() * other
+            closeness = exp(-0.5 * ((here - there) / projection.window_size) ** 2)
+            around = around + closeness * salience[there].exp() * other
+        view = (
+            direction
+            + projection.window_context_weight * around / around.norm()
+            + projection.document_context_weight * text / text.norm()
+        )
+        made.append(view / view.norm())
+    return made
+
+
+def loop_routed_views(
+    model: FastLaneModel,
+    states: torch.Tensor,
+    salience: torch.Tensor,
+    places: list[int],
+    task: Task = "query",
+) -> list[Any]:
+    """One route at a time: the tokens that it stands for, their mean, its view and its length."""
+    weight = model.projection.route_context_weight
+    directions = [state / state.norm() for state in states.detach()]
+    owners = [
+        i if i in places else max(places, key=lambda p: float(directions[i] @ directions[p]))
+        for i in range(len(directions))
+    ]
+    tokens = loop_views_in_context(model, states, salience, task)
+    made = []
+    for place in places:
+        members = [i for i in range(len(tokens)) if owners[i] == place]
+        mean = sum(tokens[i] * salience[i].exp() for i in members)
+        view = model.projection.linear(tokens[place] + weight * mean / mean.norm())
+        length = len(members) * len(places) / len(tokens) if task == "query" else 1
+        made.append(view / view.norm() * length)
+    return made
+
+
+def assert_routed_by_loop(
+    model: FastLaneModel, text: str, num_routes: float, task: Task
+) -> torch.Tensor:
+    """Compares the views of a text's routes with `loop_routed_views`, and gives them."""
+    routed: torch.Tensor = model.encode(text, task=task, num_routes=num_routes)
+    features = model.encode(text, task=task, num_routes=num_routes, output_value=None)
+    output = model(**model.tokenize([text], task), task=task)
+    mask = output.token_mask[0]
+    kept = features["attention_mask"][mask].nonzero().flatten().tolist()
+    states, salience = output.last_hidden_state[0][mask], output.salience[0][mask]
+    expected = torch.stack(loop_routed_views(model, states, salience, kept, task))
+    torch.testing.assert_close(routed, expected, rtol=1e-4, atol=1e-5)
+    return routed
+
+
+@pytest.mark.parametrize("num_routes", [1, 3, 0.5])
+def test_a_routed_documents_views_speak_for_its_tokens_in_context(
+    any_model: FastLaneModel, num_routes: float
+) -> None:
+    for text in DOCUMENTS:
+        assert_routed_by_loop(any_model, text, num_routes, "document")
+
+
+@pytest.mark.parametrize("num_routes", [1, 2, 4])
+def test_a_route_speaks_for_the_tokens_that_are_closest_to_it(
+    any_model: FastLaneModel, num_routes: int
+) -> None:
+    for text in QUERIES:
+        routed = assert_routed_by_loop(any_model, text, num_routes, "query")
+        assert float(routed.norm(dim=-1).sum()) == pytest.approx(len(routed), rel=1e-5)
+
+
+def test_a_token_that_is_not_routed_shows_its_view_in_place_of_the_route(
+    any_model: FastLaneModel,
+) -> None:
+    text = "read a file"
+    shown = any_model.encode_query(text, num_routes=1, output_value=None)
+    output = any_model(**any_model.tokenize([text], "query"))
+    for place in output.token_mask[0].nonzero().flatten().tolist():
+        other = torch.zeros_like(output.token_mask)
+        other[0, place] = True
+        views = any_model.routed_views(output, "query", other)
+        torch.testing.assert_close(shown["token_embeddings"][place], views[0, place])
+
+
+def test_more_routes_than_tokens_give_all_tokens(any_model: FastLaneModel) -> None:
+    many, full = (any_model.encode_query(QUERIES, num_routes=k) for k in (100, None))
+    for one, other in zip(many, full, strict=True):
+        torch.testing.assert_close(one, other)
+
+
+def test_documents_keep_a_number_or_a_fraction(any_model: FastLaneModel) -> None:
+    full = [len(views) for views in any_model.encode_document(DOCUMENTS, num_routes=None)]
+    half = [len(views) for views in any_model.encode_document(DOCUMENTS, num_routes=0.5)]
+    two = [len(views) for views in any_model.encode_document(DOCUMENTS, num_routes=2)]
+    assert half == [-(-count // 2) for count in full]
+    assert two == [min(2, count) for count in full]
+
+
+def test_the_configuration_decides_where_a_call_does_not(checkpoint: Path) -> None:
+    model = FastLaneModel.from_pretrained(checkpoint, query_num_routes=1, document_num_routes=0.5)
+    assert {len(views) for views in model.encode_query(QUERIES)} == {1}
+    assert len(model.encode_document("sort a list of number")) == 3
+    assert len(model.encode_query("sort a list of number", num_routes=None)) == 5
+
+
+@pytest.mark.parametrize("num_routes", [0, -2, 0.5, True])
+def test_a_wrong_number_of_query_routes_is_refused(model: FastLaneModel, num_routes: float) -> None:
+    with pytest.raises(
+        ValueError, match=f"num_routes must be a positive integer or None, got {num_routes}"
+    ):
+        model.encode_query(QUERIES, num_routes=num_routes)
+
+
+def test_evaluation_is_deterministic_and_indifferent_to_the_batch(any_model: FastLaneModel) -> None:
+    any_model.train()
+    first = any_model.encode_query(QUERIES, num_routes=2)
+    again = any_model.encode_query(QUERIES, num_routes=2)
+    single = any_model.encode_query(QUERIES, num_routes=2, batch_size=1)
+    for one, other, alone in zip(first, again, single, strict=True):
+        assert torch.equal(one, other)
+        torch.testing.assert_close(one, alone)
+
+
+def test_numpy_output_and_a_single_text(model: FastLaneModel) -> None:
+    one = model.encode_query("read a file", num_routes=2, convert_to_numpy=True)
+    assert isinstance(one, np.ndarray)
+    assert one.dtype == np.float32
+    assert one.shape == (2, 4)
+    assert model.encode_query([]) == []
+
+
+def test_similarity_is_the_sum_of_each_views_best_match(any_model: FastLaneModel) -> None:
+    queries = any_model.encode_query(QUERIES, num_routes=3)
+    documents = any_model.encode_document(DOCUMENTS)
+    scores = any_model.similarity(queries, documents)
+    expected = [[loop_similarity(query, document) for document in documents] for query in queries]
+    torch.testing.assert_close(scores, torch.tensor(expected))
+
+
+def test_prompts_and_lengths_come_from_the_configuration(checkpoint: Path) -> None:
+    settings = {"query_prompt": "python ", "query_length": 5}
+    model = FastLaneModel.from_pretrained(checkpoint, **settings)
+    [ids] = model.tokenize(["sort the list in time"], "query")["input_ids"]
+    words = model.tokenizer.convert_ids_to_tokens(ids.tolist())
+    assert words == ["[CLS]", "python", "sort", "the", "[SEP]"]
+
+
+def test_the_backbone_keeps_its_weights_and_loses_its_pooler(
+    backbone_folder: Callable[[str], Path],
+) -> None:
+    from transformers import AutoModel
+
+    folder = backbone_folder("bert")
+    model = FastLaneModel.from_backbone(folder, embedding_dim=4, calibration_texts=DOCUMENTS)
+    expected = AutoModel.from_pretrained(folder).state_dict()
+    own = model.backbone.state_dict()
+    assert set(expected) - set(own) == {"pooler.dense.weight", "pooler.dense.bias"}
+    assert all(torch.equal(own[name], expected[name]) for name in own)
+
+
+def test_a_full_projection_keeps_every_inner_product(
+    backbone_folder: Callable[[str], Path],
+) -> None:
+    folder = backbone_folder("bert")
+    model = FastLaneModel.from_backbone(
+        folder,
+        embedding_dim=8,
+        window_context_weight=0,
+        document_context_weight=0,
+        calibration_texts=DOCUMENTS,
+    )
+    [features] = model.encode_document([DOCUMENTS[0]], output_value=None)
+    output = model(**model.tokenize([DOCUMENTS[0]], "document"))
+    states = torch.nn.functional.normalize(output.last_hidden_state[0], dim=-1)
+    embeddings = features["token_embeddings"]
+    torch.testing.assert_close(embeddings @ embeddings.T, states @ states.T)
+
+
+@pytest.fixture
+def projection() -> ViewProjection:
+    """Two dimensions, no rotation, c_r = c_d = 2 and a window of one token that weighs 1."""
+    weights = {"route_context_weight": 2, "document_context_weight": 2, "window_size": 1}
+    backbone = {"model_type": "bert", "hidden_size": 2}
+    made = ViewProjection(FastLaneConfig(backbone, embedding_dim=2, **weights))
+    made.linear.weight.data.copy_(torch.eye(2))
+    return made
+
+
+def direction(*values: float) -> torch.Tensor:
+    return unit(torch.tensor(values, dtype=torch.float32))
+
+
+def test_a_documents_view_is_its_token_in_the_context_of_window_and_text(
+    projection: ViewProjection,
+) -> None:
+    # y counts three times as much as x; padding, far off, doesn't count.
+    states, mask = torch.tensor([[[3.0, 0], [0, 5], [-9, -9]]]), torch.tensor([[1, 1, 0]]).bool()
+    salience = torch.tensor([[0.0, log(3), 99]])
+    next_to = exp(-0.5)
+    x, y = torch.tensor([1.0, 0]), torch.tensor([0, 1.0])
+    text = direction(1, 3)
+    expected = [
+        unit(x + direction(1, 3 * next_to) + 2 * text),
+        unit(y + direction(next_to, 3) + 2 * text),
+    ]
+    views = projection(states, mask, salience, "document")
+    torch.testing.assert_close(views[0, :2], torch.stack(expected))
+    torch.testing.assert_close(projection(states, mask, salience, "query")[0, :2], torch.eye(2))
+    for weight in (projection.window_context_weight, projection.document_context_weight):
+        weight.data.zero_()
+    torch.testing.assert_close(projection(states, mask, salience, "document")[0, :2], torch.eye(2))
+
+
+def test_half_precision_gives_numbers(any_model: FastLaneModel) -> None:
+    for dtype in (torch.float16, torch.bfloat16):
+        model = deepcopy(any_model).to(dtype)
+        for num_routes in (1, 2, None):
+            for views in model.encode_query(QUERIES, num_routes=num_routes):
+                assert views.dtype == dtype
+                assert torch.isfinite(views).all()
+
+
+def test_routed_views_worked_out_by_hand(projection: ViewProjection) -> None:
+    # x stands for itself and for x', y for itself: of three tokens, two and one, over 1.5 a route.
+    states = torch.tensor([[[3.0, 0], [0.8, 0.6], [0, 5], [-9, -9]]])
+    mask = torch.tensor([[True, True, True, False]])
+    routes = torch.tensor([[True, False, True, False]])
+    salience = torch.tensor([[0.0, log(3), 9, 99]])  # x' counts three times as much as x
+    views = projection.routed(states, mask, routes, salience, "query")[0]
+    torch.testing.assert_close(views[2], torch.tensor([0, 1 / 1.5]))
+    mean = torch.tensor([1 + 3 * 0.8, 3 * 0.6])
+    mean /= mean.norm()
+    view = torch.tensor([1.0, 0.0]) + 2 * mean
+    torch.testing.assert_close(views[0], view / view.norm() * 2 / 1.5)
+    in_its_place = torch.tensor([0.8, 0.6]) + 2 * mean
+    torch.testing.assert_close(views[1], in_its_place / in_its_place.norm() * 2 / 1.5)
+
+    tokens = projection(states, mask, salience, "document")[0]  # the projection is no rotation here
+    views = projection.routed(states, mask, routes, salience, "document")[0]
+    torch.testing.assert_close(views[0], unit(tokens[0] + 2 * unit(tokens[0] + 3 * tokens[1])))
+    torch.testing.assert_close(views[2], tokens[2])
+
+
+def test_principal_components_of_three_vectors_worked_out_by_hand() -> None:
+    # Unit vectors x, x and y: the second moment is diag(2, 1), so x comes first.
+    states = torch.tensor([[2.0, 0.0], [-3.0, 0.0], [0.0, 1.0]])
+    assert principal_components(states, 2).tolist() == [[1, 0], [0, 1]]
+    assert principal_components(states, 1).tolist() == [[1, 0]]
+
+
+def test_too_few_calibration_tokens_are_refused() -> None:
+    with pytest.raises(
+        ValueError, match="4 components need at least as many calibration tokens, got 2"
+    ):
+        principal_components(torch.zeros(2, 8), 4)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (
+            {"embedding_dim": 9},
+            "embedding_dim must be at most the backbone's hidden size, 8, got 9",
+        ),
+        (
+            {"document_length": 33},
+            "document_length must be at most the backbone's positions, 32, got 33",
+        ),
+        ({"embedding_dim": 0}, "embedding_dim must be at least 1, got 0"),
+        ({"router_num_heads": 3}, "router_dim must be a multiple of router_num_heads, got 8 and 3"),
+        ({"query_num_routes": 0}, "num_routes must be a positive integer or None, got 0"),
+        (
+            {"window_size": 0},
+            "window_size must be above 0, route_spread and route_margin at least 0, got 0, 3.0 and 2.0",
+        ),
+    ],
+)
+def test_settings_that_cannot_be_are_refused(
+    backbone_folder: Callable[[str], Path], settings: dict[str, int], message: str
+) -> None:
+    defaults = {"embedding_dim": 4, "router_dim": 8, "query_length": 9, "document_length": 12}
+    with pytest.raises(ValueError, match=message):
+        FastLaneModel.from_backbone(backbone_folder("bert"), **{**defaults, **settings})
+
+
+def test_a_configuration_survives_its_own_json(tmp_path: Path) -> None:
+    config = FastLaneConfig({"model_type": "modernbert", "hidden_size": 8}, query_num_routes=2)
+    config.save_pretrained(tmp_path)
+    loaded = FastLaneConfig.from_pretrained(tmp_path)
+    assert loaded.to_dict() == config.to_dict()
+    assert type(loaded.backbone_config) is type(config.backbone_config)
+    assert loaded.hidden_size == 8

@@ -97,18 +97,21 @@ def write_card(model: FastLaneModel, folder: Path) -> None:
 
 
 def copy_checkpoint_file(name: str, model: FastLaneModel, folder: Path) -> None:
-    """Copies a file from beside this one or, if it isn't there, from the model's own checkpoint.
+    """Copies a file from beside this one, from `model.code_folders`, or from the model's checkpoint.
 
     transformers caches only those of our files that the loaded class imports.
 
     Raises:
         OSError: The file is in neither place.
     """
-    source = Path(__file__).with_name(name)
-    if not source.exists():
+    homes = (Path(__file__).parent, *model.code_folders)
+    source = next((home / name for home in homes if (home / name).exists()), None)
+    if source is None:
+        options = dict(model._hub_options)
         commit = Path(__file__).parent.name  # where transformers keeps code from the Hub
-        revision = commit if re.fullmatch("[0-9a-f]{40}", commit) else None
-        source = Path(str(cached_file(str(model.name_or_path), name, revision=revision)))
+        if re.fullmatch("[0-9a-f]{40}", commit):
+            options["revision"] = commit
+        source = Path(str(cached_file(str(model.name_or_path), name, **options)))
     target = folder / name
     if not (target.exists() and source.samefile(target)):
         shutil.copyfile(source, target)

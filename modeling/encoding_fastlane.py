@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
@@ -17,12 +19,42 @@ if TYPE_CHECKING:
     from .modeling_fastlane import FastLaneOutput
     from .search_fastlane import FastLaneIndex
 
+HUB_OPTIONS = ("cache_dir", "local_files_only", "revision", "token")
+"""Arguments of `from_pretrained` that say where a checkpoint's files are."""
+
 
 class TextEncodingModel(PreTrainedModel):
     """The methods of `FastLaneModel` that take texts."""
 
     config: FastLaneConfig
     _tokenizer: PreTrainedTokenizerBase | None = None
+    _hub_options: dict[str, Any] = {}  # noqa: RUF012  # how the checkpoint's other files are found
+
+    @classmethod
+    def from_pretrained(  # type: ignore[override]  # all but these pass through by keyword
+        cls,
+        pretrained_model_name_or_path: str | os.PathLike[str],
+        *args: Any,
+        load_tokenizer: bool = True,
+        **kwargs: Any,
+    ) -> Any:
+        """Loads a checkpoint as transformers does, with the tokenizer of the same revision.
+
+        The tokenizer is read at once, so that the model encodes after the folder is gone or the
+        working directory is another. Without `load_tokenizer` set `model.tokenizer` yourself.
+        """
+        loaded = super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
+        model = loaded[0] if isinstance(loaded, tuple) else loaded
+        model._hub_options = {name: kwargs[name] for name in HUB_OPTIONS if name in kwargs}
+        commit = getattr(model.config, "_commit_hash", None)  # where older transformers keep it
+        if commit is not None:
+            model._hub_options["revision"] = commit
+        if load_tokenizer:
+            with suppress(
+                OSError
+            ):  # a folder of weights alone; the tokenizer is missed when texts come
+                model.tokenizer = model._load_tokenizer()
+        return loaded
 
     def get_embedding_dimension(self) -> int:
         """Dimension D of a token embedding."""
@@ -40,14 +72,21 @@ class TextEncodingModel(PreTrainedModel):
 
     @property
     def tokenizer(self) -> PreTrainedTokenizerBase:
-        """The checkpoint's tokenizer, loaded from where the model came from at first use."""
+        """The tokenizer of the checkpoint that the model came from."""
         if self._tokenizer is None:
-            self._tokenizer = AutoTokenizer.from_pretrained(self.name_or_path)
+            self._tokenizer = self._load_tokenizer()
         return self._tokenizer
 
     @tokenizer.setter
     def tokenizer(self, tokenizer: PreTrainedTokenizerBase) -> None:
         self._tokenizer = tokenizer
+
+    def _load_tokenizer(self) -> PreTrainedTokenizerBase:
+        # With the configuration at hand transformers doesn't look for it, nor ask to trust its code.
+        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
+            self.name_or_path, config=self.config, **self._hub_options
+        )
+        return tokenizer
 
     def encode_query(self, texts: str | Sequence[str], **kwargs: Any) -> Any:
         """Encodes queries; the arguments and the result are those of `encode`."""

@@ -6,6 +6,7 @@ import os
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 import torch
@@ -81,6 +82,8 @@ class FastLaneModel(AdaptableModel, TextEncodingModel):
 
     render_card: Callable[[FastLaneConfig], str] | None = None
     """Writes the model card of a checkpoint that has none yet; set by the installed package."""
+    code_folders: Sequence[Path] = ()
+    """Where source files of the checkpoint lie that transformers didn't put beside this one."""
 
     def __init__(self, config: FastLaneConfig) -> None:
         super().__init__(config)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sentence_transformers.base.modules import Transformer
@@ -10,6 +11,8 @@ from torch import Tensor
 from .routing_fastlane import AskedRoutes, Task, gumbel_top_k_gate
 
 if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
     from .modeling_fastlane import FastLaneModel, FastLaneOutput
 
 
@@ -47,7 +50,12 @@ class FastLaneTransformer(Transformer):
             self.document_length = self.config.document_length
         assert self.tokenizer is not None
         self.model.tokenizer = self.tokenizer
+        self.model.code_folders = (Path(__file__).parent,)
         self._prompts: dict[str, str | None] = {}
+
+    def _load_model(self, *args: Any, **model_kwargs: Any) -> PreTrainedModel:
+        # The module loads the tokenizer itself.
+        return super()._load_model(*args, load_tokenizer=False, **model_kwargs)
 
     @property
     def max_seq_length(self) -> int:

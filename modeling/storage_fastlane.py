@@ -8,6 +8,7 @@ are deleted last.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -17,6 +18,8 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
+
+from filelock import BaseFileLock, FileLock, SoftFileLock, Timeout
 
 from .incoming_fastlane import DocumentRoutes
 from .index_contents_fastlane import IndexContents, Part
@@ -38,11 +41,18 @@ from .vector_index_fastlane import VectorIndex, VectorSettings, flat_index, is_f
 
 MANIFEST = "index.json"
 LOCK = "index.lock"
+SOFT_LOCK = "index.soft.lock"
+NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)  # what flock gives where there are none
+NO_FOLDER_SYNC = (
+    errno.EINVAL,
+    errno.ENOSYS,
+    errno.EOPNOTSUPP,
+)  # what fsync of a folder gives there
 FORMAT = "fastlane-index"
 FORMAT_VERSION = 3  # 2: ivf without fast scan, no longest; 1: one segment
 OWN_FILE = re.compile(
     r"(vectors|offsets|positions|places|documents)-\d{6,}\.(faiss|npy|jsonl)"
-    r"|live-\d{6,}-\d{6,}\.npy|empty-\d{6,}\.faiss|index\.json\.tmp|index\.lock"
+    r"|live-\d{6,}-\d{6,}\.npy|empty-\d{6,}\.faiss|index\.json\.tmp|index\.(soft\.)?lock"
 )
 
 
@@ -163,7 +173,7 @@ def write_index(
         committed(commit)
         _sync_directory(directory)
         for path in sorted(directory.iterdir()):
-            if OWN_FILE.fullmatch(path.name) and path.name not in (*commit.files, LOCK):
+            if OWN_FILE.fullmatch(path.name) and path.name not in (*commit.files, LOCK, SOFT_LOCK):
                 path.unlink()
 
 
@@ -309,26 +319,28 @@ def _read_parts(
 
 @contextmanager
 def _writing(directory: Path) -> Iterator[None]:
-    """Holds the folder's lock, which ends with the process at the latest."""
-    with open(directory / LOCK, "ab") as file:
+    """Holds the folder's lock, which ends with the process at the latest.
+
+    A file system without locks (some network and FUSE folders) gets a lock file with the writer's process id
+    in it, which a later writer takes over once that process is gone.
+    """
+    lock: BaseFileLock = FileLock(directory / LOCK, timeout=0, fallback_to_soft=False)
+    try:
         try:
-            _lock(file.fileno())
+            lock.acquire()
         except OSError as error:
-            raise BlockingIOError(
-                f"{directory} is being written by someone else: try again later"
-            ) from error
+            if isinstance(error, Timeout) or error.errno not in NO_LOCKS:
+                raise
+            lock = SoftFileLock(directory / SOFT_LOCK, timeout=0)
+            lock.acquire()
+    except Timeout as error:
+        raise BlockingIOError(
+            f"{directory} is being written by someone else: try again later"
+        ) from error
+    try:
         yield
-
-
-def _lock(descriptor: int) -> None:
-    if os.name == "nt":
-        import msvcrt
-
-        msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)  # type: ignore[attr-defined]
-    else:
-        import fcntl
-
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    finally:
+        lock.release()
 
 
 def _sync_directory(directory: Path) -> None:
@@ -337,6 +349,9 @@ def _sync_directory(directory: Path) -> None:
     descriptor = os.open(directory, os.O_RDONLY)
     try:
         os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in NO_FOLDER_SYNC:
+            raise
     finally:
         os.close(descriptor)
 

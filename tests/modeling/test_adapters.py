@@ -23,7 +23,7 @@ from fastlane_st.modeling import checkpoint_fastlane
 from fastlane_st.modeling.adapters_fastlane import loaded_adapters
 from fastlane_st.modeling.checkpoint_fastlane import HUB_FILES
 from tests.conftest import build_model
-from tests.modeling.test_checkpoint import assert_same, embeddings_of, run_without_package
+from tests.support.checkpoints import assert_same, embeddings_of, run_without_package
 
 Embeddings = dict[str, np.ndarray]
 NAMES = ("one", "two")

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import json
-import subprocess
+import shutil
 import sys
-import textwrap
 from pathlib import Path
 
 import numpy as np
@@ -14,66 +13,19 @@ import torch
 from safetensors import safe_open
 from sentence_transformers import MultiVectorEncoder
 from transformers import AutoModel
+from transformers.dynamic_module_utils import get_imports
 
 from fastlane_st import FastLaneEncoder, FastLaneModel
+from fastlane_st.modeling import checkpoint_fastlane
 from fastlane_st.modeling.checkpoint_fastlane import HUB_FILES
 from tests.conftest import DOCUMENTS, QUERIES
-
-ROUTES = (1, 4, None)
-
-
-def embeddings_of(model: object) -> dict[str, np.ndarray]:
-    """Every query's and document's embeddings at every number of routes."""
-    found = {}
-    for side, texts in (("query", QUERIES), ("document", DOCUMENTS)):
-        for num_routes in ROUTES:
-            encode = getattr(model, f"encode_{side}")
-            for number, views in enumerate(encode(texts, num_routes=num_routes)):
-                found[f"{side} {number}, {num_routes} routes"] = views.numpy()
-    return found
-
-
-def assert_same(one: dict[str, np.ndarray], other: dict[str, np.ndarray]) -> None:
-    assert one.keys() == other.keys()
-    for name in one:
-        np.testing.assert_allclose(one[name], other[name], rtol=0, atol=1e-5, err_msg=name)
-
-
-WITHOUT_PACKAGE = """
-import sys
-class Absent:
-    def find_spec(self, name, path=None, target=None):
-        if name == "fastlane_st" or name.startswith("fastlane_st."):
-            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
-sys.meta_path.insert(0, Absent())
-import numpy as np
-from sentence_transformers import MultiVectorEncoder
-from transformers import AutoModel
-QUERIES, DOCUMENTS, ROUTES = %r, %r, (1, 4, None)
-def save_embeddings(model, path):
-    found = {}
-    for side, texts in (("query", QUERIES), ("document", DOCUMENTS)):
-        for k in ROUTES:
-            for n, views in enumerate(getattr(model, f"encode_{side}")(texts, num_routes=k)):
-                found[f"{side} {n}, {k} routes"] = views.numpy()
-    np.savez(path, **found)
-"""
-
-
-def run_without_package(code: str, folder: Path) -> None:
-    """Runs `code` in `folder`, in a process where fastlane_st can't be imported."""
-    setup = WITHOUT_PACKAGE % (QUERIES, DOCUMENTS)
-    environment = {"PATH": "/usr/bin:/bin", "HF_HOME": str(folder / "hf"), "HF_HUB_OFFLINE": "1"}
-    done = subprocess.run(
-        [sys.executable, "-c", setup + textwrap.dedent(code)],
-        cwd=folder,
-        env=environment,
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
+from tests.support.checkpoints import (
+    assert_same,
+    embeddings_of,
+    lay_into_hub_cache,
+    run_without_package,
+    saved_embeddings,
+)
 
 
 @pytest.fixture(scope="module")
@@ -110,8 +62,7 @@ def test_load_save_load_save_load_holds_without_the_package(
     """
     run_without_package(code, tmp_path)
     for name in ("auto", "st", "st-of-auto", "auto-of-st"):
-        with np.load(tmp_path / f"{name}.npz") as saved:
-            assert_same(dict(saved), expected)
+        assert_same(saved_embeddings(tmp_path / f"{name}.npz"), expected)
     for folder in ("auto-2", "st-2"):
         assert_same(embeddings_of(FastLaneEncoder(tmp_path / folder)), expected)
 
@@ -127,8 +78,7 @@ def test_what_the_package_saves_loads_without_it(
     """
     run_without_package(code, tmp_path)
     for name in ("auto", "st"):
-        with np.load(tmp_path / f"{name}.npz") as saved:
-            assert_same(dict(saved), expected)
+        assert_same(saved_embeddings(tmp_path / f"{name}.npz"), expected)
 
 
 def test_a_checkpoint_searches_without_the_package(checkpoint: Path, tmp_path: Path) -> None:
@@ -150,6 +100,116 @@ def test_a_checkpoint_searches_without_the_package(checkpoint: Path, tmp_path: P
         best = torch.argsort(row, descending=True, stable=True)[:2].tolist()
         assert [hit[0] for hit in hits] == ["abcdef"[number] for number in best]
         np.testing.assert_allclose([hit[1] for hit in hits], row[best], atol=1e-6)
+
+
+# From the Hub
+
+
+@pytest.fixture(scope="module")
+def hub_home(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with an HF_HOME in which two commits of a checkpoint are cached, as repository org/tiny.
+
+    The head of main is the checkpoint; the other commit's tokenizer doesn't lower its input.
+    """
+    folder = tmp_path_factory.mktemp("hub")
+    lay_into_hub_cache(checkpoint, folder / "hf", "org/tiny")
+    other = folder / "other"
+    shutil.copytree(checkpoint, other)
+    tokenizer = json.loads((other / "tokenizer.json").read_text())
+    (other / "tokenizer.json").write_text(json.dumps({**tokenizer, "normalizer": None}))
+    lay_into_hub_cache(other, folder / "hf", "org/tiny", commit=OLDER, branch=None)
+    return folder
+
+
+OLDER = "f" * 40
+
+
+def test_a_repository_loads_by_name_and_searches(
+    hub_home: Path, expected: dict[str, np.ndarray]
+) -> None:
+    code = """
+    model = AutoModel.from_pretrained("org/tiny", trust_remote_code=True)
+    save_embeddings(model, "auto.npz")
+    encoder = MultiVectorEncoder("org/tiny", trust_remote_code=True)
+    save_embeddings(encoder, "st.npz")
+    index = model.build_index(DOCUMENTS, ids=list("abcdef"))
+    [hit] = index.search("sort a list of number in time", top_k=1, num_routes=1)
+    print(hit.id)
+    model.save_pretrained("auto")
+    encoder.save_pretrained("st")
+    save_embeddings(AutoModel.from_pretrained("st", trust_remote_code=True), "auto-of-st.npz")
+    save_embeddings(MultiVectorEncoder("auto", trust_remote_code=True), "st-of-auto.npz")
+    """
+    assert run_without_package(code, hub_home) == "c\n"
+    for name in ("auto", "st", "auto-of-st", "st-of-auto"):
+        assert_same(saved_embeddings(hub_home / f"{name}.npz"), expected)
+
+
+def test_a_pinned_revision_brings_its_own_tokenizer(hub_home: Path) -> None:
+    code = f"""
+    auto = AutoModel.from_pretrained("org/tiny", revision="{OLDER}", trust_remote_code=True)
+    st = MultiVectorEncoder("org/tiny", revision="{OLDER}", trust_remote_code=True)
+    main = AutoModel.from_pretrained("org/tiny", trust_remote_code=True)
+    for model in (auto, st, main):
+        print(model.tokenizer.tokenize("READ a file"))
+    auto.save_pretrained("pinned")
+    print(AutoModel.from_pretrained("pinned", trust_remote_code=True).tokenizer.tokenize("READ a file"))
+    """
+    older, newer = "['[UNK]', 'a', 'file']", "['read', 'a', 'file']"
+    printed = run_without_package(code, hub_home)
+    assert printed.splitlines() == [older, older, newer, older]
+
+
+def test_a_cache_of_ones_own_is_used_for_every_file(checkpoint: Path, tmp_path: Path) -> None:
+    lay_into_hub_cache(checkpoint, tmp_path / "mine", "org/tiny")
+    code = """
+    where = {"cache_dir": "mine/hub", "trust_remote_code": True}
+    model = AutoModel.from_pretrained("org/tiny", **where)
+    model.encode_query(QUERIES)
+    model.save_pretrained("saved")
+    MultiVectorEncoder("saved", trust_remote_code=True).encode_query(QUERIES)
+    """
+    run_without_package(code, tmp_path)
+
+
+def test_a_model_outlives_its_folder_and_the_working_directory(
+    checkpoint: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(checkpoint, tmp_path / "here")
+    code = """
+    import os, shutil
+    auto = AutoModel.from_pretrained("./here", trust_remote_code=True)
+    st = MultiVectorEncoder("./here", trust_remote_code=True)
+    os.mkdir("elsewhere")
+    os.chdir("elsewhere")
+    auto.encode_query(QUERIES)
+    shutil.rmtree("../here")
+    auto.encode_query(QUERIES)
+    st.encode_query(QUERIES)
+    st.save_pretrained("st")
+    AutoModel.from_pretrained("st", trust_remote_code=True).encode_query(QUERIES)
+    """
+    run_without_package(code, tmp_path)
+
+
+ALLOWED = {
+    *("faiss", "filelock", "huggingface_hub", "numpy", "safetensors", "sentence_transformers"),
+    *("tokenizers", "torch", "tqdm", "transformers"),
+}
+PLATFORM_ONLY = {
+    *("_winapi", "curses", "fcntl", "grp", "msvcrt", "nt", "posix", "pty", "pwd", "readline"),
+    *("resource", "syslog", "termios", "tty", "winreg", "winsound"),
+}
+
+
+def test_what_travels_imports_only_what_its_users_have() -> None:
+    # transformers asks for every import outside of a try block, those inside functions too.
+    folder = Path(checkpoint_fastlane.__file__).parent
+    everywhere = sys.stdlib_module_names - PLATFORM_ONLY
+    for name in HUB_FILES:
+        asked = set(get_imports(folder / name)) - everywhere
+        assert asked <= ALLOWED, name
+        assert "sentence_transformers" not in asked or name == "st_fastlane.py"
 
 
 def test_a_folder_holds_everything_and_no_path_of_this_machine(

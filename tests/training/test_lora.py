@@ -16,7 +16,7 @@ from transformers import TrainerCallback
 from fastlane_st import FastLaneEncoder, hub
 from fastlane_st.modeling.adapters_fastlane import loaded_adapters
 from fastlane_st.modeling.fingerprint_fastlane import base_state
-from tests.modeling.test_checkpoint import assert_same, embeddings_of
+from tests.support.checkpoints import assert_same, embeddings_of
 from tests.training.test_train import (
     TRAINING,
     Run,

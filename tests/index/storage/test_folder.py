@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
 import shutil
+import stat
 import subprocess
 import sys
 import threading
@@ -258,6 +260,43 @@ def test_a_writer_that_was_killed_leaves_no_lock(saved: Path) -> None:
     )
     assert subprocess.run([sys.executable, "-c", code, str(saved)], check=False).returncode == -9
     FastLaneIndex.load(saved).save(saved)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="flock is Unix's")
+@pytest.mark.parametrize("number", [errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP])
+def test_without_flock_a_lock_file_excludes_other_writers(
+    saved: Path, number: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def missing(*_: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr("fcntl.flock", missing)
+    index = FastLaneIndex.load(saved)
+    index.save(saved)
+    with (
+        storage_fastlane._writing(saved),
+        pytest.raises(BlockingIOError, match="is being written by someone else"),
+    ):
+        index.save(saved)
+    index.save(saved)
+    index.save(saved)
+    assert len(FastLaneIndex.load(saved)) == len(index)
+
+
+def test_without_fsync_of_folders_an_index_is_saved(
+    saved: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fsync = os.fsync
+
+    def files_only(descriptor: int) -> None:
+        if stat.S_ISDIR(os.fstat(descriptor).st_mode):
+            raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", files_only)
+    index = FastLaneIndex.load(saved)
+    index.save(saved)
+    assert len(FastLaneIndex.load(saved)) == len(index)
 
 
 def test_reading_goes_on_while_someone_commits(saved: Path) -> None:

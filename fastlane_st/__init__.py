@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .encoder import FastLaneEncoder
+    from .index.index import FastLaneIndex
     from .modeling.configuration_fastlane import FastLaneConfig
     from .modeling.modeling_fastlane import FastLaneModel
-    from .modeling.search_fastlane import FastLaneIndex, Hit, Match
+    from .modeling.search_fastlane import Hit, Match
 
 __all__ = ["FastLaneConfig", "FastLaneEncoder", "FastLaneIndex", "FastLaneModel", "Hit", "Match"]
 __version__ = version("fastlane-st")
@@ -21,7 +22,7 @@ __version__ = version("fastlane-st")
 _HOMES = {
     "FastLaneConfig": "modeling.configuration_fastlane",
     "FastLaneEncoder": "encoder",
-    "FastLaneIndex": "modeling.search_fastlane",
+    "FastLaneIndex": "index.index",
     "FastLaneModel": "modeling.modeling_fastlane",
     "Hit": "modeling.search_fastlane",
     "Match": "modeling.search_fastlane",

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from .diagnostics.diagnose import RouterDiagnostics
     from .encoder import FastLaneEncoder
     from .evaluation.evaluate import Evaluation
-    from .modeling.search_fastlane import FastLaneIndex
+    from .index.index import FastLaneIndex
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -6,7 +6,7 @@ import platform
 from typing import TYPE_CHECKING
 
 from .hub import cache_folder, default_checkpoint
-from .modeling.search_fastlane import FastLaneIndex
+from .index.index import FastLaneIndex
 from .python_docs import python_documents
 
 if TYPE_CHECKING:

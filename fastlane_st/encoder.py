@@ -13,13 +13,14 @@ from sentence_transformers import MultiVectorEncoder
 
 from . import registration as registration
 from .hub import DEFAULT_CHECKPOINT, default_checkpoint
+from .index.index import FastLaneIndex
 from .model_card.card import render_card
 from .modeling.adapters_fastlane import AdaptableModel, loaded_adapters
 from .modeling.checkpoint_fastlane import MODULES, write_module_list
 from .modeling.configuration_fastlane import FastLaneConfig
 from .modeling.modeling_fastlane import FastLaneModel
-from .modeling.search_fastlane import FastLaneIndex
 from .modeling.st_fastlane import FastLaneTransformer
+from .new_model import from_backbone
 
 ADAPTER_CONFIG = "adapter_config.json"
 
@@ -63,8 +64,8 @@ class FastLaneEncoder(MultiVectorEncoder):
 
     @classmethod
     def from_backbone(cls, name_or_path: str | os.PathLike[str], **kwargs: Any) -> FastLaneEncoder:
-        """A new encoder over an existing backbone; see `FastLaneModel.from_backbone`."""
-        return cls.from_model(FastLaneModel.from_backbone(name_or_path, **kwargs))
+        """A new encoder over an existing backbone; the arguments are those of `new_model.from_backbone`."""
+        return cls.from_model(from_backbone(name_or_path, **kwargs))
 
     @classmethod
     def from_model(cls, model: FastLaneModel) -> FastLaneEncoder:

@@ -12,7 +12,7 @@ from . import quiet
 
 if TYPE_CHECKING:
     from .corpus import Document
-    from .modeling.search_fastlane import FastLaneIndex
+    from .index.index import FastLaneIndex
 
 CHECKPOINT = "checkpoint"
 """The key of an index's metadata that names the model it was built with."""
@@ -103,15 +103,15 @@ def add_corpus(parser: argparse.ArgumentParser) -> None:
 
 def run_index(options: argparse.Namespace) -> None:
     """`fastlane index`."""
-    from .building import build_folder, check_folder, encoding_processes
     from .corpus import read_corpus
-    from .modeling import search_fastlane
-    from .modeling.index_arguments_fastlane import check_counts
+    from .index import index as search_module
+    from .index.building import build_folder, check_folder, encoding_processes
+    from .modeling.search_fastlane import check_counts
 
     check_folder(options.out, options.resume)  # before the long work
     check_counts(processes=options.processes)
     logging.basicConfig(format="%(message)s")
-    logging.getLogger(search_fastlane.__name__).setLevel(logging.INFO)  # which kind, how large
+    logging.getLogger(search_module.__name__).setLevel(logging.INFO)  # which kind, how large
     num_documents = sum(1 for _ in read_corpus(options.corpus))
     encoder = quiet.load_encoder(options.model)
     with encoding_processes(encoder, options.processes) as pool:
@@ -134,7 +134,7 @@ def run_index(options: argparse.Namespace) -> None:
 
 def run_add(options: argparse.Namespace) -> None:
     """`fastlane add`."""
-    from .building import as_arguments
+    from .index.building import as_arguments
 
     index = load(options)
     documents = read(options)
@@ -186,7 +186,7 @@ def run_verify(options: argparse.Namespace) -> None:
 
 def load(options: argparse.Namespace) -> FastLaneIndex:
     """The index that a command is about."""
-    from .modeling.search_fastlane import FastLaneIndex
+    from .index.index import FastLaneIndex
 
     return FastLaneIndex.load(options.index)
 

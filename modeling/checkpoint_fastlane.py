@@ -16,30 +16,15 @@ if TYPE_CHECKING:
 
 HUB_FILES = (
     "adapters_fastlane.py",
-    "changes_fastlane.py",
     "checkpoint_fastlane.py",
     "configuration_fastlane.py",
     "encoding_fastlane.py",
-    "filters_fastlane.py",
     "fingerprint_fastlane.py",
-    "gpu_fastlane.py",
-    "incoming_fastlane.py",
-    "index_arguments_fastlane.py",
-    "index_contents_fastlane.py",
-    "merging_fastlane.py",
     "modeling_fastlane.py",
-    "nearest_fastlane.py",
     "projection_fastlane.py",
-    "ranking_fastlane.py",
     "routing_fastlane.py",
-    "scoring_fastlane.py",
     "search_fastlane.py",
-    "segment_fastlane.py",
-    "segment_files_fastlane.py",
     "st_fastlane.py",
-    "storage_fastlane.py",
-    "vector_index_fastlane.py",
-    "views_fastlane.py",
 )
 MODULES = [{"idx": 0, "name": "0", "path": "", "type": "st_fastlane.FastLaneTransformer"}]
 

@@ -14,10 +14,10 @@ from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from .configuration_fastlane import FastLaneConfig
 from .routing_fastlane import AskedRoutes, Task
+from .search_fastlane import ExactIndex
 
 if TYPE_CHECKING:
     from .modeling_fastlane import FastLaneOutput
-    from .search_fastlane import FastLaneIndex
 
 HUB_OPTIONS = ("cache_dir", "local_files_only", "revision", "token")
 """Arguments of `from_pretrained` that say where a checkpoint's files are."""
@@ -212,8 +212,6 @@ class TextEncodingModel(PreTrainedModel):
 
     def build_index(
         self, documents: Iterable[str], ids: Iterable[str | int] | None = None, **kwargs: Any
-    ) -> FastLaneIndex:
-        """A `FastLaneIndex` over `documents`; the arguments are those of `FastLaneIndex.build`."""
-        from .search_fastlane import FastLaneIndex
-
-        return FastLaneIndex.build(self, documents, ids, **kwargs)
+    ) -> ExactIndex:
+        """An `ExactIndex` over `documents`, in memory; the arguments are those of `ExactIndex.build`."""
+        return ExactIndex.build(self, documents, ids, **kwargs)

@@ -12,18 +12,14 @@ from typing import Any, Literal
 import torch
 from huggingface_hub import HfApi
 from torch import Tensor
-from transformers import AutoModel, AutoTokenizer
+from transformers import AutoModel
 from transformers.utils.generic import ModelOutput
 
 from .adapters_fastlane import AdaptableModel, loaded_adapters
 from .checkpoint_fastlane import write_checkpoint_files
 from .configuration_fastlane import FastLaneConfig
 from .encoding_fastlane import TextEncodingModel
-from .projection_fastlane import (
-    ViewProjection,
-    default_calibration_texts,
-    principal_components,
-)
+from .projection_fastlane import ViewProjection
 from .routing_fastlane import (
     AskedRoutes,
     NumRoutes,
@@ -93,67 +89,6 @@ class FastLaneModel(AdaptableModel, TextEncodingModel):
         self.projection = ViewProjection(config)
         self.router = TokenRouter(config)
         self.post_init()
-
-    @classmethod
-    def from_backbone(
-        cls,
-        name_or_path: str | os.PathLike[str],
-        *,
-        calibration_texts: Sequence[str] | None = None,
-        revision: str | None = None,
-        **config_kwargs: Any,
-    ) -> FastLaneModel:
-        """Builds a new model over an existing encoder; its router is untrained.
-
-        The projection starts as the principal components of the backbone's token views, which
-        keep MaxSim almost whole where a random projection spoils it.
-
-        Args:
-            name_or_path: Encoder on the Hub or in a folder.
-            calibration_texts: Some hundred passages like those to be searched, from which the
-                components are computed. Without them, a few built-in English ones.
-            revision: Branch, tag or commit of the encoder on the Hub.
-            **config_kwargs: Fields of `FastLaneConfig`.
-
-        Raises:
-            ValueError: `document_length` or `query_length` is beyond the backbone's positions, or
-                `embedding_dim` beyond its hidden size.
-        """
-        backbone = AutoModel.from_pretrained(name_or_path, revision=revision, dtype=torch.float32)
-        tokenizer = AutoTokenizer.from_pretrained(name_or_path, revision=revision)
-        framing = ("cls", "sep", "bos", "eos", "pad")
-        framing_ids = {getattr(tokenizer, f"{name}_token_id") for name in framing} - {None}
-        longest = min(tokenizer.model_max_length, backbone.config.max_position_embeddings)
-        defaults = {
-            "special_token_ids": sorted(framing_ids),
-            "base_model": None if os.path.isdir(name_or_path) else str(name_or_path),
-            "query_length": min(128, longest),
-            "document_length": min(256, longest),
-        }
-        config = FastLaneConfig(backbone.config, **{**defaults, **config_kwargs})
-        _check_sizes(config, longest)
-        model = cls(config)
-        missing = model.backbone.load_state_dict(backbone.state_dict(), strict=False).missing_keys
-        assert not missing, missing
-        model.tokenizer = tokenizer
-        model.fit_projection(calibration_texts or default_calibration_texts())
-        model.eval()
-        return model
-
-    def fit_projection(self, texts: Sequence[str]) -> None:
-        """Sets the projection to the principal components of the views of the tokens of `texts`.
-
-        Raises:
-            ValueError: The texts have fewer tokens than the projection has dimensions.
-        """
-        views = []
-        with torch.inference_mode():
-            for _, output in self.forward_batches(texts, "document", 32, False):
-                mask, states = output.token_mask, output.last_hidden_state
-                mixed = self.projection.in_context(states, mask, output.salience, "document")
-                views.append(mixed[mask].float())
-        components = principal_components(torch.cat(views), self.config.embedding_dim)
-        self.projection.linear.weight.data.copy_(components.clone())
 
     def forward(
         self,
@@ -303,14 +238,3 @@ class FastLaneModel(AdaptableModel, TextEncodingModel):
                 create_pr=create_pr,
             )
         return str(commit.pr_url if create_pr else commit.commit_url)
-
-
-def _check_sizes(config: FastLaneConfig, longest: int) -> None:
-    for name, limit, of in (
-        ("query_length", longest, "positions"),
-        ("document_length", longest, "positions"),
-        ("embedding_dim", config.hidden_size, "hidden size"),
-    ):
-        value = getattr(config, name)
-        if value > limit:
-            raise ValueError(f"{name} must be at most the backbone's {of}, {limit}, got {value}")

@@ -1,71 +1,289 @@
-"""Search over token vectors: an index of documents, built, changed, searched, saved and loaded."""
+"""Search over token vectors in memory: what a checkpoint brings along for a small corpus.
+
+`ExactIndex` finds exactly what MaxSim says. Beside it stands what every index shares: hits, token
+views, and the comparison that decides a ranking. `pip install fastlane-st` brings a larger, durable index.
+"""
 
 from __future__ import annotations
 
-import logging
-import os
-from collections.abc import Iterable, Sequence
-from typing import Any, Literal, overload
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from types import ModuleType
+from typing import Any, Literal, NamedTuple, Protocol, TypeAlias, TypeGuard, overload
 
-from .changes_fastlane import ChangingIndex
-from .filters_fastlane import Filter
-from .fingerprint_fastlane import encoder_digests
-from .gpu_fastlane import GpuVectors
-from .incoming_fastlane import DocumentRoutes, Encoding, Incoming
-from .index_arguments_fastlane import QueryRoutes, check_counts, check_search
-from .index_contents_fastlane import IndexContents, Part
-from .ranking_fastlane import DocumentRanker
-from .scoring_fastlane import Hit, Match
-from .segment_fastlane import Id, Metadata, collect_segment
-from .storage_fastlane import Commit, IndexSettings, read_index, write_index
-from .vector_index_fastlane import Kind, Storage, VectorSettings
-from .views_fastlane import Embeddings, Encoder, Positions, query_views
+import numpy as np
+import numpy.typing as npt
+import torch
 
-logger = logging.getLogger(__name__)
+from .routing_fastlane import AskedRoutes, NumRoutes, check_num_routes
 
-__all__ = ["FastLaneIndex", "Hit", "Match"]
+Embeddings: TypeAlias = torch.Tensor | npt.NDArray[Any] | Sequence[Sequence[float]]
+Positions: TypeAlias = Sequence[int] | npt.NDArray[np.integer[Any]]
+Features: TypeAlias = Mapping[str, torch.Tensor]
+Id: TypeAlias = str | int
+Metadata: TypeAlias = Mapping[str, str | int | float | bool | None]
+FloatArray: TypeAlias = npt.NDArray[np.float32]
+IntArray: TypeAlias = npt.NDArray[np.int64]
+
+FETCHED = 16  # vectors that FAISS is asked for at first, for each document that is wanted
+CHUNK = 256  # documents whose padded tensors are held at a time
+BLOCK_VECTORS = 16_384  # compared at a time: 8 MB of 128 dimensions
 
 
-class FastLaneIndex(ChangingIndex):
-    """Documents as token vectors in FAISS indexes, searched by inner product.
+class Match(NamedTuple):
+    """A query view and the document token it found, as positions in the two tokenised texts."""
 
-    A document scores its MaxSim, the sum over query views q of max_j q·d_j, and equal scores come
-    in the order in which the documents were given. Similarities are computed in float64 and
-    rounded to float32, so that equal vectors tie wherever they lie and however queries are batched.
+    query_position: int
+    document_position: int
+    similarity: float
 
-    Documents can be added, replaced and deleted while other threads search: a search sees the index as
-    it was when it began. An index that was changed step by step finds what one finds that was built
-    at once; a document that is replaced keeps its place in the order. `save` commits the changes.
 
-    Below, the three best vectors for (1, 0) belong to two documents only; the third document is
-    found all the same. With two routes "c" wins, by -0.25 + 1.5:
+@dataclass(frozen=True, slots=True)
+class Hit:
+    """A document found. Its score is the sum of its matches, one for each routed query view."""
 
-    >>> index = FastLaneIndex.from_embeddings(
-    ...     [[[0.5, 0.0], [0.75, 0.0]], [[1.0, 0.0]], [[-0.25, 1.5]]], ids=["a", "b", "c"]
-    ... )
-    >>> [(hit.id, hit.score) for hit in index.search([[[1.0, 0.0]]], top_k=3)[0]]
-    [('b', 1.0), ('a', 0.75), ('c', -0.25)]
-    >>> [(hit.id, hit.score) for hit in index.search([[[1.0, 0.0], [0.0, 1.0]]], top_k=1)[0]]
-    [('c', 1.25)]
-    >>> index.delete(["b"])
-    >>> index.upsert([[[2.0, 0.0]]], ids=["c"], metadata=[{"year": 2024}])
-    >>> [(hit.id, hit.score) for hit in index.search([[[1.0, 0.0]]], top_k=3)[0]]
-    [('c', 2.0), ('a', 0.75)]
-    >>> [hit.id for hit in index.search([[[1.0, 0.0]]], where={"year": {"$gte": 2020}})[0]]
-    ['c']
+    id: Id
+    score: float
+    matches: tuple[Match, ...]
+    text: str | None
+    metadata: Metadata = field(default_factory=dict)
+
+    @property
+    def route(self) -> int:
+        """The query position whose match contributed most; the first of equals."""
+        return max(self.matches, key=lambda match: match.similarity).query_position
+
+
+class Encoder(Protocol):
+    """What gives token vectors: a FastLaneModel, or the Sentence Transformers model around it.
+
+    With `output_value=None` each text gives a mapping with `token_embeddings (tokens, dim)` and
+    `attention_mask (tokens,)`, true exactly at the routed views. To rank again by all tokens of a
+    query, `unrouted_embeddings` and `token_mask` are what these two are without routing.
+    """
+
+    def encode_query(
+        self,
+        texts: list[str],
+        /,
+        *,
+        output_value: None,
+        num_routes: int | Literal["auto"] | None = ...,
+        batch_size: int = ...,
+        show_progress_bar: bool = ...,
+        route_budget: int = ...,
+    ) -> Sequence[Features]:
+        """Encodes queries."""
+
+    def encode_document(
+        self,
+        texts: list[str],
+        /,
+        *,
+        output_value: None,
+        num_routes: int | float | None = ...,
+        batch_size: int = ...,
+        show_progress_bar: bool | None = ...,
+    ) -> Sequence[Features]:
+        """Encodes documents; `num_routes` may be the fraction of the tokens to keep."""
+
+    def get_embedding_dimension(self) -> int | None:
+        """The length of a token vector, if known."""
+
+
+class Views(NamedTuple):
+    """Vectors `(views, dim)` of one text, and where in it their tokens stand, `(views,)`."""
+
+    vectors: npt.NDArray[np.float32]
+    positions: npt.NDArray[np.int32]
+
+
+class QueryBatch(NamedTuple):
+    """The views of a batch of queries; `full` holds all of their tokens, where they are asked for."""
+
+    routed: list[Views]
+    full: list[Views]
+
+
+def query_views(
+    queries: list[Any],
+    encoder: Encoder | None,
+    routing: Mapping[str, Any],
+    dim: int,
+    first: int,
+    with_full: bool = False,
+) -> QueryBatch:
+    """The views of queries that are all texts, or all arrays.
+
+    Args:
+        queries: A batch of at least one.
+        encoder: Encodes texts.
+        routing: What the encoder is told of the routes of texts.
+        dim: The index's dimension.
+        first: The number of the batch's first query, for errors.
+        with_full: Whether to give all tokens of each text as well.
+
+    Raises:
+        ValueError: Texts without an encoder, a query without views, or another dimension.
+    """
+    as_texts = isinstance(queries[0], str)
+    full: list[Views] = []
+    if as_texts:
+        encoded = _encode_queries(encoder, queries, routing)
+        routed = [routed_views(one, f"query {n}") for n, one in enumerate(encoded, first)]
+        if with_full:
+            full = [unrouted_views(one, f"query {n}") for n, one in enumerate(encoded, first)]
+    else:
+        routed = [given_views(one, f"query {n}") for n, one in enumerate(queries, first)]
+    for number, (vectors, _) in enumerate(routed, first):
+        count, given = vectors.shape
+        if given != dim:
+            giver = "the encoder" if as_texts else f"query {number}"
+            raise ValueError(f"{giver} gives {given}-dimensional vectors, the index holds {dim}")
+        if count == 0:
+            raise ValueError(f"query {number} has no views: none of its tokens can be routed")
+    return QueryBatch(routed, full)
+
+
+def routed_views(features: Features, owner: str) -> Views:
+    """The views at which the attention mask is true; errors name the `owner`."""
+    routed = features["attention_mask"].bool()
+    positions = routed.nonzero()[:, 0].cpu().numpy()
+    return given_views(features["token_embeddings"][routed], owner, positions)
+
+
+def unrouted_views(features: Features, owner: str) -> Views:
+    """All views of a text whose features say which of them are routed."""
+    if "unrouted_embeddings" not in features:
+        raise ValueError("this encoder doesn't give all tokens beside the routed ones: no rerank")
+    every = {"token_embeddings": "unrouted_embeddings", "attention_mask": "token_mask"}
+    return routed_views({name: features[other] for name, other in every.items()}, owner)
+
+
+def given_views(embeddings: Embeddings, owner: str, positions: Positions | None = None) -> Views:
+    """Vectors as float32 on the CPU, at positions 0, 1, 2, … by default.
+
+    Raises:
+        ValueError: The shape is not `(views, dim)`, a value is not finite in float32, or the
+            positions are more or fewer; it names the `owner`.
+    """
+    if isinstance(embeddings, torch.Tensor):
+        embeddings = embeddings.detach().float().cpu().numpy()
+    with np.errstate(over="ignore"):  # beyond float32 is inf, refused below
+        vectors = np.ascontiguousarray(embeddings, dtype=np.float32)
+    if vectors.ndim != 2 or vectors.shape[1] == 0:
+        raise ValueError(f"{owner} must be vectors of shape (number, dim), got {vectors.shape}")
+    if not np.isfinite(vectors).all():
+        raise ValueError(
+            f"{owner} has a vector with NaN or infinity: only finite float32 can be used"
+        )
+    if positions is None:
+        positions = range(len(vectors))
+    if len(positions) != len(vectors):
+        raise ValueError(f"{owner} has {len(vectors)} vectors, got {len(positions)} positions")
+    return Views(vectors, np.asarray(positions, dtype=np.int32))
+
+
+def _encode_queries(
+    encoder: Encoder | None, texts: list[str], routing: Mapping[str, Any]
+) -> Sequence[Features]:
+    if encoder is None:
+        raise ValueError(
+            "text queries need an encoder: pass one to FastLaneIndex.load(directory, encoder), "
+            "or search with vectors"
+        )
+    return encoder.encode_query(
+        texts,
+        output_value=None,
+        batch_size=len(texts),
+        show_progress_bar=False,
+        **routing,
+    )
+
+
+def exact_matches(
+    vectors: FloatArray, firsts: IntArray, views: FloatArray
+) -> tuple[npt.NDArray[np.float64], IntArray, FloatArray]:
+    """MaxSim of a query with some documents, so that equal vectors tie wherever they lie.
+
+    A similarity is computed in float64 and rounded to float32; the score of a document is the sum over query
+    views of its greatest one. Of equally similar vectors the first one matches.
+
+    Args:
+        vectors: (n, D) of the documents, one document after another.
+        firsts: (documents,): where each begins. None is empty.
+        views: (K, D) of the query.
+
+    Returns:
+        Scores (documents,), and for each view the matching row of `vectors` and its similarity, both
+        (documents, K).
+
+    Example:
+        >>> vectors = np.float32([[1, 0], [0, 1], [0.5, 0.5]])
+        >>> exact_matches(vectors, np.array([0, 2]), np.float32([[1, 0], [0, 1]]))[:2]
+        (array([2., 1.]), array([[0, 1],
+               [2, 2]]))
+    """
+    products = (vectors @ views.T.astype(float)).astype(np.float32)
+    similarities = np.maximum.reduceat(products, firsts, axis=0)
+    counts = np.diff(firsts, append=len(vectors))
+    is_best = products == np.repeat(similarities, counts, axis=0)
+    rows = np.where(is_best, np.arange(len(vectors))[:, None], len(vectors))
+    matched: IntArray = np.minimum.reduceat(rows, firsts, axis=0)
+    return similarities.sum(axis=1, dtype=np.float64), matched, similarities
+
+
+def rounding_slack(views: FloatArray, longest: float) -> npt.NDArray[np.float64]:
+    """(K,): how far apart two float32 similarities of a view may be where exact ones tie.
+
+    Both may be off by the rounding of a float32 product, at most dim * 2**-24 * |q| * |d|; the 8 is for
+    the norms' and the exact scores' own rounding.
+
+    Args:
+        views: (K, D).
+        longest: Length of the longest document vector.
+    """
+    lengths = np.linalg.norm(views.astype(float), axis=1)
+    slacks: npt.NDArray[np.float64] = (views.shape[1] + 8) * 2.0**-23 * lengths * longest
+    return slacks
+
+
+class ExactIndex:
+    """Documents as token vectors in memory, ranked by MaxSim, the sum over query views q of max_j q·d_j.
+
+    Equal scores come in the order in which documents were given. One route costs one pass of FAISS over all
+    vectors; several cost a full comparison. For more than some 100,000 vectors, or to keep an index, take the
+    `FastLaneIndex` of the package fastlane-st, which finds the same.
+
+    >>> index = ExactIndex.from_embeddings([[[0.5, 0.0], [0.75, 0.0]], [[1.0, 0.0]]], ids=["a", "b"])
+    >>> [(hit.id, hit.score) for hit in index.search([[[1.0, 0.0]]])[0]]
+    [('b', 1.0), ('a', 0.75)]
     """
 
     def __init__(
         self,
-        contents: IndexContents,
-        settings: IndexSettings,
+        views: Iterable[Views],
+        ids: list[Id],
+        texts: Sequence[str] | None = None,
         encoder: Encoder | None = None,
-        commit: Commit | None = None,
     ) -> None:
-        super().__init__(contents, settings, encoder)
-        self._commit = commit
-        self._gpu: GpuVectors | None = None
-        self._ranker: tuple[tuple[Any, ...], DocumentRanker] | None = None
+        vectors, positions = zip(*views, strict=True)
+        dims = {each.shape[1] for each in vectors}
+        if len(dims) > 1:
+            raise ValueError(
+                f"documents have vectors of {sorted(dims)} dimensions: all must be alike"
+            )
+        [self.dim] = dims
+        self.ids = ids
+        self.texts = texts
+        self.encoder = encoder
+        self._vectors: FloatArray = np.concatenate(vectors)
+        self._positions = np.concatenate(positions)
+        counts = [len(each) for each in vectors]
+        self._offsets: IntArray = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
+        self._owners: IntArray = np.repeat(np.arange(len(ids)), counts)
+        lengths = np.linalg.norm(self._vectors, axis=1)
+        self._longest = float(lengths.max(initial=0.0))
 
     @classmethod
     def build(
@@ -74,173 +292,86 @@ class FastLaneIndex(ChangingIndex):
         documents: Iterable[str],
         ids: Iterable[Id] | None = None,
         *,
-        metadata: Iterable[Metadata] | None = None,
-        num_routes: DocumentRoutes = "default",
-        kind: Kind | Literal["auto"] = "auto",
-        storage: Storage = "float32",
-        num_documents: int | None = None,
+        num_routes: NumRoutes | Literal["default"] = "default",
         batch_size: int = 32,
-        chunk_size: int = 256,
-        show_progress_bar: bool = False,
-        pool: Any = None,
-    ) -> FastLaneIndex:
-        """Encodes and indexes texts, holding the padded tensors of `chunk_size` of them at a time.
+    ) -> ExactIndex:
+        """Encodes and indexes texts.
 
         Args:
+            encoder: A `FastLaneModel`, or the Sentence Transformers model around one.
+            documents: The texts.
             ids: One per document, str or int, all different; 0, 1, 2, … by default.
-            metadata: One mapping per document, of field names to JSON scalars, to filter by.
-            num_routes: Views kept per document: a number, a fraction in (0, 1], None for all, or
-                "default" for the checkpoint's own setting.
-            kind: How vectors are found, see `VectorSettings`; "auto" is flat, which is exact, up to
-                100,000 of them.
-            storage: How they are stored, see `VectorSettings`; scores are of what is stored.
-            num_documents: How many documents the index is meant for, if others are added later.
-            pool: Processes to encode in, of `encoder.start_multi_process_pool` (Sentence
-                Transformers); `chunk_size` is what they share, so let it be some batches for each.
+            num_routes: Views kept per document: a number, a fraction in (0, 1], None for all, or "default"
+                for the checkpoint's own setting.
+            batch_size: Texts encoded at once.
 
         Raises:
-            ValueError: No documents, ids that do not fit, a vector that is not finite, or too few
-                vectors for the storage.
+            ValueError: There are no documents, or ids that don't fit.
         """
-        encoding = Encoding(encoder, num_routes, batch_size, chunk_size, show_progress_bar, pool)
-        incoming = Incoming.of_texts(documents, ids, metadata)
-        return cls._of(incoming, encoding, kind, storage, num_documents)
+        texts = check_documents(documents)
+        checked = check_ids(range(len(texts)) if ids is None else ids, len(texts))
+        check_counts(batch_size=batch_size)
+        if not texts:
+            raise ValueError("there are no documents: an index needs at least one")
+        options: dict[str, Any] = {"batch_size": batch_size, "show_progress_bar": False}
+        if num_routes != "default":
+            check_num_routes(num_routes, allow_fraction=True)
+            options["num_routes"] = num_routes
+        chunks = (slice(first, first + CHUNK) for first in range(0, len(texts), CHUNK))
+        views = [
+            routed_views(features, f"document {id!r}")
+            for chunk in chunks
+            for id, features in zip(
+                checked[chunk],
+                encoder.encode_document(texts[chunk], output_value=None, **options),
+                strict=True,
+            )
+        ]
+        return cls(views, checked, texts, encoder)
 
     @classmethod
     def from_embeddings(
         cls,
-        embeddings: Sequence[Embeddings],
+        embeddings: Iterable[Embeddings],
         ids: Iterable[Id] | None = None,
         *,
         positions: Sequence[Positions] | None = None,
-        texts: Sequence[str] | None = None,
-        metadata: Iterable[Metadata] | None = None,
+        texts: Iterable[str] | None = None,
         encoder: Encoder | None = None,
-        kind: Kind | Literal["auto"] = "auto",
-        storage: Storage = "float32",
-        num_documents: int | None = None,
-    ) -> FastLaneIndex:
+    ) -> ExactIndex:
         """Indexes vectors that are there already, one array `(num_vectors, dim)` per document.
 
-        A document without vectors is kept and never found.
-
         Args:
+            embeddings: One array per document. One without vectors is kept and never found.
             ids: As for `build`.
             positions: Each vector's token position in its document; 0, 1, 2, … by default.
             texts: One per document, to be given back with hits.
-            metadata, kind, storage, num_documents: As for `build`.
             encoder: Encodes text queries.
 
         Raises:
-            ValueError: No documents, lengths or dimensions that differ, ids that do not fit, a
-                vector that is not finite, or too few vectors for the storage.
+            ValueError: There are no documents, or lengths, ids or dimensions don't fit.
         """
-        incoming = Incoming.of_embeddings(embeddings, ids, metadata, texts, positions)
-        return cls._of(incoming, Encoding(encoder), kind, storage, num_documents)
-
-    @classmethod
-    def _of(
-        cls,
-        incoming: Incoming,
-        encoding: Encoding,
-        kind: Kind | Literal["auto"],
-        storage: Storage,
-        num_documents: int | None,
-    ) -> FastLaneIndex:
-        if not incoming.ids:
+        arrays = list(embeddings)
+        checked = check_ids(range(len(arrays)) if ids is None else ids, len(arrays))
+        known = None if texts is None else check_documents(texts)
+        for name, given in (("positions", positions), ("texts", known)):
+            if given is not None and len(given) != len(arrays):
+                raise ValueError(f"{name} must be {len(arrays)}, one a document: got {len(given)}")
+        if not arrays:
             raise ValueError("there are no documents: an index needs at least one")
-        if num_documents is not None and num_documents < len(incoming.ids):
-            raise ValueError(
-                f"num_documents must be at least the {len(incoming.ids)} given, got {num_documents}"
-            )
-        VectorSettings.choose(kind, storage, 0)  # refuses what can't be before the long work
-        segment = incoming.segment(encoding)
-        dim = segment.vectors.d
-        count = round(
-            segment.vectors.ntotal * (num_documents or len(segment.ids)) / len(segment.ids)
-        )
-        vectors = VectorSettings.choose(kind, storage, count)
-        logger.info(
-            "%s index in %s: %s vectors of %s dimensions, about %.0f MB, to find some %.0f%% of the ten best",
-            *(vectors.kind, vectors.storage, f"{count:,}", dim),
-            vectors.num_bytes(count, dim) / 1e6,
-            100 * vectors.expected_recall,
-        )
-        empty = vectors.new_index(segment.sample(vectors.sample_size(count)), count)
-        if vectors != VectorSettings():
-            segment = collect_segment(segment.documents(), empty)
-        contents = IndexContents(empty, [Part.whole(segment)])
-        settings = IndexSettings(
-            vectors, encoding.num_routes, encoder_digests(encoding.encoder), metadata={}
-        )
-        return cls(contents, settings, encoding.encoder)
+        places = [None] * len(arrays) if positions is None else positions
+        views = [
+            given_views(array, f"document {id!r}", place)
+            for array, id, place in zip(arrays, checked, places, strict=True)
+        ]
+        return cls(views, checked, known, encoder)
 
-    @classmethod
-    def load(
-        cls,
-        directory: str | os.PathLike[str],
-        encoder: Encoder | None = None,
-        *,
-        memory_map: bool = False,
-    ) -> FastLaneIndex:
-        """Reads a saved index after checking its files; to search with texts, pass the encoder.
-
-        Args:
-            directory: The folder.
-            encoder: Encodes texts.
-            memory_map: Leave the vectors in their files, to be read where a search needs them: for
-                more than fits into memory. Of those files only the sizes are checked.
-
-        Raises:
-            FileNotFoundError: There is no index.
-            ValueError: A file is damaged, or the encoder is of another checkpoint or dimension.
-        """
-        contents, settings, commit = read_index(directory, memory_map)
-        return cls(contents, settings, encoder, commit)
-
-    def save(self, directory: str | os.PathLike[str]) -> None:
-        """Saves to a new or empty folder or over the index in it, which a crash leaves as it was.
-
-        In the folder that the index was loaded from or last saved to, only what has changed is written.
-
-        Raises:
-            FileExistsError: The folder holds other files and no index.
-            BlockingIOError: Another process is saving to the folder.
-            ValueError: The folder's index is damaged or newer, or another process has changed it
-                since this one was loaded or saved; or the metadata is not JSON.
-        """
-        settings = IndexSettings(self.vectors, self.document_routes, self.checkpoint, self.metadata)
-        write_index(directory, self._contents, settings, self._commit, self._remember)
-
-    def _remember(self, commit: Commit) -> None:
-        self._commit = commit
-
-    def to(self, device: str) -> FastLaneIndex:
-        """Lets FAISS search on "cuda", "cuda:1" and so on, or on the "cpu" again; gives the index.
-
-        Each segment's vectors are copied to the GPU at the first search after a change. Changes, files
-        and exact scores stay on the CPU.
-
-        Raises:
-            ValueError: There is no such GPU.
-            ImportError: The FAISS that is installed knows no GPU.
-        """
-        self._gpu = None if device == "cpu" else GpuVectors(device)
-        return self
+    def __len__(self) -> int:
+        return len(self.ids)
 
     @overload
     def search(  # type: ignore[overload-overlap]
-        self,
-        queries: str,
-        top_k: int = ...,
-        num_routes: QueryRoutes = ...,
-        *,
-        where: Filter | None = ...,
-        ids: Iterable[Id] | None = ...,
-        rerank: int | None = ...,
-        route_budget: int | None = ...,
-        candidates: int | None = ...,
-        batch_size: int = ...,
+        self, queries: str, top_k: int = ..., num_routes: AskedRoutes = ..., batch_size: int = ...
     ) -> list[Hit]: ...
 
     @overload
@@ -248,13 +379,7 @@ class FastLaneIndex(ChangingIndex):
         self,
         queries: Sequence[str] | Sequence[Embeddings],
         top_k: int = ...,
-        num_routes: QueryRoutes = ...,
-        *,
-        where: Filter | None = ...,
-        ids: Iterable[Id] | None = ...,
-        rerank: int | None = ...,
-        route_budget: int | None = ...,
-        candidates: int | None = ...,
+        num_routes: AskedRoutes = ...,
         batch_size: int = ...,
     ) -> list[list[Hit]]: ...
 
@@ -262,73 +387,154 @@ class FastLaneIndex(ChangingIndex):
         self,
         queries: str | Sequence[str] | Sequence[Embeddings],
         top_k: int = 10,
-        num_routes: QueryRoutes = "default",
-        *,
-        where: Filter | None = None,
-        ids: Iterable[Id] | None = None,
-        rerank: int | None = None,
-        route_budget: int | None = None,
-        candidates: int | None = None,
+        num_routes: AskedRoutes = "default",
         batch_size: int = 32,
     ) -> list[Hit] | list[list[Hit]]:
         """Finds the `top_k` best documents for each query; fewer only if fewer have vectors.
 
-        A query of one view is answered exactly. Of several views each proposes its `candidates`
-        best documents, and all that are proposed get their exact scores; from
-        `candidates=len(index)` on, that is exact too. A filter takes part in the search, so
-        that whatever it leaves is ranked as if it were all there is.
-
         Args:
             queries: Texts, or arrays `(views, dim)` that hold one query's routed views each.
-            num_routes: Views routed from each text: a number, None for every token, or "auto" for as
-                many as the router's certainty asks for. "default" is 1 for texts, and all that
-                vectors can take.
-            where: Find only documents with such metadata, see `filters_fastlane`.
-            ids: Find only these documents. Ids that aren't there count for nothing.
-            rerank: Rank so many of the best documents again, by full MaxSim with all tokens of the
-                query (a cascade); at least `top_k`. For texts.
-            route_budget: The most routes that "auto" takes; the checkpoint's `route_budget` by default.
-            candidates: Documents that each of several views proposes, at least `top_k` and
-                `rerank`; max(100, 4 * top_k, rerank) by default. One route takes none.
-            batch_size: Queries encoded and searched at once.
+            top_k: Hits for each query.
+            num_routes: Views routed from each text: a number, None for every token, "auto"; "default" is 1.
+            batch_size: Queries encoded at once.
 
         Returns:
             A list of hits, best first, for each query; for a single str that list alone.
 
         Raises:
-            ValueError: An empty text, a query without views, a wrong dimension, a vector that is
-                not finite, texts without an encoder, an argument that cannot apply, or a filter on
-                a field that no document has.
+            ValueError: An empty text, a query without views, or another dimension than the index's.
         """
         items: list[Any] = [queries] if isinstance(queries, str) else list(queries)
         check_counts(top_k=top_k, batch_size=batch_size)
-        check_search(items, top_k, num_routes, candidates, rerank, route_budget)
-        ranker = self._ranker_of(where, ids)
-        routing: dict[str, Any] = {"num_routes": 1 if num_routes == "default" else num_routes}
-        if route_budget is not None:
-            routing["route_budget"] = route_budget
+        check_queries(items)
+        if num_routes not in ("default", "auto"):
+            check_num_routes(num_routes)
+        routing = {"num_routes": 1 if num_routes == "default" else num_routes}
         hits: list[list[Hit]] = []
-        for start in range(0, len(items), batch_size):
-            batch = items[start : start + batch_size]
-            views = query_views(batch, self.encoder, routing, self.dim, start, rerank is not None)
-            proposed = candidates or max(100, 4 * top_k, rerank or 0)
-            if rerank is None:
-                hits += ranker.rank(views.routed, top_k, proposed)
-            else:
-                hits += ranker.rank_again(views.routed, views.full, top_k, proposed, rerank)
+        for first in range(0, len(items), batch_size):
+            batch = items[first : first + batch_size]
+            views = query_views(batch, self.encoder, routing, self.dim, first).routed
+            hits += [self._best(each, top_k) for each in views]
         return hits[0] if isinstance(queries, str) else hits
 
-    def _ranker_of(self, where: Filter | None, ids: Iterable[Id] | None) -> DocumentRanker:
-        """Ranks what a search may find, as the index is now."""
-        if where is not None or ids is not None:
-            return DocumentRanker(self._selected(where, ids), self.vectors, self._gpu)
-        now = (self._contents.parts, self.vectors, self._gpu)
-        kept = self._ranker
-        if kept is None or kept[0] != now:
-            kept = self._ranker = (now, DocumentRanker(*now))
-        return kept[1]
+    def _best(self, query: Views, top_k: int) -> list[Hit]:
+        documents = np.flatnonzero(np.diff(self._offsets))
+        if len(query.vectors) == 1 and len(documents):
+            documents = self._nearest(query.vectors, min(top_k, len(documents)))
+        found = [
+            (score, document, rows, similarities)
+            for block in self._blocks(documents)
+            for score, document, rows, similarities in self._scored(query, block)
+        ]
+        found.sort(key=lambda one: (-one[0], one[1]))
+        return [self._hit(query, *one) for one in found[:top_k]]
 
-    def __repr__(self) -> str:
-        """The sizes, for people."""
-        size = f"{len(self):,} documents, {self.num_vectors:,} vectors of {self.dim} dimensions"
-        return f"FastLaneIndex({size})"
+    def _nearest(self, view: FloatArray, top_k: int) -> IntArray:
+        """The documents that may be among the `top_k` best for one view (1, D), in their order.
+
+        The best N vectors are not N documents: one document can fill the list. So more vectors are fetched
+        until there are enough documents, and none beyond could tie with the last of them.
+        """
+        total, fetch = len(self._vectors), FETCHED * max(8, top_k)
+        [slack] = rounding_slack(view, self._longest)
+        while True:
+            fetch = min(fetch, total)
+            metric = import_faiss().METRIC_INNER_PRODUCT
+            [near], [rows] = import_faiss().knn(view, self._vectors, fetch, metric=metric)
+            documents, first = np.unique(self._owners[rows], return_index=True)
+            best = near[first]  # the rows come best first
+            if len(documents) >= top_k:
+                floor = np.partition(best, -top_k)[-top_k] - slack
+                if fetch == total or near[-1] < floor:
+                    near_enough: IntArray = documents[best >= floor]
+                    return near_enough
+            fetch *= 4
+
+    def _blocks(self, documents: IntArray) -> list[IntArray]:
+        """Runs of documents with some `BLOCK_VECTORS` vectors each."""
+        ends = np.cumsum(np.diff(self._offsets)[documents])
+        cuts = np.flatnonzero(np.diff(ends // BLOCK_VECTORS)) + 1
+        return np.split(documents, cuts) if len(documents) else []
+
+    def _scored(
+        self, query: Views, documents: IntArray
+    ) -> Iterator[tuple[float, int, IntArray, FloatArray]]:
+        """Each document with its exact score, matching rows and similarities."""
+        rows = np.concatenate([np.arange(*self._offsets[one : one + 2]) for one in documents])
+        counts = np.diff(self._offsets)[documents]
+        firsts = np.cumsum(counts) - counts
+        scores, matched, similarities = exact_matches(self._vectors[rows], firsts, query.vectors)
+        yield from zip(
+            scores.tolist(), documents.tolist(), rows[matched], similarities, strict=True
+        )
+
+    def _hit(
+        self, query: Views, score: float, document: int, rows: IntArray, similarities: FloatArray
+    ) -> Hit:
+        positions = self._positions[rows].tolist()
+        matches = map(Match, query.positions.tolist(), positions, similarities.tolist())
+        text = None if self.texts is None else self.texts[document]
+        return Hit(self.ids[document], score, tuple(matches), text)
+
+
+def check_counts(**counts: object) -> None:
+    """Raises a ValueError for the first that isn't a positive integer."""
+    for name, count in counts.items():
+        if not isinstance(count, int) or isinstance(count, bool) or count <= 0:
+            raise ValueError(f"{name} must be a positive integer, got {count!r}")
+
+
+def check_documents(documents: Iterable[str]) -> list[str]:
+    """The texts as a list, in their order; a ValueError names one that isn't a str."""
+    if isinstance(documents, str):
+        raise ValueError("documents must be several texts, got one str: put it into a list")
+    texts = list(documents)
+    for number, text in enumerate(texts):
+        if not isinstance(text, str):
+            raise ValueError(f"document {number} must be a str, got {type(text).__name__}")
+    return texts
+
+
+def check_ids(ids: Iterable[Id], num_documents: int) -> list[Id]:
+    """The ids as a list; a ValueError unless there is one a document, all different."""
+    checked = list(ids)
+    if len(checked) != num_documents:
+        raise ValueError(f"ids must be {num_documents}, one a document: got {len(checked)}")
+    seen = set()
+    for id in checked:
+        if not is_id(id):
+            raise ValueError(f"an id must be a str or an int, got {id!r} ({type(id).__name__})")
+        if id in seen:
+            raise ValueError(f"ids must all be different, got {id!r} twice")
+        seen.add(id)
+    return checked
+
+
+def is_id(id: object) -> TypeGuard[Id]:
+    """Whether this can be an id: a str or an int, but not True, which would be taken for 1."""
+    return isinstance(id, str | int) and not isinstance(id, bool)
+
+
+def check_queries(queries: Sequence[Any]) -> None:
+    """Raises a ValueError where texts are mixed with vectors, or a text is blank."""
+    if not any(isinstance(query, str) for query in queries):
+        return
+    for number, query in enumerate(queries):
+        if not isinstance(query, str):
+            raise ValueError(
+                f"query {number} must be a str as others are, got {type(query).__name__}: search "
+                "with texts and with vectors apart"
+            )
+        if not query.strip():
+            raise ValueError(f"query {number} is empty, got {query!r}: leave it out")
+
+
+def import_faiss() -> ModuleType:
+    """The module `faiss`, imported at first use: a checkpoint encodes without it."""
+    try:
+        import faiss
+    except ImportError as error:
+        raise ImportError(
+            'an index needs FAISS: pip install "fastlane-st[cpu]", or "fastlane-st[gpu]"'
+        ) from error
+    return faiss

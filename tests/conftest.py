@@ -21,6 +21,7 @@ from transformers import (
 )
 
 from fastlane_st import FastLaneModel
+from fastlane_st.new_model import from_backbone
 
 settings.register_profile("untimed", deadline=None)  # a busy machine fails no test
 settings.load_profile("untimed")
@@ -107,7 +108,7 @@ def backbone_folder(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str],
 
 def build_model(backbone_folder: Path) -> FastLaneModel:
     """A FastLaneModel over a tiny encoder; queries are cut at 10 tokens, documents at 12."""
-    built = FastLaneModel.from_backbone(
+    built = from_backbone(
         backbone_folder,
         embedding_dim=4,
         router_dim=8,

@@ -29,9 +29,9 @@ from .scoring import BlockStore, DocumentViews
 
 if TYPE_CHECKING:
     from ..encoder import FastLaneEncoder
-    from ..modeling.incoming_fastlane import DocumentRoutes
-    from ..modeling.index_arguments_fastlane import QueryRoutes
-    from ..modeling.search_fastlane import FastLaneIndex
+    from ..index.arguments import QueryRoutes
+    from ..index.encoding import DocumentRoutes
+    from ..index.index import FastLaneIndex
 
 ALL_ROUTES: tuple[QueryRoutes, ...] = (1, 2, 4, 8, None)
 _TEXTS = 512

@@ -27,8 +27,8 @@ except ImportError as error:
 from ..corpus import Document
 from ..encoder import FastLaneEncoder
 from ..hub import DEFAULT_CHECKPOINT
+from ..index.index import FastLaneIndex
 from ..modeling.fingerprint_fastlane import encoder_digests
-from ..modeling.search_fastlane import FastLaneIndex
 
 if TYPE_CHECKING:
     from mteb.abstasks.task_metadata import TaskMetadata
@@ -41,9 +41,9 @@ if TYPE_CHECKING:
         TopRankedDocumentsType,
     )
 
-    from ..modeling.incoming_fastlane import DocumentRoutes
-    from ..modeling.index_arguments_fastlane import QueryRoutes
-    from ..modeling.vector_index_fastlane import Kind, Storage
+    from ..index.arguments import QueryRoutes
+    from ..index.encoding import DocumentRoutes
+    from ..index.vectors.settings import Kind, Storage
 
 RELEASED: dict[str, Any] = {
     "languages": ["eng-Latn"],

@@ -15,7 +15,7 @@ from tqdm.auto import tqdm
 from ..encoder import FastLaneEncoder
 from ..modeling.modeling_fastlane import FastLaneModel
 from ..modeling.routing_fastlane import NumRoutes, Task
-from ..modeling.views_fastlane import Features
+from ..modeling.search_fastlane import Features
 
 Floats: TypeAlias = npt.NDArray[np.floating[Any]]
 Similarities: TypeAlias = npt.NDArray[np.float32]

@@ -128,7 +128,7 @@ def test_results_are_kept_apart_by_routes_and_index(
     models = [
         RoutedModel(encoder, num_routes=1, name="us/tiny"),
         RoutedModel(encoder, num_routes=2, name="us/tiny"),
-        IndexedModel(encoder, num_routes=1, kind="hnsw", storage="int8", name="us/tiny"),
+        IndexedModel(encoder, num_routes=1, kind="ivf", storage="int8", name="us/tiny"),
         IndexedModel(encoder, num_routes=1, rerank=1000, name="us/tiny"),
     ]
     for model in models:
@@ -140,7 +140,7 @@ def test_results_are_kept_apart_by_routes_and_index(
     assert meta.experiment_kwargs == {
         "num_routes": 1,
         "document_routes": "all",
-        "kind": "hnsw",
+        "kind": "ivf",
         "storage": "int8",
     }
     assert meta.n_parameters == sum(one.numel() for one in encoder.parameters())

@@ -8,11 +8,12 @@ from typing import Any
 
 import pytest
 
-from fastlane_st import FastLaneEncoder, FastLaneIndex, building, cli
-from fastlane_st.building import UNFINISHED, build_folder
+from fastlane_st import FastLaneEncoder, FastLaneIndex, cli
 from fastlane_st.corpus import Document
+from fastlane_st.index import building
+from fastlane_st.index.building import UNFINISHED, build_folder
 from tests.conftest import DOCUMENTS
-from tests.index.test_index import WordEncoder
+from tests.support.encoders import WordEncoder
 
 WORDS = ("red", "blue", "car", "bus", "sky")
 CORPUS = [
@@ -112,9 +113,9 @@ def test_what_is_fitted_is_fitted_for_all_documents(tmp_path: Path) -> None:
 
 
 def test_large_segments_are_not_merged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from fastlane_st.modeling import index_contents_fastlane
+    from fastlane_st.index import contents
 
-    monkeypatch.setattr(index_contents_fastlane, "LARGEST_MERGED", 50 * 3 * 4)  # bytes
+    monkeypatch.setattr(contents, "LARGEST_MERGED", 50 * 3 * 4)  # bytes
     index = build(tmp_path)
     sizes = [part.num_vectors for part in index._contents.parts]
     assert max(sizes) <= 50

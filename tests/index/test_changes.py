@@ -16,8 +16,10 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from fastlane_st.modeling import scoring_fastlane
-from fastlane_st.modeling.search_fastlane import FastLaneIndex, Hit
+from fastlane_st.index import scoring
+from fastlane_st.index.index import FastLaneIndex
+from fastlane_st.modeling.search_fastlane import Hit
+from tests.support.encoders import WordEncoder
 
 Matrix = npt.NDArray[np.float32]
 ALL_YEARS = (2020, 2021, None)
@@ -113,16 +115,14 @@ def test_many_small_changes_leave_few_segments() -> None:
     index.delete(range(1, 300, 2))
     index.delete(range(2, 290, 2))
     for part in index._contents.parts:
-        assert 2 * part.num_vectors >= part.segment.vectors.ntotal
+        assert 2 * part.num_vectors >= len(part.segment.vectors)
     index.compact()
     [part] = index._contents.parts
     assert part.segment.ids == index.ids == [0, 290, 292, 294, 296, 298]
-    assert part.segment.vectors.ntotal == 6
+    assert len(part.segment.vectors) == 6
 
 
 def test_texts_are_encoded_as_when_the_index_was_built() -> None:
-    from test_search import WordEncoder
-
     encoder = WordEncoder()
     index = FastLaneIndex.build(encoder, ["red car"], ["r"], num_routes=1)
     index.add(["blue bus sky"], metadata=[{"n": 1}], batch_size=5)
@@ -323,7 +323,7 @@ test_an_index_is_a_dictionary_that_can_be_searched = ChangingIndex.TestCase
 @pytest.fixture(autouse=True)
 def small_scans(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Indexes here are so small that FAISS would hardly be asked."""
-    monkeypatch.setattr(scoring_fastlane, "SCAN_FRACTION", 0.0)
+    monkeypatch.setattr(scoring, "SCAN_FRACTION", 0.0)
     return None
 
 

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fastlane_st.modeling import scoring_fastlane
-from fastlane_st.modeling.search_fastlane import FastLaneIndex
+from fastlane_st.index import scoring
+from fastlane_st.index.index import FastLaneIndex
 
 DOCUMENTS: dict[str, dict[str, Any]] = {
     "one": {"year": 1, "language": "de"},
@@ -132,6 +132,6 @@ def test_search_is_exact_whatever_the_selectivity(
     left = [number for number, year in enumerate(years) if year < limit]
     best = sorted(left, key=lambda number: -scores[number])[:top_k]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(scoring_fastlane, "SCAN_FRACTION", scan)
+        patch.setattr(scoring, "SCAN_FRACTION", scan)
         [hits] = index.search([query], top_k, where={"year": {"$lt": limit}})
     assert [(hit.id, hit.score) for hit in hits] == [(number, scores[number]) for number in best]

@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 
 from fastlane_st import FastLaneIndex
-from fastlane_st.hybrid import FusedHit, HybridSearch
+from fastlane_st.index.hybrid import FusedHit, HybridSearch
 from fastlane_st.modeling.search_fastlane import Hit, Match
-from tests.index.test_index import WordEncoder
+from tests.support.encoders import WordEncoder
 
 TEXTS = {"a": "red car", "b": "blue sky", "c": "bus bus", "d": "sky"}
 

@@ -3,78 +3,18 @@
 from __future__ import annotations
 
 import sys
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from sentence_transformers.util import maxsim
-from transformers.dynamic_module_utils import get_imports, get_relative_import_files
 
-from fastlane_st.modeling import scoring_fastlane, search_fastlane
-from fastlane_st.modeling.checkpoint_fastlane import HUB_FILES
-from fastlane_st.modeling.search_fastlane import FastLaneIndex, Hit, Match
-from fastlane_st.modeling.vector_index_fastlane import VectorSettings
-
-# Each word's token vector and router logit. [CLS] and [SEP] stand around them and are never routed.
-VOCABULARY = {
-    "red": ([1.0, 0.0, 0.0], 1.0),
-    "blue": ([-1.0, 0.0, 0.0], 2.0),
-    "car": ([0.0, 1.0, 0.0], 4.0),
-    "bus": ([0.0, 0.75, 0.5], 3.0),
-    "sky": ([0.0, 0.0, 1.0], 5.0),
-}
-
-
-class WordEncoder:
-    """Looks words up; routes by a fixed logit; its own default is every word."""
-
-    def __init__(self, dim: int | None = 3) -> None:
-        self.dim = dim
-        self.calls: list[dict[str, Any]] = []
-
-    def get_embedding_dimension(self) -> int | None:
-        return self.dim
-
-    def encode_query(self, texts: list[str], **options: Any) -> list[dict[str, torch.Tensor]]:
-        return self._encode("query", texts, **options)
-
-    def encode_document(self, texts: list[str], **options: Any) -> list[dict[str, torch.Tensor]]:
-        return self._encode("document", texts, **options)
-
-    def _encode(
-        self,
-        side: str,
-        texts: list[str],
-        output_value: None,
-        num_routes: Any = None,
-        **options: Any,
-    ) -> list[dict[str, torch.Tensor]]:
-        self.calls.append({"side": side, "texts": texts, "num_routes": num_routes, **options})
-        longest = max(len(text.split()) for text in texts) + 2
-        return [self._features(text.split(), num_routes, longest) for text in texts]
-
-    def _features(self, words: list[str], num_routes: Any, length: int) -> dict[str, torch.Tensor]:
-        vectors = torch.full((length, 3), 9.0)  # what is not routed must not be searched
-        logits = torch.full((length,), -torch.inf)
-        for position, word in enumerate(words, start=1):
-            vectors[position] = torch.tensor(VOCABULARY[word][0])
-            logits[position] = VOCABULARY[word][1]
-        if num_routes == "auto":
-            num_routes = 2
-        if isinstance(num_routes, float):
-            num_routes = max(1, round(num_routes * len(words)))
-        count = len(words) if num_routes is None else min(num_routes, len(words))
-        mask = torch.zeros(length, dtype=torch.int64)
-        mask[logits.topk(count).indices] = 1
-        return {
-            "token_embeddings": vectors,
-            "attention_mask": mask,
-            "router_logits": logits,
-            "unrouted_embeddings": vectors / 2,  # other than routed: what ranks must be told apart
-            "token_mask": logits > -torch.inf,
-        }
+from fastlane_st.index import scoring
+from fastlane_st.index.index import FastLaneIndex
+from fastlane_st.index.vectors.store import VectorStore
+from fastlane_st.modeling.search_fastlane import Hit, Match
+from tests.support.encoders import WordEncoder
 
 
 def scores(hits: list[Hit]) -> list[tuple[str | int, float]]:
@@ -142,13 +82,13 @@ def test_a_tie_longer_than_the_first_fetch_is_not_cut() -> None:
 def test_only_unfinished_queries_are_searched_again(monkeypatch: pytest.MonkeyPatch) -> None:
     vectors = [np.eye(2)[[0] * 100], *([[0.5, 1 / 2**n]] for n in range(60))]
     index = FastLaneIndex.from_embeddings(vectors)
-    search, asked = VectorSettings.search, []
+    search, asked = VectorStore.search, []
 
-    def counted(self: Any, vectors: Any, x: Any, k: int, *further: Any) -> Any:
-        asked.append((x.tolist(), k))
-        return search(self, vectors, x, k, *further)
+    def counted(self: VectorStore, views: Any, count: int) -> Any:
+        asked.append((views.tolist(), count))
+        return search(self, views, count)
 
-    monkeypatch.setattr(VectorSettings, "search", counted)
+    monkeypatch.setattr(VectorStore, "search", counted)
     first, second = index.search([[[1.0, 0.0]], [[0.0, 1.0]]], top_k=2)
     assert scores(first) == [(0, 1.0), (1, 0.5)]
     assert scores(second) == [(1, 1.0), (2, 0.5)]
@@ -245,7 +185,7 @@ def test_scores_of_several_views_are_exact_whatever_the_block(
     block_vectors: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # 200 documents of 1 to 9 vectors, all but equal: float32 sums would order them otherwise.
-    monkeypatch.setattr(scoring_fastlane, "BLOCK_VECTORS", block_vectors)
+    monkeypatch.setattr(scoring, "BLOCK_VECTORS", block_vectors)
     generator = np.random.default_rng(0)
     base = generator.normal(size=100)
     documents = [
@@ -563,30 +503,3 @@ def test_a_missing_faiss_is_named_only_when_it_is_needed(monkeypatch: pytest.Mon
     monkeypatch.setitem(sys.modules, "faiss", None)
     with pytest.raises(ImportError, match=r'pip install "fastlane-st\[cpu\]"'):
         FastLaneIndex.from_embeddings([[[1.0]]])
-
-
-def test_search_needs_only_torch_numpy_and_tqdm_and_files_of_a_checkpoint() -> None:
-    files = [search_fastlane.__file__, *get_relative_import_files(search_fastlane.__file__)]
-    assert {Path(file).name for file in files} == {
-        "changes_fastlane.py",
-        "filters_fastlane.py",
-        "fingerprint_fastlane.py",
-        "gpu_fastlane.py",
-        "incoming_fastlane.py",
-        "index_arguments_fastlane.py",
-        "index_contents_fastlane.py",
-        "merging_fastlane.py",
-        "nearest_fastlane.py",
-        "ranking_fastlane.py",
-        "routing_fastlane.py",
-        "scoring_fastlane.py",
-        "search_fastlane.py",
-        "segment_fastlane.py",
-        "segment_files_fastlane.py",
-        "storage_fastlane.py",
-        "vector_index_fastlane.py",
-        "views_fastlane.py",
-    }
-    assert {Path(file).name for file in files} <= set(HUB_FILES)
-    packages = {package for file in files for package in get_imports(file)}
-    assert packages - sys.stdlib_module_names - {"transformers"} == {"numpy", "torch", "tqdm"}

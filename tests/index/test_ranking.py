@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from sentence_transformers.util import maxsim
 
-from fastlane_st.modeling.search_fastlane import FastLaneIndex, Hit
+from fastlane_st.index.index import FastLaneIndex
+from fastlane_st.modeling.search_fastlane import Hit
 
 Matrix = npt.NDArray[np.float32]
 

@@ -86,7 +86,6 @@ def test_a_checkpoint_searches_without_the_package(checkpoint: Path, tmp_path: P
     import json
     model = AutoModel.from_pretrained({str(checkpoint)!r}, trust_remote_code=True)
     index = model.build_index(DOCUMENTS, ids=list("abcdef"))
-    index.save("index")
     hits = index.search(QUERIES, top_k=2, num_routes=1)
     json.dump([[[hit.id, hit.score] for hit in found] for found in hits], open("hits.json", "w"))
     """

@@ -13,8 +13,9 @@ import pytest
 import torch
 
 from fastlane_st import FastLaneConfig, FastLaneModel
-from fastlane_st.modeling.projection_fastlane import ViewProjection, principal_components
+from fastlane_st.modeling.projection_fastlane import ViewProjection
 from fastlane_st.modeling.routing_fastlane import Task, unit
+from fastlane_st.new_model import from_backbone, principal_components
 from tests.conftest import DOCUMENTS, QUERIES
 
 
@@ -230,7 +231,7 @@ def test_the_backbone_keeps_its_weights_and_loses_its_pooler(
     from transformers import AutoModel
 
     folder = backbone_folder("bert")
-    model = FastLaneModel.from_backbone(folder, embedding_dim=4, calibration_texts=DOCUMENTS)
+    model = from_backbone(folder, embedding_dim=4, calibration_texts=DOCUMENTS)
     expected = AutoModel.from_pretrained(folder).state_dict()
     own = model.backbone.state_dict()
     assert set(expected) - set(own) == {"pooler.dense.weight", "pooler.dense.bias"}
@@ -241,7 +242,7 @@ def test_a_full_projection_keeps_every_inner_product(
     backbone_folder: Callable[[str], Path],
 ) -> None:
     folder = backbone_folder("bert")
-    model = FastLaneModel.from_backbone(
+    model = from_backbone(
         folder,
         embedding_dim=8,
         window_context_weight=0,
@@ -359,7 +360,7 @@ def test_settings_that_cannot_be_are_refused(
 ) -> None:
     defaults = {"embedding_dim": 4, "router_dim": 8, "query_length": 9, "document_length": 12}
     with pytest.raises(ValueError, match=message):
-        FastLaneModel.from_backbone(backbone_folder("bert"), **{**defaults, **settings})
+        from_backbone(backbone_folder("bert"), **{**defaults, **settings})
 
 
 def test_a_configuration_survives_its_own_json(tmp_path: Path) -> None:

@@ -12,8 +12,8 @@ import numpy.typing as npt
 import pytest
 
 from fastlane_st import FastLaneIndex
-from fastlane_st.modeling import gpu_fastlane, vector_index_fastlane
-from tests.index.vectors.test_store import units
+from fastlane_st.index.vectors import gpu, store
+from tests.support.vectors import units
 
 Matrix = npt.NDArray[np.float32]
 
@@ -43,7 +43,7 @@ def copies(monkeypatch: pytest.MonkeyPatch) -> list[Copy]:
         made.append(Copy(faiss.clone_index(index)))
         return made[-1]
 
-    monkeypatch.setattr(vector_index_fastlane, "PLAIN_UP_TO", 0)
+    monkeypatch.setattr(store, "PLAIN_UP_TO", 0)
     monkeypatch.setattr(faiss, "StandardGpuResources", object, raising=False)
     monkeypatch.setattr(faiss, "get_num_gpus", lambda: 2)
     monkeypatch.setattr(faiss, "index_cpu_to_gpu", copy_to_gpu, raising=False)
@@ -115,4 +115,4 @@ def test_on_a_real_gpu() -> None:
         expected = [[hit.id for hit in hits] for hits in index.search(queries)]
         found = index.to("cuda").search(queries)
         assert [[hit.id for hit in hits] for hits in found] == expected
-    assert gpu_fastlane.MOST_FOUND == 2048
+    assert gpu.MOST_FOUND == 2048

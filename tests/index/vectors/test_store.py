@@ -2,49 +2,32 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import faiss
 import numpy as np
-import numpy.typing as npt
 import pytest
 
-from fastlane_st.modeling import storage_fastlane, vector_index_fastlane
-from fastlane_st.modeling.search_fastlane import FastLaneIndex
-from fastlane_st.modeling.segment_fastlane import collect_segment
-from fastlane_st.modeling.vector_index_fastlane import (
-    VectorSettings,
-    clusters_of,
-    num_codes,
-    num_lists,
-    search_clusters,
-)
+from fastlane_st.index.index import FastLaneIndex
+from fastlane_st.index.segment import collect_segment
+from fastlane_st.index.vectors import clusters as cluster_module
+from fastlane_st.index.vectors import settings, store
+from fastlane_st.index.vectors.clusters import nearest_clusters, search_clusters
+from fastlane_st.index.vectors.settings import VectorSettings, num_codes, num_lists
+from tests.support.vectors import DIM, Matrix, units
 
-Matrix = npt.NDArray[np.float32]
 STORAGES = ("float32", "float16", "int8", "int4", "pq")
-KINDS = [
-    (kind, storage)
-    for kind in ("flat", "ivf", "hnsw")
-    for storage in STORAGES
-    if (kind, storage) != ("hnsw", "pq")
-]
-DIM = 16
+KINDS = [(kind, storage) for kind in ("flat", "ivf") for storage in STORAGES]
 # The largest error of a similarity of unit vectors, from what the storage keeps of them.
 TOLERANCE = {"float32": 1e-6, "float16": 1e-3, "int8": 0.02, "int4": 0.3, "pq": 0.6}
-
-
-def units(rows: int, seed: int) -> Matrix:
-    vectors = np.random.default_rng(seed).normal(size=(rows, DIM)).astype(np.float32)
-    return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
 
 
 @pytest.fixture(autouse=True)
 def clusters_of_few(monkeypatch: pytest.MonkeyPatch) -> None:
     """Even a few vectors are held as the kind says."""
-    monkeypatch.setattr(vector_index_fastlane, "PLAIN_UP_TO", 0)
+    monkeypatch.setattr(store, "PLAIN_UP_TO", 0)
 
 
 @pytest.fixture(scope="module")
@@ -157,10 +140,10 @@ def test_merged_clusters_hold_what_they_would_if_all_were_added(documents: list[
             index.delete([number - 10])
     index.compact()
     [part] = index.parts
-    anew = collect_segment(part.documents(), index._contents.empty)
-    merged, added = clusters_of(part.segment.vectors), clusters_of(anew.vectors)
+    anew = collect_segment(part.documents(), index._contents.template)
+    merged, added = part.segment.vectors.clusters, anew.vectors.clusters
     assert merged.ntotal == added.ntotal == index.num_vectors
-    chosen = index.vectors.nearest_clusters(added, units(5, 0))
+    chosen = nearest_clusters(added, units(5, 0), index.vectors.num_probed(added.nlist))
     for found, expected in zip(
         search_clusters(merged, units(5, 0), added.ntotal, *chosen),
         search_clusters(added, units(5, 0), added.ntotal, *chosen),
@@ -172,7 +155,7 @@ def test_merged_clusters_hold_what_they_would_if_all_were_added(documents: list[
 def test_segments_are_searched_as_one_would_be(
     documents: list[Matrix], queries: list[Matrix], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(vector_index_fastlane, "COMPARED", 16)
+    monkeypatch.setattr(settings, "COMPARED", 16)
     index = FastLaneIndex.from_embeddings(documents[:150], kind="ivf", num_documents=300)
     index.vectors = replace(index.vectors, effort=0.2)  # a few of the clusters, and of the codes
     for start, end in ((150, 220), (220, 270), (270, 300)):
@@ -186,11 +169,11 @@ def test_segments_are_searched_as_one_would_be(
 def test_among_many_clusters_nearly_every_vector_is_in_its_nearest(
     documents: list[Matrix], queries: list[Matrix], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(vector_index_fastlane, "MANY_CLUSTERS", 4)
+    monkeypatch.setattr(cluster_module, "MANY_CLUSTERS", 4)
     rows = units(20_000, 7)
     index = build([*documents, rows], "ivf", "float32")
     [part] = index.parts
-    clusters = clusters_of(part.segment.vectors)
+    clusters = part.segment.vectors.clusters
     assert clusters.nlist == 128
     assert isinstance(faiss.downcast_index(clusters.quantizer), faiss.IndexFlat)
     vectors = np.concatenate([*documents, rows])
@@ -203,11 +186,10 @@ def test_among_many_clusters_nearly_every_vector_is_in_its_nearest(
     assert_found(index, queries)
 
 
-@pytest.mark.parametrize("kind", ["ivf", "hnsw"])
 def test_a_filter_finds_everything_that_it_lets_through(
-    documents: list[Matrix], queries: list[Matrix], kind: str
+    documents: list[Matrix], queries: list[Matrix]
 ) -> None:
-    index = FastLaneIndex.from_embeddings(documents, kind=kind)  # type: ignore[arg-type]
+    index = FastLaneIndex.from_embeddings(documents, kind="ivf")
     index.vectors = replace(index.vectors, effort=0.01)  # looks almost nowhere
     for share in (3, 30, 150):
         ids = list(range(0, 300, 300 // share))
@@ -223,41 +205,6 @@ def test_a_memory_mapped_index_is_not_read_whole_to_know_its_longest_vector(
     index.save(tmp_path)
     [part] = FastLaneIndex.load(tmp_path, memory_map=True).parts
     assert part.segment.known_longest == index.parts[0].segment.longest
-
-
-@pytest.mark.parametrize("storage", ["float32", "int8", "pq"])
-def test_clusters_of_the_second_format_are_still_read_and_changed(
-    documents: list[Matrix],
-    queries: list[Matrix],
-    storage: str,
-    monkeypatch: pytest.MonkeyPatch,
-    tmp_path: Path,
-) -> None:
-    """Then clusters held the stored vectors themselves."""
-
-    def new_index(self: VectorSettings, sample: Matrix, num_vectors: int) -> Any:
-        codec = {"float32": "Flat", "int8": "SQ8", "pq": "PQ2x8"}[self.storage]
-        index = faiss.index_factory(DIM, f"IVF8,{codec}", faiss.METRIC_INNER_PRODUCT)
-        index.by_residual = False
-        index.train(sample)
-        return index
-
-    monkeypatch.setattr(VectorSettings, "new_index", new_index)
-    build(documents[:200], "ivf", storage).save(tmp_path)
-    manifest = json.loads((tmp_path / "index.json").read_text())
-    manifest["format_version"] = 2
-    for segment in manifest["segments"]:
-        del segment["longest"]
-    manifest["sha256"] = storage_fastlane._manifest_checksum(manifest)
-    (tmp_path / "index.json").write_text(json.dumps(manifest))
-    index = FastLaneIndex.load(tmp_path)
-    assert_found(index, queries)
-    index.add(documents[200:])
-    index.delete(range(0, 250, 2))
-    assert_found(index, queries)
-    index.save(tmp_path)
-    loaded = FastLaneIndex.load(tmp_path, memory_map=True)
-    assert loaded.search(queries) == index.search(queries)
 
 
 def test_more_effort_finds_more(documents: list[Matrix]) -> None:
@@ -279,7 +226,7 @@ def test_more_effort_finds_more(documents: list[Matrix]) -> None:
 def test_auto_is_flat_for_few_vectors_and_ivf_for_many() -> None:
     assert VectorSettings.choose("auto", "int8", 100_000) == VectorSettings("flat", "int8")
     assert VectorSettings.choose("auto", "int8", 100_001) == VectorSettings("ivf", "int8")
-    assert VectorSettings.choose("hnsw", "float16", 10) == VectorSettings("hnsw", "float16")
+    assert VectorSettings.choose("ivf", "float16", 10) == VectorSettings("ivf", "float16")
 
 
 @pytest.mark.parametrize(
@@ -305,19 +252,20 @@ def test_an_index_takes_about_the_bytes_that_are_foretold(
     index.save(tmp_path)
     [vectors] = tmp_path.glob("vectors-*")
     foretold = index.vectors.num_bytes(4000, DIM)
-    fixed = sum(path.stat().st_size for path in tmp_path.glob("empty-*"))  # clusters and codebooks
+    fixed = sum(
+        path.stat().st_size for path in tmp_path.glob("template-*")
+    )  # clusters and codebooks
     assert foretold == pytest.approx(vectors.stat().st_size - fixed, rel=0.25, abs=20_000)
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"kind": "tree"}, "kind must be one of flat, hnsw, ivf, got 'tree'"),
+        ({"kind": "tree"}, "kind must be one of flat, ivf, got 'tree'"),
         (
             {"storage": "int2"},
             "storage must be one of float32, float16, int8, int4, pq, got 'int2'",
         ),
-        ({"kind": "hnsw", "storage": "pq"}, "FAISS has no hnsw of inner products with pq"),
         ({"storage": "pq"}, "pq is fitted to at least 256 vectors, there are 5"),
     ],
 )
@@ -340,17 +288,17 @@ def test_few_vectors_are_held_plainly_and_stored_alike(
     tmp_path: Path,
 ) -> None:
     held = build(documents, kind, storage)
-    monkeypatch.setattr(vector_index_fastlane, "PLAIN_UP_TO", 100)
+    monkeypatch.setattr(store, "PLAIN_UP_TO", 100)
     index = build(documents, kind, storage)
     added = [units(5, 3000 + seed) for seed in range(10)]
     for one in (held, index):
-        monkeypatch.setattr(vector_index_fastlane, "PLAIN_UP_TO", 100 if one is index else 0)
+        monkeypatch.setattr(store, "PLAIN_UP_TO", 100 if one is index else 0)
         one.add(added[:4])
         one.add(added[4:])
     [_, *small] = [part.segment.vectors for part in index.parts]
     assert small
     for vectors in small:
-        assert vector_index_fastlane.VectorSettings(kind).looks_everywhere(vectors, 1.0)
+        assert not vectors.is_clustered
     for number, views in stored(held).items():
         np.testing.assert_array_equal(views, stored(index)[number])
     index.save(tmp_path)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, NamedTuple, TypeAlias
@@ -10,25 +10,10 @@ from typing import Any, NamedTuple, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from .vector_index_fastlane import (
-    BLOCK,
-    ByteArray,
-    Filling,
-    FloatArray,
-    IntArray,
-    VectorIndex,
-    clusters_of,
-    codes_of,
-    flat_index,
-    import_faiss,
-    is_flat,
-    stored_in,
-    view_length,
-)
-from .views_fastlane import Views
+from ..modeling.search_fastlane import Id, Metadata, Views
+from .vectors.settings import IntArray
+from .vectors.store import StoreBuilder, VectorStore
 
-Id: TypeAlias = str | int
-Metadata: TypeAlias = Mapping[str, str | int | float | bool | None]
 BoolArray: TypeAlias = npt.NDArray[np.bool_]
 
 
@@ -65,7 +50,7 @@ class Segment:
         known_longest: The length of the longest vector, if it is known.
     """
 
-    vectors: VectorIndex
+    vectors: VectorStore
     offsets: IntArray
     positions: npt.NDArray[np.int32]
     ids: list[Id]
@@ -76,55 +61,9 @@ class Segment:
     _columns: dict[str, Column] = field(default_factory=dict, repr=False)
 
     @cached_property
-    def _stored(self) -> VectorIndex:
-        return stored_in(self.vectors)
-
-    @cached_property
-    def codes(self) -> ByteArray | None:
-        """What is stored of each vector; see `codes_of`."""
-        return codes_of(self.vectors)
-
-    def rows(self, numbers: slice | IntArray) -> FloatArray:
-        """Vectors `(n, dim)` as they are stored, by number: float32 ones aren't copied for a slice."""
-        if self.codes is not None:
-            codes = self.codes[numbers]
-            if is_flat(self._stored):
-                return codes.view(np.float32)
-            return self._stored.sa_decode(codes)
-        if isinstance(numbers, slice):
-            count = numbers.stop - numbers.start
-            if count:
-                return self._stored.reconstruct_n(int(numbers.start), int(count))
-        elif len(numbers):
-            return self._stored.reconstruct_batch(numbers)
-        return np.empty((0, self.vectors.d), dtype=np.float32)
-
-    def blocks(self) -> Iterator[FloatArray]:
-        """All vectors as they are stored, some after others."""
-        for first in range(0, self.vectors.ntotal, BLOCK):
-            yield self.rows(slice(first, min(first + BLOCK, self.vectors.ntotal)))
-
-    def sample(self, count: int) -> FloatArray:
-        """At most `count` of the vectors, spread evenly."""
-        total = self.vectors.ntotal
-        numbers = np.linspace(0, total, min(count, total), endpoint=False).astype(np.int64)
-        return self.rows(numbers)
-
-    @cached_property
     def longest(self) -> float:
-        """The length of the longest vector."""
-        if self.known_longest is not None:
-            return self.known_longest
-        longest = 0.0
-        for block in self.blocks():
-            squares = np.einsum("nd,nd->n", block, block, dtype=np.float64)
-            longest = max(longest, float(np.sqrt(squares.max())))
-        return longest
-
-    @cached_property
-    def view_length(self) -> float:
-        """How long views are to be for their clusters to be chosen; the vectors are clustered."""
-        return view_length(clusters_of(self.vectors))
+        """The Euclidean length of the longest vector."""
+        return self.vectors.longest() if self.known_longest is None else self.known_longest
 
     @property
     def counts(self) -> IntArray:
@@ -136,12 +75,12 @@ class Segment:
         """Whether the parts, read from files, fit together."""
         size = len(self.ids)
         return (
-            self.vectors.metric_type == import_faiss().METRIC_INNER_PRODUCT
+            self.vectors.is_by_inner_product
             and self.offsets.shape == (size + 1,)
             and self.offsets[0] == 0
-            and self.offsets[-1] == self.vectors.ntotal
+            and self.offsets[-1] == len(self.vectors)
             and bool((self.counts >= 0).all())
-            and self.positions.shape == (self.vectors.ntotal,)
+            and self.positions.shape == (len(self.vectors),)
             and self.places.shape == (size,)
             and len(set(self.ids)) == size
         )
@@ -165,7 +104,7 @@ class Segment:
         rows = slice(self.offsets[number], self.offsets[number + 1])
         return Document(
             self.ids[number],
-            Views(self.rows(rows), self.positions[rows]),
+            Views(self.vectors.rows(rows), self.positions[rows]),
             self.texts[number],
             self.metadata[number],
             int(self.places[number]),
@@ -204,18 +143,18 @@ class Column(NamedTuple):
         return cls([value for _, value in numbers], codes)
 
 
-def collect_segment(documents: Iterable[Document], empty: VectorIndex | None = None) -> Segment:
+def collect_segment(documents: Iterable[Document], template: VectorStore | None = None) -> Segment:
     """Takes in one document after another.
 
     Args:
         documents: At least one.
-        empty: What is to hold their vectors; a flat index if not given.
+        template: An empty store that says how to hold their vectors; flat in float32 by default.
 
     Raises:
         ValueError: Dimensions differ.
     """
-    filling: Filling | None = None if empty is None else Filling(empty)
-    whose = "the first document has" if empty is None else "the index has"
+    builder: StoreBuilder | None = None if template is None else template.builder()
+    whose = "the first document has" if template is None else "the index has"
     positions: list[npt.NDArray[np.int32]] = []
     offsets, places = [0], []
     ids: list[Id] = []
@@ -223,24 +162,24 @@ def collect_segment(documents: Iterable[Document], empty: VectorIndex | None = N
     metadata: list[Metadata] = []
     for document in documents:
         rows = document.views.vectors
-        if filling is None:
-            filling = Filling(flat_index(rows.shape[1]))
-        if rows.shape[1] != filling.empty.d:
+        if builder is None:
+            builder = VectorStore.flat(rows.shape[1]).builder()
+        if rows.shape[1] != builder.dim:
             raise ValueError(
                 f"document {document.id!r} has {rows.shape[1]}-dimensional vectors, {whose} "
-                f"{filling.empty.d}-dimensional ones: all must be alike"
+                f"{builder.dim}-dimensional ones: all must be alike"
             )
-        filling.add(rows)
+        builder.add(rows)
         positions.append(document.views.positions)
         offsets.append(offsets[-1] + len(rows))
         places.append(document.place)
         ids.append(document.id)
         texts.append(document.text)
         metadata.append(document.metadata)
-    assert filling is not None
+    assert builder is not None
     assert ids
     return Segment(
-        filling.finished(),
+        builder.finished(),
         np.array(offsets, dtype=np.int64),
         np.concatenate(positions),
         ids,

@@ -3,52 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence, Sized
-from typing import Any, Literal, TypeAlias, TypeGuard
+from typing import Any, Literal, TypeAlias
 
-from .filters_fastlane import is_scalar
-from .routing_fastlane import check_num_routes
-from .segment_fastlane import Id, Metadata
+from ..modeling.routing_fastlane import check_num_routes
+from ..modeling.search_fastlane import Id, Metadata, check_counts, check_ids, check_queries
+from .filters import is_scalar
 
 QueryRoutes: TypeAlias = int | Literal["default", "auto"] | None
 
 
-def check_counts(**counts: object) -> None:
-    """Each must be a positive integer."""
-    for name, count in counts.items():
-        if not isinstance(count, int) or isinstance(count, bool) or count <= 0:
-            raise ValueError(f"{name} must be a positive integer, got {count!r}")
-
-
 def check_lengths(num_documents: int, **given: Sized | None) -> None:
-    """What is given, if it is, must have one item a document."""
+    """Raises a ValueError unless each argument that isn't None has one item a document."""
     for name, items in given.items():
         if items is not None and len(items) != num_documents:
             raise ValueError(f"{name} must be {num_documents}, one a document: got {len(items)}")
-
-
-def check_documents(documents: Iterable[str]) -> list[str]:
-    """The texts as a list."""
-    if isinstance(documents, str):
-        raise ValueError("documents must be several texts, got one str: put it into a list")
-    texts = list(documents)
-    for number, text in enumerate(texts):
-        if not isinstance(text, str):
-            raise ValueError(f"document {number} must be a str, got {type(text).__name__}")
-    return texts
-
-
-def check_ids(ids: Iterable[Id], num_documents: int) -> list[Id]:
-    """The ids as a list: one a document, all different."""
-    checked = list(ids)
-    check_lengths(num_documents, ids=checked)
-    seen = set()
-    for id in checked:
-        if not is_id(id):
-            raise ValueError(f"an id must be a str or an int, got {id!r} ({type(id).__name__})")
-        if id in seen:
-            raise ValueError(f"ids must all be different, got {id!r} twice")
-        seen.add(id)
-    return checked
 
 
 def check_id_list(ids: Iterable[Id]) -> list[Id]:
@@ -78,11 +46,6 @@ def check_metadata(metadata: Iterable[Metadata] | None, num_documents: int) -> l
                     f"None, got {value!r}"
                 )
     return checked
-
-
-def is_id(id: object) -> TypeGuard[Id]:
-    """Whether this can be an id: True would be taken for 1."""
-    return isinstance(id, str | int) and not isinstance(id, bool)
 
 
 def check_search(
@@ -132,11 +95,4 @@ def check_search(
             f"candidates applies to several routes, got {candidates} with num_routes=1, which is "
             "exact: leave it out"
         )
-    for number, query in enumerate(queries):
-        if not isinstance(query, str):
-            raise ValueError(
-                f"query {number} must be a str as others are, got {type(query).__name__}: search "
-                "with texts and with vectors apart"
-            )
-        if not query.strip():
-            raise ValueError(f"query {number} is empty, got {query!r}: leave it out")
+    check_queries(queries)

@@ -12,8 +12,8 @@ from typing import IO, Any, Protocol, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from .segment_fastlane import BoolArray, Segment
-from .vector_index_fastlane import VectorIndex, import_faiss
+from ..segment import BoolArray, Segment
+from ..vectors.store import VectorStore
 
 FileFacts: TypeAlias = dict[str, int | str]
 """Size and sha256 of a file: `{"bytes": …, "sha256": …}`."""
@@ -39,9 +39,9 @@ def file_name(part: str, number: int) -> str:
 
 
 def write_segment(directory: Path, number: int, segment: Segment) -> dict[str, FileFacts]:
-    """Writes the files of a segment, to the disk itself, and gives what is in them, by name."""
+    """Writes and fsyncs a segment's files; gives size and sha256 by file name."""
     writers: dict[str, Callable[[Output], None]] = {
-        "vectors": lambda output: _write_vectors(segment.vectors, output),
+        "vectors": lambda output: segment.vectors.write(output.write),
         "offsets": lambda output: _write_array(segment.offsets, output),
         "positions": lambda output: _write_array(segment.positions, output),
         "places": lambda output: _write_array(segment.places, output),
@@ -56,13 +56,13 @@ def write_mask(path: Path, is_live: BoolArray) -> FileFacts:
     return write_file(path, lambda output: _write_array(np.packbits(is_live), output))
 
 
-def write_vectors(path: Path, index: VectorIndex) -> FileFacts:
-    """Writes a FAISS index."""
-    return write_file(path, lambda output: _write_vectors(index, output))
+def write_vectors(path: Path, store: VectorStore) -> FileFacts:
+    """Writes a store."""
+    return write_file(path, lambda output: store.write(output.write))
 
 
 def write_file(path: Path, write: Callable[[Output], None]) -> FileFacts:
-    """Writes a file to the disk itself, hashing what was meant to be written."""
+    """Writes and fsyncs a file; the checksum is of what was meant to be written."""
     with open(path, "wb") as file:
         output = _Checksummed(file)
         write(output)
@@ -74,7 +74,7 @@ def read_segment(
     directory: Path,
     number: int,
     files: dict[str, FileFacts],
-    longest: float | None = None,
+    longest: float,
     memory_map: bool = False,
 ) -> Segment:
     """Reads a segment after checking its files.
@@ -82,15 +82,15 @@ def read_segment(
     Args:
         directory: Where they are.
         number: The segment's.
-        files: Size and checksum of each, by name; a segment of the first format has no places.
-        longest: The length of the longest vector; None if unknown, as in formats before the third.
+        files: Size and checksum of each, by name.
+        longest: The length of the longest vector.
         memory_map: Leave the vectors in their file, of which only the size is checked.
 
     Raises:
         ValueError: One is missing, altered or cut short, or they contradict each other.
     """
     names = {part: file_name(part, number) for part in SUFFIXES}
-    paths = {part: directory / name for part, name in names.items() if name in files}
+    paths = {part: directory / name for part, name in names.items()}
     for part, path in paths.items():
         verify(path, files[path.name], size_only=memory_map and part == "vectors")
     ids, texts, metadata = [], [], []
@@ -105,13 +105,13 @@ def read_segment(
         if path.suffix == ".npy"
     }
     segment = Segment(
-        vectors=read_vectors(paths["vectors"], memory_map),
+        vectors=VectorStore.read(paths["vectors"], memory_map),
         offsets=arrays["offsets"],
         positions=arrays["positions"],
         ids=ids,
         texts=texts,
         metadata=metadata,
-        places=arrays.get("places", np.arange(len(ids), dtype=np.int64)),
+        places=arrays["places"],
         known_longest=longest,
     )
     if not segment.is_consistent:
@@ -120,13 +120,6 @@ def read_segment(
             "other; build the index again"
         )
     return segment
-
-
-def read_vectors(path: Path, memory_map: bool = False) -> VectorIndex:
-    """Reads a FAISS index that was verified."""
-    faiss = import_faiss()
-    index: VectorIndex = faiss.read_index(str(path), faiss.IO_FLAG_MMAP_IFC if memory_map else 0)
-    return index
 
 
 def read_mask(path: Path, facts: FileFacts, num_documents: int) -> BoolArray:
@@ -175,12 +168,6 @@ class _Checksummed:
         self.bytes += len(data)
         self.sha256.update(data)
         return self.file.write(data)
-
-
-def _write_vectors(index: VectorIndex, output: Output) -> None:
-    # Not to a path: FAISS 1.15 only prints an error that comes on closing, such as a full disk.
-    faiss = import_faiss()
-    faiss.write_index(index, faiss.PyCallbackIOWriter(output.write))
 
 
 def _write_array(array: npt.NDArray[Any], output: Output) -> None:

@@ -9,9 +9,10 @@ from functools import cached_property
 
 import numpy as np
 
-from .merging_fastlane import merge_segments
-from .segment_fastlane import BoolArray, Document, Id, Segment
-from .vector_index_fastlane import VectorIndex, bytes_of_vector
+from ..modeling.search_fastlane import Id
+from .merging import merge_segments
+from .segment import BoolArray, Document, Segment
+from .vectors.store import VectorStore
 
 LARGEST_MERGED = 2 * 2**30
 """Bytes of vectors beyond which segments aren't merged any more: that takes memory for all of them."""
@@ -63,7 +64,7 @@ class IndexContents:
     log-structured merge tree: documents that are added one by one are copied some log N times each.
 
     Args:
-        empty: What holds the vectors of new segments, without any.
+        template: The empty store that says how segments hold their vectors.
         parts: The documents, without an id twice.
         next_place: The place of the next new document; above all others if not given.
         next_id: The next id for documents that are given none; above all others if not given.
@@ -74,13 +75,13 @@ class IndexContents:
 
     def __init__(
         self,
-        empty: VectorIndex,
+        template: VectorStore,
         parts: Sequence[Part],
         next_place: int | None = None,
         next_id: int | None = None,
     ) -> None:
-        self.empty = empty
-        self._largest = LARGEST_MERGED // bytes_of_vector(empty)
+        self.template = template
+        self._largest = LARGEST_MERGED // template.bytes_of_vector
         self.parts = tuple(parts)
         self.lock = threading.RLock()
         self._located: dict[Id, tuple[Segment, int]] = {}
@@ -202,7 +203,7 @@ class IndexContents:
         for part in parts:
             if not part.num_documents:
                 continue
-            if 2 * part.num_vectors < part.segment.vectors.ntotal:
+            if 2 * part.num_vectors < len(part.segment.vectors):
                 part = self._merge([part])
             kept.append(part)
             while len(kept) > 1 and self._belong_together(*kept[-2:]):
@@ -221,7 +222,7 @@ class IndexContents:
     def _merge(self, parts: Sequence[Part]) -> Part:
         """One part of the live documents of several, by place."""
         chosen = [(part.segment, np.flatnonzero(part.is_live)) for part in parts]
-        return Part.whole(merge_segments(chosen, self.empty))
+        return Part.whole(merge_segments(chosen, self.template))
 
     def _locate(self, part: Part) -> None:
         for number in part.numbers():

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from .modeling.filters_fastlane import Filter
-from .modeling.index_contents_fastlane import Part
-from .modeling.search_fastlane import FastLaneIndex, Hit
-from .modeling.segment_fastlane import Id
+from ..modeling.search_fastlane import Hit, Id
+from .contents import Part
+from .filters import Filter
+from .index import FastLaneIndex
 
 RANK_CONSTANT = 60
 """k of reciprocal rank fusion, as its authors have it."""

@@ -2,53 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, TypeAlias
 
-from .index_arguments_fastlane import (
-    check_counts,
+from ..modeling.search_fastlane import (
+    Embeddings,
+    Id,
+    Metadata,
+    Positions,
     check_documents,
     check_ids,
-    check_lengths,
-    check_metadata,
+    given_views,
 )
-from .routing_fastlane import NumRoutes, check_num_routes
-from .segment_fastlane import Document, Id, Metadata, Segment, collect_segment
-from .vector_index_fastlane import VectorIndex
-from .views_fastlane import Embeddings, Encoder, Positions, Views, document_views, given_views
-
-DocumentRoutes: TypeAlias = NumRoutes | Literal["default"]
-
-
-@dataclass(frozen=True)
-class Encoding:
-    """How texts become views: the arguments of `FastLaneIndex.build`."""
-
-    encoder: Encoder | None
-    num_routes: DocumentRoutes = "default"
-    batch_size: int = 32
-    chunk_size: int = 256
-    show_progress_bar: bool = False
-    pool: Any = None
-
-    def views(self, texts: list[str], ids: list[Id]) -> Iterator[Views]:
-        """Each text's routed views."""
-        if self.encoder is None:
-            raise ValueError(
-                "texts need an encoder: pass one to FastLaneIndex.load(directory, encoder), or give "
-                "vectors"
-            )
-        check_counts(batch_size=self.batch_size, chunk_size=self.chunk_size)
-        options: dict[str, Any] = {"batch_size": self.batch_size}
-        if self.num_routes != "default":
-            check_num_routes(self.num_routes, allow_fraction=True)
-            options["num_routes"] = self.num_routes
-        if self.pool is not None:
-            options["pool"] = self.pool
-        return document_views(
-            self.encoder, texts, ids, self.chunk_size, self.show_progress_bar, **options
-        )
+from .arguments import check_lengths, check_metadata
+from .encoding import Encoding
+from .segment import Document, Segment, collect_segment
+from .vectors.store import VectorStore
 
 
 @dataclass(frozen=True)
@@ -94,11 +63,11 @@ class Incoming:
         checked_texts = None if texts is None else check_documents(texts)
         return cls(checked, checked_texts, check_metadata(metadata, size), embeddings, positions)
 
-    def segment(self, encoding: Encoding, empty: VectorIndex | None = None) -> Segment:
-        """The documents and their views, held as `empty` would; they get places from 0 on.
+    def segment(self, encoding: Encoding, template: VectorStore | None = None) -> Segment:
+        """The documents and their views, held as `template` would; they get places from 0 on.
 
         Raises:
-            ValueError: A vector isn't finite, or of another dimension than `empty` or the first one.
+            ValueError: A vector isn't finite, or of another dimension than `template` or the first one.
         """
         if self.embeddings is None:
             assert self.texts is not None
@@ -111,4 +80,4 @@ class Incoming:
             )
         texts = [None] * len(self.ids) if self.texts is None else self.texts
         parts = zip(self.ids, views, texts, self.metadata, range(len(self.ids)), strict=True)
-        return collect_segment((Document(*one) for one in parts), empty)
+        return collect_segment((Document(*one) for one in parts), template)

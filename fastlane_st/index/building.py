@@ -11,13 +11,14 @@ from typing import Any, Literal
 
 from tqdm.auto import tqdm
 
-from .corpus import Document
-from .encoder import FastLaneEncoder
-from .modeling.incoming_fastlane import DocumentRoutes
-from .modeling.search_fastlane import FastLaneIndex
-from .modeling.storage_fastlane import MANIFEST, next_generation
-from .modeling.vector_index_fastlane import Kind, Storage
-from .modeling.views_fastlane import Encoder
+from ..corpus import Document
+from ..encoder import FastLaneEncoder
+from ..modeling.search_fastlane import Encoder
+from .encoding import DocumentRoutes
+from .index import FastLaneIndex
+from .storage.folder import next_generation
+from .storage.manifest import MANIFEST
+from .vectors.settings import Kind, Storage
 
 UNFINISHED = "unfinished"
 """The key of an index's metadata that is there until its last document is."""

@@ -9,11 +9,10 @@ are deleted last.
 from __future__ import annotations
 
 import errno
-import hashlib
 import json
 import os
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -21,25 +20,25 @@ from typing import Any
 
 from filelock import BaseFileLock, FileLock, SoftFileLock, Timeout
 
-from .incoming_fastlane import DocumentRoutes
-from .index_contents_fastlane import IndexContents, Part
-from .segment_fastlane import Segment
-from .segment_files_fastlane import (
+from ..contents import IndexContents, Part
+from ..encoding import DocumentRoutes
+from ..segment import Segment
+from ..vectors.settings import VectorSettings
+from ..vectors.store import VectorStore
+from .manifest import FORMAT, FORMAT_VERSION, MANIFEST, read_manifest, with_checksum
+from .segment_files import (
     SUFFIXES,
     FileFacts,
     file_name,
     read_mask,
     read_segment,
-    read_vectors,
     sync,
     verify,
     write_mask,
     write_segment,
     write_vectors,
 )
-from .vector_index_fastlane import VectorIndex, VectorSettings, flat_index, is_flat
 
-MANIFEST = "index.json"
 LOCK = "index.lock"
 SOFT_LOCK = "index.soft.lock"
 NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)  # what flock gives where there are none
@@ -48,11 +47,9 @@ NO_FOLDER_SYNC = (
     errno.ENOSYS,
     errno.EOPNOTSUPP,
 )  # what fsync of a folder gives there
-FORMAT = "fastlane-index"
-FORMAT_VERSION = 3  # 2: ivf without fast scan, no longest; 1: one segment
 OWN_FILE = re.compile(
     r"(vectors|offsets|positions|places|documents)-\d{6,}\.(faiss|npy|jsonl)"
-    r"|live-\d{6,}-\d{6,}\.npy|empty-\d{6,}\.faiss|index\.json\.tmp|index\.(soft\.)?lock"
+    r"|live-\d{6,}-\d{6,}\.npy|template-\d{6,}\.faiss|index\.json\.tmp|index\.(soft\.)?lock"
 )
 
 
@@ -82,7 +79,7 @@ class Commit:
         generation: The number of the commit.
         numbers: Of the segments.
         masks: The file that says what of a part is live; None where all of it is.
-        empty: What holds the vectors of new segments, and its file; None for a flat one.
+        template: The empty store that new segments are made like, and its file; None for a flat one.
         files: Size and checksum of all files, by name.
     """
 
@@ -90,26 +87,26 @@ class Commit:
     generation: int
     numbers: dict[Segment, int]
     masks: dict[Part, str | None]
-    empty: tuple[VectorIndex, str | None] | None
+    template: tuple[VectorStore, str | None] | None
     files: dict[str, FileFacts]
 
 
+@contextmanager
 def write_index(
     directory: str | os.PathLike[str],
     contents: IndexContents,
     settings: IndexSettings,
     last: Commit | None,
-    committed: Callable[[Commit], None],
-) -> None:
+) -> Iterator[Commit]:
     """Commits an index to a folder, which is made if need be; one writer at a time.
+
+    The block runs once the folder holds the new commit; files of the old one are deleted after it.
 
     Args:
         directory: The folder.
         contents: What to save.
         settings: To be saved along.
         last: The last commit of this index, to whichever folder.
-        committed: Called with this commit once it is what the folder holds; what fails after that
-            only leaves old files behind.
 
     Raises:
         FileExistsError: The folder holds other files and no index. What an interrupted first save
@@ -136,45 +133,57 @@ def write_index(
             )
         with contents.lock:
             parts, next_place, next_id = contents.parts, contents.next_place, contents.next_id
-        commit = _write_parts(last, generation, parts, first_number, contents.empty)
+        commit = _write_parts(last, generation, parts, first_number, contents.template)
         numbers = [commit.numbers[part.segment] for part in parts]
+        described = _describe(contents.template, parts, commit)
         manifest = {
-            "format": FORMAT,
-            "format_version": FORMAT_VERSION,
-            "generation": generation,
-            "dim": contents.empty.d,
-            "num_documents": sum(part.num_documents for part in parts),
-            "num_vectors": sum(part.num_vectors for part in parts),
+            **described,
             "next_place": next_place,
             "next_id": next_id,
             "next_segment": max([first_number - 1, *numbers]) + 1,
             "vectors": asdict(settings.vectors),
-            "empty": commit.empty[1] if commit.empty is not None else None,
             "document_routes": settings.document_routes,
             "checkpoint": settings.checkpoint,
             "metadata": metadata,
-            "segments": [
-                {
-                    "number": number,
-                    "live": commit.masks[part],
-                    "longest": part.segment.longest,
-                }
-                for number, part in zip(numbers, parts, strict=True)
-            ],
-            "files": commit.files,
         }
-        manifest["sha256"] = _manifest_checksum(manifest)
-        with open(directory / f"{MANIFEST}.tmp", "wb") as file:
-            file.write(json.dumps(manifest, indent=2).encode())
-            sync(file)
-        # The new files' names must be on disk before the manifest that relies on them.
-        _sync_directory(directory)
-        os.replace(directory / f"{MANIFEST}.tmp", directory / MANIFEST)
-        committed(commit)
+        _put_manifest(directory, manifest)
+        yield commit
         _sync_directory(directory)
         for path in sorted(directory.iterdir()):
             if OWN_FILE.fullmatch(path.name) and path.name not in (*commit.files, LOCK, SOFT_LOCK):
                 path.unlink()
+
+
+def _describe(template: VectorStore, parts: Sequence[Part], commit: Commit) -> dict[str, Any]:
+    """What the manifest says of a commit's files."""
+    return {
+        "format": FORMAT,
+        "format_version": FORMAT_VERSION,
+        "generation": commit.generation,
+        "dim": template.dim,
+        "num_documents": sum(part.num_documents for part in parts),
+        "num_vectors": sum(part.num_vectors for part in parts),
+        "template": None if commit.template is None else commit.template[1],
+        "segments": [
+            {
+                "number": commit.numbers[part.segment],
+                "live": commit.masks[part],
+                "longest": part.segment.longest,
+            }
+            for part in parts
+        ],
+        "files": commit.files,
+    }
+
+
+def _put_manifest(directory: Path, manifest: dict[str, Any]) -> None:
+    """Makes the new files the folder's index, in one step."""
+    with open(directory / f"{MANIFEST}.tmp", "wb") as file:
+        file.write(json.dumps(with_checksum(manifest), indent=2).encode())
+        sync(file)
+    # The new files' names must be on disk before the manifest that relies on them.
+    _sync_directory(directory)
+    os.replace(directory / f"{MANIFEST}.tmp", directory / MANIFEST)
 
 
 def read_index(
@@ -189,19 +198,19 @@ def read_index(
     """
     directory = Path(directory)
     while True:
-        manifest = _read_manifest(directory)
+        manifest = read_manifest(directory)
         try:
             return _read_parts(directory, manifest, memory_map)
         except (ValueError, OSError, RuntimeError):  # the last is what FAISS raises
             # A writer may have committed meanwhile, and deleted what only the old manifest names.
-            if _read_manifest(directory)["generation"] == manifest["generation"]:
+            if read_manifest(directory)["generation"] == manifest["generation"]:
                 raise
 
 
 def next_generation(directory: Path) -> int:
     """The number of the next commit to a folder; refuses a folder that `write_index` would."""
     if (directory / MANIFEST).exists():
-        generation: int = _read_manifest(directory)["generation"]
+        generation: int = read_manifest(directory)["generation"]
         return generation + 1
     if directory.exists():
         foreign = sorted(
@@ -219,8 +228,7 @@ def _next_number(directory: Path) -> int:
     """The number of the next new segment."""
     if not (directory / MANIFEST).exists():
         return 1
-    manifest = _read_manifest(directory)
-    number: int = manifest.get("next_segment", manifest["generation"] + 1)
+    number: int = read_manifest(directory)["next_segment"]
     return number
 
 
@@ -229,30 +237,29 @@ def _write_parts(
     generation: int,
     parts: tuple[Part, ...],
     first_number: int,
-    empty: VectorIndex,
+    template: VectorStore,
 ) -> Commit:
-    """Writes what of the parts, and of the empty index, isn't in the folder yet."""
+    """Writes the segments, masks and template that aren't in the folder yet."""
     files: dict[str, FileFacts] = {}
-    if last.empty is not None and last.empty[0] is empty:
-        name = last.empty[1]
+    if last.template is not None and last.template[0] is template:
+        name = last.template[1]
         facts = None if name is None else last.files[name]
-    elif is_flat(empty):
+    elif template.is_plain_float32:
         name, facts = None, None
     else:
-        name = f"empty-{generation:06d}.faiss"
-        facts = write_vectors(last.directory / name, empty)
+        name = f"template-{generation:06d}.faiss"
+        facts = write_vectors(last.directory / name, template)
     if name is not None and facts is not None:
         files[name] = facts
-    commit = Commit(last.directory, generation, {}, {}, (empty, name), files)
+    commit = Commit(last.directory, generation, {}, {}, (template, name), files)
     for part in parts:
         number = last.numbers.get(part.segment)
         if number is None:
             number, first_number = first_number, first_number + 1
             commit.files.update(write_segment(last.directory, number, part.segment))
         else:
-            # A segment of the first format has no places.
             names = [file_name(which, number) for which in SUFFIXES]
-            commit.files.update({name: last.files[name] for name in names if name in last.files})
+            commit.files.update({name: last.files[name] for name in names})
         commit.numbers[part.segment] = number
         if part in last.masks:
             mask = last.masks[part]
@@ -271,47 +278,39 @@ def _write_parts(
 def _read_parts(
     directory: Path, manifest: dict[str, Any], memory_map: bool
 ) -> tuple[IndexContents, IndexSettings, Commit]:
-    files = manifest["files"]
-    if manifest["format_version"] == 1:
-        segments = [{"number": manifest["generation"], "live": None}]
-    else:
-        segments = manifest["segments"]
-    name = manifest.get("empty")
+    files, name = manifest["files"], manifest["template"]
     if name is None:
-        empty = flat_index(manifest["dim"])
+        template = VectorStore.flat(manifest["dim"])
     else:
         verify(directory / name, files[name])
-        empty = read_vectors(directory / name)
-    commit = Commit(directory.resolve(), manifest["generation"], {}, {}, (empty, name), files)
-    for entry in segments:
-        number, longest = entry["number"], entry.get("longest")
-        segment = read_segment(directory, number, files, longest, memory_map)
+        template = VectorStore.read(directory / name)
+    commit = Commit(directory.resolve(), manifest["generation"], {}, {}, (template, name), files)
+    for entry in manifest["segments"]:
+        number = entry["number"]
+        segment = read_segment(directory, number, files, entry["longest"], memory_map)
         part = Part.whole(segment)
         if entry["live"] is not None:
             mask = directory / entry["live"]
             part = Part(segment, read_mask(mask, files[mask.name], len(segment.ids)))
-        commit.numbers[segment] = entry["number"]
+        commit.numbers[segment] = number
         commit.masks[part] = entry["live"]
     contents = IndexContents(
-        empty,
-        list(commit.masks),
-        manifest.get("next_place"),
-        manifest.get("next_id"),
+        template, list(commit.masks), manifest["next_place"], manifest["next_id"]
     )
     found = {
         "num_documents": len(contents),
         "num_vectors": sum(part.num_vectors for part in contents.parts),
     }
-    dims = {empty.d, *(part.segment.vectors.d for part in contents.parts)}
+    dims = {template.dim, *(part.segment.vectors.dim for part in contents.parts)}
     if any(manifest[key] != found[key] for key in found) or not dims <= {manifest["dim"]}:
         raise ValueError(
             f"{directory} contradicts itself: its files hold {found}, in {sorted(dims)} dimensions; "
             "build the index again"
         )
     settings = IndexSettings(
-        VectorSettings(**manifest.get("vectors", {})),
-        manifest.get("document_routes", "default"),
-        manifest.get("checkpoint", []),
+        VectorSettings(**manifest["vectors"]),
+        manifest["document_routes"],
+        manifest["checkpoint"],
         manifest["metadata"],
     )
     return contents, settings, commit
@@ -354,33 +353,3 @@ def _sync_directory(directory: Path) -> None:
             raise
     finally:
         os.close(descriptor)
-
-
-def _manifest_checksum(manifest: dict[str, Any]) -> str:
-    body = {key: value for key, value in manifest.items() if key != "sha256"}
-    return hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()
-
-
-def _read_manifest(directory: Path) -> dict[str, Any]:
-    path = directory / MANIFEST
-    if not path.exists():
-        raise FileNotFoundError(f"{directory} is no FastLane index: it has no {MANIFEST}")
-    try:
-        manifest = json.loads(path.read_bytes())
-    except ValueError as error:
-        raise ValueError(f"{path} is damaged: {error}; save the index to a new folder") from error
-    if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
-        raise ValueError(
-            f"{directory} is no FastLane index: its {MANIFEST} has no format {FORMAT!r}"
-        )
-    version = manifest.get("format_version")
-    if isinstance(version, int) and version > FORMAT_VERSION:
-        raise ValueError(
-            f"{path} has index format {version}, this code reads up to {FORMAT_VERSION}: "
-            "update fastlane-st"
-        )
-    if manifest.get("sha256") != _manifest_checksum(manifest):
-        raise ValueError(
-            f"{path} is damaged: its checksum is wrong; save the index to a new folder"
-        )
-    return manifest

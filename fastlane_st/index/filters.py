@@ -22,8 +22,8 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from .index_contents_fastlane import Part
-from .segment_fastlane import BoolArray, Segment
+from .contents import Part
+from .segment import BoolArray, Segment
 
 Filter: TypeAlias = Mapping[str, Any]
 

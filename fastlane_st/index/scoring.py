@@ -3,42 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import numpy as np
 
-from .index_contents_fastlane import Part
-from .segment_fastlane import Id, Metadata, expanded
-from .vector_index_fastlane import FloatArray, IntArray
-from .views_fastlane import Views
+from ..modeling.search_fastlane import Hit, Match, Views, exact_matches
+from .contents import Part
+from .segment import expanded
+from .vectors.settings import FloatArray, IntArray
 
 BLOCK_VECTORS = 16_384  # 8 MB of 128 dimensions; smaller is no faster, and BLAS threads wait more
 SCAN_FRACTION = 0.1  # of a segment's vectors: so few are scored one by one, without FAISS
-
-
-class Match(NamedTuple):
-    """A query view and the document token it found, as positions in the two tokenised texts."""
-
-    query_position: int
-    document_position: int
-    similarity: float
-
-
-@dataclass(frozen=True, slots=True)
-class Hit:
-    """A document found, its score the sum of its matches: one for each routed query view."""
-
-    id: Id
-    score: float
-    matches: tuple[Match, ...]
-    text: str | None
-    metadata: Metadata = field(default_factory=dict)
-
-    @property
-    def route(self) -> int:
-        """The query position whose match contributed most; the first of equals."""
-        return max(self.matches, key=lambda match: match.similarity).query_position
 
 
 class PartScorer:
@@ -53,7 +28,7 @@ class PartScorer:
 
     def is_small(self, limit: int) -> bool:
         """Whether all documents are scored sooner than the `limit` best are looked for."""
-        is_sparse = self.num_vectors <= SCAN_FRACTION * self.segment.vectors.ntotal
+        is_sparse = self.num_vectors <= SCAN_FRACTION * len(self.segment.vectors)
         return is_sparse or limit >= len(self.documents)
 
     def owners(self, rows: IntArray) -> IntArray:
@@ -65,20 +40,18 @@ class PartScorer:
         """(documents, views) float32: each view's best similarity in each document."""
         best = [np.empty((0, len(views)), dtype=np.float32)]
         for _, firsts, rows in self._blocks(documents):
-            best.append(np.maximum.reduceat(self.segment.rows(rows) @ views.T, firsts, axis=0))
+            best.append(
+                np.maximum.reduceat(self.segment.vectors.rows(rows) @ views.T, firsts, axis=0)
+            )
         return np.concatenate(best)
 
     def score(self, query: Views, documents: IntArray) -> list[ScoredDocument]:
         """Each of `documents` with its exact MaxSim."""
-        views = query.vectors.T.astype(float)
         found = []
         for block, firsts, rows in self._blocks(documents):
-            products = (self.segment.rows(rows) @ views).astype(np.float32)
-            similarities = np.maximum.reduceat(products, firsts, axis=0)
-            is_best = products == np.repeat(similarities, np.diff(firsts, append=len(rows)), axis=0)
-            places = np.where(is_best, np.arange(len(rows))[:, None], len(rows))
-            matched = rows[np.minimum.reduceat(places, firsts, axis=0)]  # the first of equals
-            scores = similarities.sum(axis=1, dtype=np.float64)
+            scores, matched, similarities = exact_matches(
+                self.segment.vectors.rows(rows), firsts, query.vectors
+            )
             places = self.segment.places[block]
             for number, document in enumerate(block.tolist()):
                 found.append(
@@ -87,7 +60,7 @@ class PartScorer:
                         document,
                         int(places[number]),
                         float(scores[number]),
-                        matched[number],
+                        rows[matched[number]],
                         similarities[number],
                     )
                 )

@@ -8,14 +8,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from .gpu_fastlane import GpuVectors
-from .index_contents_fastlane import Part
-from .nearest_fastlane import Nearest, looks_everywhere, nearest_vectors
-from .scoring_fastlane import Hit, PartScorer, ScoredDocument
-from .vector_index_fastlane import FloatArray, IntArray, VectorSettings
-from .views_fastlane import Views
-
-FETCHED = 16  # vectors, for each document that is asked for
+from ..modeling.search_fastlane import FETCHED, Hit, Views, rounding_slack
+from .contents import Part
+from .scoring import PartScorer, ScoredDocument
+from .vectors.gpu import GpuVectors
+from .vectors.nearest import Nearest, looks_everywhere, nearest_vectors
+from .vectors.settings import FloatArray, IntArray, VectorSettings
 
 
 class DocumentRanker:
@@ -72,7 +70,7 @@ class DocumentRanker:
         """For each query documents of each part, by number, its `limit` best among them."""
         limits = [limit if len(q.vectors) == 1 else candidates for q in queries for _ in q.vectors]
         views = np.concatenate([query.vectors for query in queries])
-        slacks = self._slacks(views)
+        slacks = rounding_slack(views, self._longest)
         scanned: list[int] = []
         searched: list[int] = []
         for number, scorer in enumerate(self._scorers):
@@ -117,17 +115,15 @@ class DocumentRanker:
         could tie with the last of them.
         """
         scorers = [self._scorers[number] for number in numbers]
-        segments = [scorer.segment for scorer in scorers]
-        num_vectors = sum(segment.vectors.ntotal for segment in segments)
+        stores = [scorer.segment.vectors for scorer in scorers]
+        num_vectors = sum(map(len, stores))
         num_documents = sum(len(scorer.documents) for scorer in scorers)
         proposals: dict[int, Scored] = {}
         pending = list(range(len(views)))
         fetch, reach = FETCHED * max(8, *limits), 1.0
         while pending:
             fetch = min(fetch, num_vectors)
-            near = nearest_vectors(
-                segments, self._settings, views[pending], fetch, reach, self._gpu
-            )
+            near = nearest_vectors(stores, self._settings, views[pending], fetch, reach, self._gpu)
             is_short = near.rows[:, -1] < 0  # then these are all within reach
             for place, number in enumerate(pending):
                 documents, best = self._documents_of(numbers, near, place)
@@ -139,8 +135,8 @@ class DocumentRanker:
                 if is_enough:
                     proposals[number] = documents, best
                 elif (is_short[place] or fetch == num_vectors) and looks_everywhere(
-                    segments, self._settings, fetch, reach
-                ):  # a graph may not lead everywhere
+                    stores, self._settings, fetch, reach
+                ):
                     [proposals[number]] = self._scan(numbers, views[number : number + 1])
             is_left = np.array([number not in proposals for number in pending])
             fetch, reach = 4 * fetch, 4 * reach if is_short[is_left].any() else reach
@@ -151,21 +147,11 @@ class DocumentRanker:
         """The live documents that own the vectors found for a view, with the best of each."""
         owners = np.full(near.rows.shape[1], -1)
         for place, number in enumerate(numbers):
-            is_here = (near.segments[view] == place) & (near.rows[view] >= 0)
+            is_here = (near.stores[view] == place) & (near.rows[view] >= 0)
             documents = self._scorers[number].owners(near.rows[view, is_here])
             owners[is_here] = np.where(documents < 0, -1, documents + self._starts[number])
         documents, first = np.unique(owners[owners >= 0], return_index=True)
         return documents, near.similarities[view, owners >= 0][first]
-
-    def _slacks(self, views: FloatArray) -> npt.NDArray[np.float64]:
-        """(V,): how far apart two float32 similarities of a view may be where exact ones tie.
-
-        Both may be off by the rounding of a float32 product, at most dim * 2**-24 * |q| * |d|; the 8
-        is for the norms' and the exact scores' own rounding.
-        """
-        lengths = np.linalg.norm(views.astype(float), axis=1)
-        slacks: npt.NDArray[np.float64] = (views.shape[1] + 8) * 2.0**-23 * lengths * self._longest
-        return slacks
 
     def _select(self, query: Views, documents: list[IntArray], limit: int) -> list[IntArray]:
         """The `limit` best of the `documents` of each part, by their exact MaxSim, in no order."""
@@ -175,7 +161,7 @@ class DocumentRanker:
             (numbers, scorer.scan(query.vectors, numbers).sum(axis=1, dtype=np.float64))
             for scorer, numbers in zip(self._scorers, documents, strict=True)
         ]
-        kept = best_of(scored, limit, float(self._slacks(query.vectors).sum()))
+        kept = best_of(scored, limit, float(rounding_slack(query.vectors, self._longest).sum()))
         if sum(map(len, kept)) <= limit:
             return kept
         best = self._order(query, kept)[:limit]

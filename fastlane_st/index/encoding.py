@@ -1,0 +1,67 @@
+"""Texts become token views: the encoder is asked for some at a time, and memory stays bounded."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Literal, TypeAlias
+
+from tqdm.auto import tqdm
+
+from ..modeling.routing_fastlane import NumRoutes, check_num_routes
+from ..modeling.search_fastlane import Encoder, Id, Views, check_counts, routed_views
+
+DocumentRoutes: TypeAlias = NumRoutes | Literal["default"]
+
+
+@dataclass(frozen=True)
+class Encoding:
+    """How texts become views: the arguments of `FastLaneIndex.build`."""
+
+    encoder: Encoder | None
+    num_routes: DocumentRoutes = "default"
+    batch_size: int = 32
+    chunk_size: int = 256
+    show_progress_bar: bool = False
+    pool: Any = None
+
+    def views(self, texts: list[str], ids: list[Id]) -> Iterator[Views]:
+        """Each text's routed views."""
+        if self.encoder is None:
+            raise ValueError(
+                "texts need an encoder: pass one to FastLaneIndex.load(directory, encoder), or give "
+                "vectors"
+            )
+        check_counts(batch_size=self.batch_size, chunk_size=self.chunk_size)
+        options: dict[str, Any] = {"batch_size": self.batch_size}
+        if self.num_routes != "default":
+            check_num_routes(self.num_routes, allow_fraction=True)
+            options["num_routes"] = self.num_routes
+        if self.pool is not None:
+            options["pool"] = self.pool
+        return document_views(
+            self.encoder, texts, ids, self.chunk_size, self.show_progress_bar, **options
+        )
+
+
+def document_views(
+    encoder: Encoder,
+    texts: list[str],
+    ids: list[str | int],
+    chunk_size: int,
+    show_progress_bar: bool,
+    **options: Any,
+) -> Iterator[Views]:
+    """Each text's routed views, holding the padded tensors of `chunk_size` texts at a time."""
+    options |= {"output_value": None, "show_progress_bar": False}
+    if "pool" in options:
+        options["chunk_size"] = options["batch_size"]  # what each process takes at a time
+    with tqdm(
+        total=len(texts), desc="Indexing", unit="doc", leave=None, disable=not show_progress_bar
+    ) as bar:
+        for start in range(0, len(texts), chunk_size):
+            chunk = slice(start, start + chunk_size)
+            encoded = encoder.encode_document(texts[chunk], **options)
+            for id, features in zip(ids[chunk], encoded, strict=True):
+                yield routed_views(features, f"document {id!r}")
+            bar.update(len(encoded))

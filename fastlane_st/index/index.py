@@ -1,0 +1,517 @@
+"""FastLaneIndex, the facade of the engine: build, load, save, change and search.
+
+What it holds is in `contents`, how documents come in in `incoming` and `encoding`, how they are ranked in
+`ranking`, how vectors are found in `vectors/`, and how all of it is kept on the disk in `storage/`.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, Literal, overload
+
+from ..modeling.fingerprint_fastlane import encoder_digests
+from ..modeling.search_fastlane import (
+    Embeddings,
+    Encoder,
+    Hit,
+    Id,
+    Metadata,
+    Positions,
+    check_counts,
+    is_id,
+    query_views,
+)
+from .arguments import QueryRoutes, check_id_list, check_search
+from .contents import IndexContents, Part
+from .encoding import DocumentRoutes, Encoding
+from .filters import Filter, filtered, known_fields
+from .incoming import Incoming
+from .ranking import DocumentRanker
+from .segment import collect_segment
+from .storage.folder import Commit, IndexSettings, read_index, write_index
+from .vectors.gpu import GpuVectors
+from .vectors.settings import Kind, Storage, VectorSettings
+from .vectors.store import VectorStore
+
+logger = logging.getLogger(__name__)
+
+
+class FastLaneIndex:
+    """Documents as token vectors in FAISS indexes, searched by inner product.
+
+    A document scores its MaxSim, the sum over query views q of max_j q·d_j, and equal scores come
+    in the order in which the documents were given. Similarities are computed in float64 and
+    rounded to float32, so that equal vectors tie wherever they lie and however queries are batched.
+
+    Documents can be added, replaced and deleted while other threads search: a search sees the index as
+    it was when it began. An index that was changed step by step finds what one finds that was built
+    at once; a document that is replaced keeps its place in the order. `save` commits the changes.
+
+    Below, the three best vectors for (1, 0) belong to two documents only; the third document is
+    found all the same. With two routes "c" wins, by -0.25 + 1.5:
+
+    >>> index = FastLaneIndex.from_embeddings(
+    ...     [[[0.5, 0.0], [0.75, 0.0]], [[1.0, 0.0]], [[-0.25, 1.5]]], ids=["a", "b", "c"]
+    ... )
+    >>> [(hit.id, hit.score) for hit in index.search([[[1.0, 0.0]]], top_k=3)[0]]
+    [('b', 1.0), ('a', 0.75), ('c', -0.25)]
+    >>> [(hit.id, hit.score) for hit in index.search([[[1.0, 0.0], [0.0, 1.0]]], top_k=1)[0]]
+    [('c', 1.25)]
+    >>> index.delete(["b"])
+    >>> index.upsert([[[2.0, 0.0]]], ids=["c"], metadata=[{"year": 2024}])
+    >>> [(hit.id, hit.score) for hit in index.search([[[1.0, 0.0]]], top_k=3)[0]]
+    [('c', 2.0), ('a', 0.75)]
+    >>> [hit.id for hit in index.search([[[1.0, 0.0]]], where={"year": {"$gte": 2020}})[0]]
+    ['c']
+
+    Attributes:
+        vectors: How vectors are found and stored; to search with more or less effort, put
+            `dataclasses.replace(index.vectors, effort=2)` here.
+        metadata: Free keys with JSON values, saved with the index.
+        document_routes: Views kept of documents that are added; what `build` was given.
+        checkpoint: Digests of the checkpoint that encoded the documents (`encoder_digests`), one of
+            which an encoder of the index must have; empty if unknown, and then any encoder will do.
+    """
+
+    def __init__(
+        self,
+        contents: IndexContents,
+        settings: IndexSettings,
+        encoder: Encoder | None = None,
+        commit: Commit | None = None,
+    ) -> None:
+        self._contents = contents
+        self.vectors = settings.vectors
+        self.document_routes = settings.document_routes
+        self.checkpoint = settings.checkpoint
+        self.metadata = settings.metadata
+        self.encoder = encoder
+        self._commit = commit
+        self._gpu: GpuVectors | None = None
+        self._ranker: tuple[tuple[Any, ...], DocumentRanker] | None = None
+
+    @classmethod
+    def build(
+        cls,
+        encoder: Encoder,
+        documents: Iterable[str],
+        ids: Iterable[Id] | None = None,
+        *,
+        metadata: Iterable[Metadata] | None = None,
+        num_routes: DocumentRoutes = "default",
+        kind: Kind | Literal["auto"] = "auto",
+        storage: Storage = "float32",
+        num_documents: int | None = None,
+        batch_size: int = 32,
+        chunk_size: int = 256,
+        show_progress_bar: bool = False,
+        pool: Any = None,
+    ) -> FastLaneIndex:
+        """Encodes and indexes texts, holding the padded tensors of `chunk_size` of them at a time.
+
+        Args:
+            ids: One per document, str or int, all different; 0, 1, 2, … by default.
+            metadata: One mapping per document, of field names to JSON scalars, to filter by.
+            num_routes: Views kept per document: a number, a fraction in (0, 1], None for all, or
+                "default" for the checkpoint's own setting.
+            kind: How vectors are found, see `VectorSettings`; "auto" is flat, which is exact, up to
+                100,000 of them.
+            storage: How they are stored, see `VectorSettings`; scores are of what is stored.
+            num_documents: How many documents the index is meant for, if others are added later.
+            pool: Processes to encode in, of `encoder.start_multi_process_pool` (Sentence
+                Transformers); `chunk_size` is what they share, so let it be some batches for each.
+
+        Raises:
+            ValueError: No documents, ids that do not fit, a vector that is not finite, or too few
+                vectors for the storage.
+        """
+        encoding = Encoding(encoder, num_routes, batch_size, chunk_size, show_progress_bar, pool)
+        incoming = Incoming.of_texts(documents, ids, metadata)
+        return cls._of(incoming, encoding, kind, storage, num_documents)
+
+    @classmethod
+    def from_embeddings(
+        cls,
+        embeddings: Sequence[Embeddings],
+        ids: Iterable[Id] | None = None,
+        *,
+        positions: Sequence[Positions] | None = None,
+        texts: Sequence[str] | None = None,
+        metadata: Iterable[Metadata] | None = None,
+        encoder: Encoder | None = None,
+        kind: Kind | Literal["auto"] = "auto",
+        storage: Storage = "float32",
+        num_documents: int | None = None,
+    ) -> FastLaneIndex:
+        """Indexes vectors that are there already, one array `(num_vectors, dim)` per document.
+
+        A document without vectors is kept and never found.
+
+        Args:
+            ids: As for `build`.
+            positions: Each vector's token position in its document; 0, 1, 2, … by default.
+            texts: One per document, to be given back with hits.
+            metadata, kind, storage, num_documents: As for `build`.
+            encoder: Encodes text queries.
+
+        Raises:
+            ValueError: No documents, lengths or dimensions that differ, ids that do not fit, a
+                vector that is not finite, or too few vectors for the storage.
+        """
+        incoming = Incoming.of_embeddings(embeddings, ids, metadata, texts, positions)
+        return cls._of(incoming, Encoding(encoder), kind, storage, num_documents)
+
+    @classmethod
+    def _of(
+        cls,
+        incoming: Incoming,
+        encoding: Encoding,
+        kind: Kind | Literal["auto"],
+        storage: Storage,
+        num_documents: int | None,
+    ) -> FastLaneIndex:
+        if not incoming.ids:
+            raise ValueError("there are no documents: an index needs at least one")
+        if num_documents is not None and num_documents < len(incoming.ids):
+            raise ValueError(
+                f"num_documents must be at least the {len(incoming.ids)} given, got {num_documents}"
+            )
+        VectorSettings.choose(kind, storage, 0)  # checks both before the long work
+        segment = incoming.segment(encoding)
+        store = segment.vectors
+        count = round(len(store) * (num_documents or len(segment.ids)) / len(segment.ids))
+        vectors = VectorSettings.choose(kind, storage, count)
+        logger.info(
+            "%s index in %s: %s vectors of %s dimensions, about %.0f MB, expected recall@10 %.2f",
+            *(vectors.kind, vectors.storage, f"{count:,}", store.dim),
+            vectors.num_bytes(count, store.dim) / 1e6,
+            vectors.expected_recall,
+        )
+        template = VectorStore.fitted(vectors, store.sample(vectors.sample_size(count)), count)
+        if vectors != VectorSettings():
+            segment = collect_segment(segment.documents(), template)
+        contents = IndexContents(template, [Part.whole(segment)])
+        settings = IndexSettings(
+            vectors, encoding.num_routes, encoder_digests(encoding.encoder), metadata={}
+        )
+        return cls(contents, settings, encoding.encoder)
+
+    @classmethod
+    def load(
+        cls,
+        directory: str | os.PathLike[str],
+        encoder: Encoder | None = None,
+        *,
+        memory_map: bool = False,
+    ) -> FastLaneIndex:
+        """Reads a saved index after checking its files; to search with texts, pass the encoder.
+
+        Args:
+            directory: The folder.
+            encoder: Encodes texts.
+            memory_map: Leave the vectors in their files, to be read where a search needs them: for
+                more than fits into memory. Of those files only the sizes are checked.
+
+        Raises:
+            FileNotFoundError: There is no index.
+            ValueError: A file is damaged, or the encoder is of another checkpoint or dimension.
+        """
+        contents, settings, commit = read_index(directory, memory_map)
+        return cls(contents, settings, encoder, commit)
+
+    def save(self, directory: str | os.PathLike[str]) -> None:
+        """Saves to a new or empty folder or over the index in it, which a crash leaves as it was.
+
+        In the folder that the index was loaded from or last saved to, only what has changed is written.
+
+        Raises:
+            FileExistsError: The folder holds other files and no index.
+            BlockingIOError: Another process is saving to the folder.
+            ValueError: The folder's index is damaged or newer, or another process has changed it
+                since this one was loaded or saved; or the metadata is not JSON.
+        """
+        settings = IndexSettings(self.vectors, self.document_routes, self.checkpoint, self.metadata)
+        with write_index(directory, self._contents, settings, self._commit) as commit:
+            self._commit = commit
+
+    def add(
+        self,
+        documents: Iterable[str] | Sequence[Embeddings],
+        ids: Iterable[Id] | None = None,
+        **options: Any,
+    ) -> list[Id]:
+        """Adds new documents, encoded like those that the index was built of: all of them or none.
+
+        Args:
+            documents: Texts, or arrays `(num_vectors, dim)` that hold one document's views each.
+            ids: One per document, none of which is there; by default integers above all that were
+                used so far.
+            **options: `metadata`, `batch_size`, `chunk_size`, `show_progress_bar` and `pool` as in
+                `build`; with vectors `texts` and `positions` as in `from_embeddings`.
+
+        Returns:
+            The documents' ids.
+
+        Raises:
+            ValueError: An id is there already, or what `build` or `from_embeddings` refuses.
+        """
+        return self._insert(documents, ids, self._contents.check_absent, **options)
+
+    def update(
+        self,
+        documents: Iterable[str] | Sequence[Embeddings],
+        ids: Iterable[Id],
+        **options: Any,
+    ) -> None:
+        """Replaces documents that are there: views, text and metadata. Arguments are those of `add`.
+
+        Raises:
+            ValueError: An id isn't there, or what `add` refuses.
+        """
+        self._insert(documents, ids, self._contents.check_present, **options)
+
+    def upsert(
+        self,
+        documents: Iterable[str] | Sequence[Embeddings],
+        ids: Iterable[Id],
+        **options: Any,
+    ) -> None:
+        """Replaces the documents whose ids are there and adds the others. Arguments are those of `add`."""
+        self._insert(documents, ids, lambda ids: None, **options)
+
+    def delete(self, ids: Iterable[Id]) -> None:
+        """Takes documents out: all of these or none.
+
+        Raises:
+            ValueError: An id isn't there.
+        """
+        self._contents.remove(check_id_list(ids))
+
+    def compact(self) -> None:
+        """Merges all documents into one segment, without what deleted ones take up.
+
+        Changes see to it that less than half is wasted; this leaves no waste at all.
+        """
+        self._contents.compact()
+
+    def _insert(
+        self,
+        documents: Iterable[str] | Sequence[Embeddings],
+        ids: Iterable[Id] | None,
+        check: Callable[[Iterable[Id]], None],
+        *,
+        metadata: Iterable[Metadata] | None = None,
+        texts: Sequence[str] | None = None,
+        positions: Sequence[Positions] | None = None,
+        batch_size: int = 32,
+        chunk_size: int = 256,
+        show_progress_bar: bool = False,
+        pool: Any = None,
+    ) -> list[Id]:
+        items: Any = documents if hasattr(documents, "shape") else list(documents)
+        if ids is None:
+            ids = self._contents.reserve_ids(len(items))
+        if len(items) == 0 or isinstance(items[0], str):
+            if texts is not None or positions is not None:
+                raise ValueError("texts and positions belong to vectors, the documents are texts")
+            incoming = Incoming.of_texts(items, ids, metadata)
+        else:
+            incoming = Incoming.of_embeddings(items, ids, metadata, texts, positions)
+        if incoming.ids:
+            check(incoming.ids)  # before the long work, and once more after it
+            encoding = Encoding(
+                self.encoder, self.document_routes, batch_size, chunk_size, show_progress_bar, pool
+            )
+            self._contents.insert(incoming.segment(encoding, self._contents.template), check)
+        return incoming.ids
+
+    def to(self, device: str) -> FastLaneIndex:
+        """Lets FAISS search on "cuda", "cuda:1" and so on, or on the "cpu" again; gives the index.
+
+        Each segment's vectors are copied to the GPU at the first search after a change. Changes, files
+        and exact scores stay on the CPU.
+
+        Raises:
+            ValueError: There is no such GPU.
+            ImportError: The FAISS that is installed knows no GPU.
+        """
+        self._gpu = None if device == "cpu" else GpuVectors(device)
+        return self
+
+    @overload
+    def search(  # type: ignore[overload-overlap]
+        self,
+        queries: str,
+        top_k: int = ...,
+        num_routes: QueryRoutes = ...,
+        *,
+        where: Filter | None = ...,
+        ids: Iterable[Id] | None = ...,
+        rerank: int | None = ...,
+        route_budget: int | None = ...,
+        candidates: int | None = ...,
+        batch_size: int = ...,
+    ) -> list[Hit]: ...
+
+    @overload
+    def search(
+        self,
+        queries: Sequence[str] | Sequence[Embeddings],
+        top_k: int = ...,
+        num_routes: QueryRoutes = ...,
+        *,
+        where: Filter | None = ...,
+        ids: Iterable[Id] | None = ...,
+        rerank: int | None = ...,
+        route_budget: int | None = ...,
+        candidates: int | None = ...,
+        batch_size: int = ...,
+    ) -> list[list[Hit]]: ...
+
+    def search(
+        self,
+        queries: str | Sequence[str] | Sequence[Embeddings],
+        top_k: int = 10,
+        num_routes: QueryRoutes = "default",
+        *,
+        where: Filter | None = None,
+        ids: Iterable[Id] | None = None,
+        rerank: int | None = None,
+        route_budget: int | None = None,
+        candidates: int | None = None,
+        batch_size: int = 32,
+    ) -> list[Hit] | list[list[Hit]]:
+        """Finds the `top_k` best documents for each query; fewer only if fewer have vectors.
+
+        A query of one view is answered exactly. Of several views each proposes its `candidates`
+        best documents, and all that are proposed get their exact scores; from
+        `candidates=len(index)` on, that is exact too. A filter takes part in the search, so
+        that whatever it leaves is ranked as if it were all there is.
+
+        Args:
+            queries: Texts, or arrays `(views, dim)` that hold one query's routed views each.
+            num_routes: Views routed from each text: a number, None for every token, or "auto" for as
+                many as the router's certainty asks for. "default" is 1 for texts, and all that
+                vectors can take.
+            where: Find only documents with such metadata, see `filters`.
+            ids: Find only these documents. Ids that aren't there count for nothing.
+            rerank: Rank so many of the best documents again, by full MaxSim with all tokens of the
+                query (a cascade); at least `top_k`. For texts.
+            route_budget: The most routes that "auto" takes; the checkpoint's `route_budget` by default.
+            candidates: Documents that each of several views proposes, at least `top_k` and
+                `rerank`; max(100, 4 * top_k, rerank) by default. One route takes none.
+            batch_size: Queries encoded and searched at once.
+
+        Returns:
+            A list of hits, best first, for each query; for a single str that list alone.
+
+        Raises:
+            ValueError: An empty text, a query without views, a wrong dimension, a vector that is
+                not finite, texts without an encoder, an argument that cannot apply, or a filter on
+                a field that no document has.
+        """
+        items: list[Any] = [queries] if isinstance(queries, str) else list(queries)
+        check_counts(top_k=top_k, batch_size=batch_size)
+        check_search(items, top_k, num_routes, candidates, rerank, route_budget)
+        ranker = self._ranker_of(where, ids)
+        routing: dict[str, Any] = {"num_routes": 1 if num_routes == "default" else num_routes}
+        if route_budget is not None:
+            routing["route_budget"] = route_budget
+        hits: list[list[Hit]] = []
+        for start in range(0, len(items), batch_size):
+            batch = items[start : start + batch_size]
+            views = query_views(batch, self.encoder, routing, self.dim, start, rerank is not None)
+            proposed = candidates or max(100, 4 * top_k, rerank or 0)
+            if rerank is None:
+                hits += ranker.rank(views.routed, top_k, proposed)
+            else:
+                hits += ranker.rank_again(views.routed, views.full, top_k, proposed, rerank)
+        return hits[0] if isinstance(queries, str) else hits
+
+    def _ranker_of(self, where: Filter | None, ids: Iterable[Id] | None) -> DocumentRanker:
+        """Ranks what a search may find, as the index is now."""
+        if where is not None or ids is not None:
+            return DocumentRanker(self._selected(where, ids), self.vectors, self._gpu)
+        now = (self._contents.parts, self.vectors, self._gpu)
+        kept = self._ranker
+        if kept is None or kept[0] != now:
+            kept = self._ranker = (now, DocumentRanker(*now))
+        return kept[1]
+
+    def _selected(self, where: Filter | None, ids: Iterable[Id] | None) -> tuple[Part, ...]:
+        parts = self._contents.parts if ids is None else self._contents.only(check_id_list(ids))
+        return parts if where is None else filtered(parts, where)
+
+    def select(self, where: Filter | None = None, ids: Iterable[Id] | None = None) -> list[Id]:
+        """The ids of the documents that a search with these filters may find, in no order."""
+        parts = self._selected(where, ids)
+        return [part.segment.ids[number] for part in parts for number in part.numbers()]
+
+    def __len__(self) -> int:
+        """The number of documents."""
+        return len(self._contents)
+
+    def __contains__(self, id: object) -> bool:
+        """Whether a document has this id; 1 and "1" are two ids."""
+        return is_id(id) and self._contents.locate(id) is not None
+
+    @property
+    def encoder(self) -> Encoder | None:
+        """Encodes texts, if any; one of another checkpoint or dimension is a ValueError."""
+        return self._encoder
+
+    @encoder.setter
+    def encoder(self, encoder: Encoder | None) -> None:
+        dim = None if encoder is None else encoder.get_embedding_dimension()
+        if dim is not None and dim != self.dim:
+            raise ValueError(
+                f"the encoder gives {dim}-dimensional vectors, the index holds {self.dim}: "
+                "use the checkpoint that the index was built with"
+            )
+        digests = encoder_digests(encoder) if self.checkpoint else []
+        if digests and not set(digests) & set(self.checkpoint):
+            raise ValueError(
+                "the index was built with another checkpoint than this encoder's: use that one, or build "
+                "the index again (index.checkpoint = [] lets any in)"
+            )
+        self._encoder = encoder
+
+    @property
+    def dim(self) -> int:
+        """The length of a vector."""
+        return self._contents.template.dim
+
+    @property
+    def num_vectors(self) -> int:
+        """The number of vectors, of all documents together."""
+        return sum(part.num_vectors for part in self._contents.parts)
+
+    @property
+    def parts(self) -> tuple[Part, ...]:
+        """The documents as they are now: another tuple after every change."""
+        return self._contents.parts
+
+    @property
+    def ids(self) -> list[Id]:
+        """The documents' ids, in the order in which they were given."""
+        return self._contents.ids()
+
+    @property
+    def fields(self) -> list[str]:
+        """The metadata fields that documents have, to filter by."""
+        return known_fields(self._contents.parts)
+
+    def text(self, id: Id) -> str | None:
+        """The document's text, None if it was given without; an unknown id is an error."""
+        found = self._contents.locate(id) if is_id(id) else None
+        if found is None:
+            raise ValueError(f"no document has the id {id!r}: index.ids lists those there are")
+        segment, number = found
+        return segment.texts[number]
+
+    def __repr__(self) -> str:
+        """The sizes, for people."""
+        size = f"{len(self):,} documents, {self.num_vectors:,} vectors of {self.dim} dimensions"
+        return f"FastLaneIndex({size})"

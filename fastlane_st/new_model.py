@@ -1,0 +1,127 @@
+"""A new FastLaneModel over an existing encoder: a calibrated projection and an untrained router."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import AutoModel, AutoTokenizer
+
+from .modeling.configuration_fastlane import FastLaneConfig
+from .modeling.modeling_fastlane import FastLaneModel
+from .modeling.routing_fastlane import unit
+
+
+def from_backbone(
+    name_or_path: str | os.PathLike[str],
+    *,
+    calibration_texts: Sequence[str] | None = None,
+    revision: str | None = None,
+    **config_kwargs: Any,
+) -> FastLaneModel:
+    """Builds a new model over an existing encoder.
+
+    The projection starts as the principal components of the backbone's token views, which keep
+    MaxSim almost whole where a random projection spoils it.
+
+    Args:
+        name_or_path: Encoder on the Hub or in a folder.
+        calibration_texts: Some hundred passages like those to be searched, from which the
+            components are computed. Without them, a few built-in English ones.
+        revision: Branch, tag or commit of the encoder on the Hub.
+        **config_kwargs: Fields of `FastLaneConfig`.
+
+    Raises:
+        ValueError: `document_length` or `query_length` is beyond the backbone's positions, or
+            `embedding_dim` beyond its hidden size.
+    """
+    backbone = AutoModel.from_pretrained(name_or_path, revision=revision, dtype=torch.float32)
+    tokenizer = AutoTokenizer.from_pretrained(name_or_path, revision=revision)
+    framing = ("cls", "sep", "bos", "eos", "pad")
+    framing_ids = {getattr(tokenizer, f"{name}_token_id") for name in framing} - {None}
+    longest = min(tokenizer.model_max_length, backbone.config.max_position_embeddings)
+    defaults = {
+        "special_token_ids": sorted(framing_ids),
+        "base_model": None if os.path.isdir(name_or_path) else str(name_or_path),
+        "query_length": min(128, longest),
+        "document_length": min(256, longest),
+    }
+    config = FastLaneConfig(backbone.config, **{**defaults, **config_kwargs})
+    _check_sizes(config, longest)
+    model = FastLaneModel(config)
+    missing = model.backbone.load_state_dict(backbone.state_dict(), strict=False).missing_keys
+    assert not missing, missing
+    model.tokenizer = tokenizer
+    fit_projection(model, calibration_texts or default_calibration_texts())
+    model.eval()
+    return model
+
+
+def fit_projection(model: FastLaneModel, texts: Sequence[str]) -> None:
+    """Sets the projection to the principal components of the views of the tokens of `texts`.
+
+    Raises:
+        ValueError: The texts have fewer tokens than the projection has dimensions.
+    """
+    views = []
+    with torch.inference_mode():
+        for _, output in model.forward_batches(texts, "document", 32, False):
+            mask, states = output.token_mask, output.last_hidden_state
+            mixed = model.projection.in_context(states, mask, output.salience, "document")
+            views.append(mixed[mask].float())
+    components = principal_components(torch.cat(views), model.config.embedding_dim)
+    model.projection.linear.weight.data.copy_(components.clone())
+
+
+def principal_components(views: Tensor, num_components: int) -> Tensor:
+    """The leading components of the directions of some views, uncentred.
+
+    Uncentred, since MaxSim compares inner products and not deviations from a mean. With as many
+    components as dimensions the projection is a rotation, and every inner product stays.
+
+    Args:
+        views: (N, H) float, one row a token.
+        num_components: D, at most H and N.
+
+    Returns:
+        (D, H) float32 with orthonormal rows, the strongest first; the sign of each row makes its
+        largest entry positive, so that equal inputs give equal projections everywhere.
+
+    Raises:
+        ValueError: There are fewer than `num_components` views.
+    """
+    if len(views) < num_components:
+        raise ValueError(
+            f"{num_components} components need at least as many calibration tokens, got "
+            f"{len(views)}; pass more calibration_texts"
+        )
+    directions = unit(views.double())
+    _, vectors = torch.linalg.eigh(directions.T @ directions)
+    components: Tensor = vectors.T.flip(0)[:num_components]
+    largest = components.gather(1, components.abs().argmax(dim=1, keepdim=True))
+    return (components * largest.sign()).float()
+
+
+def default_calibration_texts() -> list[str]:
+    """Some 600 English paragraphs that are on every machine: Python's language reference.
+
+    Passages like those to be searched calibrate a little better; see `from_backbone`.
+    """
+    from pydoc_data.topics import topics
+
+    paragraphs = [part for topic in topics.values() for part in topic.split("\n\n")]
+    return [" ".join(part.split()) for part in paragraphs if len(part) > 80][:600]
+
+
+def _check_sizes(config: FastLaneConfig, longest: int) -> None:
+    for name, limit, of in (
+        ("query_length", longest, "positions"),
+        ("document_length", longest, "positions"),
+        ("embedding_dim", config.hidden_size, "hidden size"),
+    ):
+        value = getattr(config, name)
+        if value > limit:
+            raise ValueError(f"{name} must be at most the backbone's {of}, {limit}, got {value}")

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from sentence_transformers import SentenceTransformer
 
-from fastlane_st import FastLaneEncoder, hub
+from fastlane_st import FastLaneEncoder
 from fastlane_st.diagnostics.diagnose import run_diagnose
 from fastlane_st.evaluation.collection import read_collection
 from fastlane_st.evaluation.controls import measure_controls
@@ -154,32 +154,6 @@ def test_results_of_other_settings_are_not_mixed(run: Callable[..., dict[str, An
     run("one")
     with pytest.raises(SystemExit, match=r"'storage': 'float16'.*asked for.*'float32'"):
         run("two", "--storage", "float32")
-
-
-def test_zero_shot_measures_each_variant_once_and_drops_rows_of_other_fields(
-    tmp_path: Path, backbone_folder: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    write_set(tmp_path / "one", 0)
-    monkeypatch.syspath_prepend(str(BENCHMARKS))
-    monkeypatch.setattr(hub, "base_weights", lambda: backbone_folder("bert"))
-    zero_shot = importlib.import_module("zero_shot")
-    variants = [{**zero_shot.VARIANTS[row], "embedding_dim": 4} for row in (1, 5)]
-    monkeypatch.setattr(zero_shot, "VARIANTS", variants)
-    monkeypatch.setattr(zero_shot, "SETS", ("one",))
-    out = tmp_path / "zero_shot.json"
-    arguments = ["zero_shot.py", "--data", str(tmp_path), "--out", str(out)]
-    monkeypatch.setattr(sys, "argv", arguments)
-    zero_shot.main()
-    first, second = json.loads(out.read_text())["rows"]
-    assert (first["use_special_tokens"], second["route_context_weight"]) == (True, 4.0)
-    for row in (first, second):
-        assert set(row["mean"]) == set(zero_shot.SETTINGS) > {"router_1", "router_8", "full"}
-        assert row["mean"] == row["by_set"][0]
-    before = {"embedding_dim": 4, "context_weight": 2.0, "use_special_tokens": False}
-    kept = {**second, "mean": "as it stands"}
-    out.write_text(json.dumps({"rows": [before, kept]}))
-    zero_shot.main()
-    assert json.loads(out.read_text())["rows"] == [kept, first]
 
 
 def test_every_plot_is_drawn_from_json(

@@ -1,17 +1,15 @@
-"""What the commands that judge a checkpoint on collections share: their options, sets and files."""
+"""Reads judged collections and encodes them as the options say."""
 
 from __future__ import annotations
 
 import argparse
-import json
-import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
+from torch import nn
 
 from fastlane_st import FastLaneEncoder
 from fastlane_st.evaluation.collection import Collection, read_collection
@@ -24,47 +22,39 @@ from fastlane_st.evaluation.scoring import (
     encode_queries,
 )
 from fastlane_st.modeling.fingerprint_fastlane import base_digest
+from fastlane_st.modeling.modeling_fastlane import FastLaneModel
+from fastlane_st.modeling.st_fastlane import FastLaneTransformer
+
+from .results import Values
+
+ROUTES_AND_ALL = ("full", *(f"router_{k}" for k in NUM_ROUTES))
+"""All views of a query, and each number of routes that is measured by default."""
 
 
-def add_options(parser: argparse.ArgumentParser) -> None:
-    """The options by which the functions here read and encode a set."""
-    parser.add_argument("--data", type=Path, required=True, help="holds a BEIR folder for each set")
-    parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--limit-queries", type=int, help="for a trial: the first N of each set")
-    parser.add_argument("--limit-documents", type=int, help="for a trial: the judged ones, up to N")
-    parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
-    parser.add_argument("--batch-size", type=int, default=32)
-    parser.add_argument(
-        "--threads",
-        type=int,
-        default=torch.get_num_threads(),
-        help="of encoding; OMP_NUM_THREADS limits those of scoring",
-    )
+def fastlane_model(encoder: FastLaneEncoder) -> FastLaneModel:
+    """The Hugging Face model inside an encoder."""
+    module = encoder[0]
+    assert isinstance(module, FastLaneTransformer)
+    return module.model
 
 
-def sets_parser(description: str | None) -> argparse.ArgumentParser:
-    """A parser with those options, for a command that takes any number of sets."""
-    parser = argparse.ArgumentParser(
-        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    add_options(parser)
-    parser.add_argument("--sets", required=True, help="name or name:split, with commas")
-    return parser
+def describe_checkpoint(name: str, model: nn.Module) -> dict[str, str]:
+    """What identifies a checkpoint: its folder's name, and the digest of its weights as float32.
 
-
-def limits(options: argparse.Namespace) -> dict[str, Any]:
-    """Of those options what the numbers depend on, but for the sets."""
-    return {name: getattr(options, name) for name in ("dtype", "limit_queries", "limit_documents")}
+    Adapters don't count.
+    """
+    return {"name": Path(name).name, "sha256": base_digest(model, torch.float32)[:16]}
 
 
 def read_set(name: str, options: argparse.Namespace) -> Collection:
-    """The collection `name`, or `name:split` where its judgements are several."""
+    """The collection `name`, or `name:split` where it has several splits."""
     folder, _, split = name.partition(":")
     collection = read_collection(options.data / folder, split or None)
     return collection.limit(options.limit_queries, options.limit_documents)
 
 
 def autocast(options: argparse.Namespace, device: str) -> torch.autocast:
+    """Computes in bfloat16 where `--dtype` says so."""
     return torch.autocast(device, torch.bfloat16, enabled=options.dtype == "bfloat16")
 
 
@@ -75,7 +65,7 @@ def encode_set(
     storage: npt.DTypeLike,
     fractions: Sequence[float] = (),
 ) -> DocumentViews:
-    """The views of a collection's documents, whole and with each of `fractions` kept."""
+    """The views of a collection's documents: all of them, and each of `fractions` by the router."""
     with autocast(options, encoder.device.type):
         return encode_documents(
             encoder,
@@ -87,7 +77,7 @@ def encode_set(
         )
 
 
-def measure(
+def measure_router(
     collection: Collection,
     encoder: FastLaneEncoder,
     options: argparse.Namespace,
@@ -97,7 +87,13 @@ def measure(
 ) -> dict[str, Metrics]:
     """Encodes a collection and measures some settings of the router (see `measure_routes`).
 
-    The documents may have an encoder of their own.
+    Args:
+        collection: The judged set.
+        encoder: Encodes queries, and documents unless they have an encoder of their own.
+        options: Of `collection_parser`.
+        settings: Names as in `measure_routes`.
+        num_routes: The numbers of routes that the settings name.
+        document_encoder: Encodes the documents in place of `encoder`.
     """
     with autocast(options, encoder.device.type):
         queries = encode_queries(
@@ -110,15 +106,6 @@ def measure(
     return measure_routes(collection, queries, documents, settings)
 
 
-def describe_checkpoint(name: str, encoder: FastLaneEncoder) -> dict[str, str]:
-    """The name of the folder, and what the weights below all adapters are."""
-    digest = base_digest(encoder[0].model, torch.float32)
-    return {"name": Path(name).name, "sha256": digest[:16]}
-
-
-def write_json(path: Path, found: dict[str, Any]) -> None:
-    """All of it or nothing: a command that is stopped leaves the file as it was."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    scratch = path.with_suffix(".tmp.json")
-    scratch.write_text(json.dumps(found, indent=2, allow_nan=False) + "\n")
-    os.replace(scratch, path)
+def ndcg_by_query(measured: Mapping[str, Metrics]) -> dict[str, Values]:
+    """nDCG@10 of every query, by setting."""
+    return {setting: metrics["ndcg@10"].astype(np.float32) for setting, metrics in measured.items()}

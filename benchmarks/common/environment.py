@@ -1,15 +1,19 @@
-"""What a result depends on besides the code: processor, threads and versions."""
+"""What a result depends on besides the code: command, processor, threads and versions."""
 
 from __future__ import annotations
 
 import os
 import platform
+import shlex
+import sys
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import torch
 
+ROOT = Path(__file__).resolve().parents[2]
+"""The repository, from which commands run."""
 PACKAGES = (
     "fastlane-st",
     "torch",
@@ -18,16 +22,23 @@ PACKAGES = (
     "numpy",
     "faiss-cpu",
     "bm25s",
+    "pytrec-eval-terrier",
 )
 
 
+def command() -> str:
+    """The command line of this process, as one types it in the repository root."""
+    module = Path(sys.argv[0]).resolve().relative_to(ROOT).with_suffix("")
+    return shlex.join(["python", "-m", ".".join(module.parts), *sys.argv[1:]])
+
+
 def environment() -> dict[str, Any]:
-    """For the JSON of a benchmark."""
+    """Processor, threads and versions, for the JSON of a benchmark."""
     return {
         "processor": processor(),
         "threads": torch.get_num_threads(),
         "python": platform.python_version(),
-        "versions": {name: installed(name) for name in (*PACKAGES, "pytrec-eval-terrier")},
+        "versions": {name: installed(name) for name in PACKAGES},
     }
 
 
@@ -42,6 +53,7 @@ def processor() -> str:
 
 
 def installed(name: str) -> str | None:
+    """The version of an installed package."""
     try:
         return version(name)
     except PackageNotFoundError:

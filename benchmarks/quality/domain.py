@@ -1,51 +1,56 @@
 """What an adapter gains on its domain, and what it forgets elsewhere.
 
-    python benchmarks/domain.py --base fastlane-minilm --adapter runs/medquad --data data/eval \\
+    python -m benchmarks.quality.domain --base fastlane-minilm --adapter runs/medquad --data data/eval \\
         --target medquad --others nqgold --out benchmarks/results/medquad.json
 
 Every set is encoded and ranked twice, without the adapter and with it, on the same queries; `name:split`
 names the judgements where there are several. nDCG@10 of one route and of all views, with the 95 %
-bootstrap interval of the difference a query. The verdict is on one route: gained if the target's
-interval lies above zero, kept if no other set loses more than --allowed-loss of what it had.
+bootstrap interval of the difference per query. The verdict is on one route: the target gained if its
+interval lies above zero, another set is kept if it loses at most the share --allowed-loss.
 """
 
 from __future__ import annotations
 
 import argparse
 import hashlib
-import shlex
-import sys
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
-import torch
-from judged import add_options, describe_checkpoint, measure, read_set, write_json
-from machine import environment
+import numpy.typing as npt
 
 from fastlane_st import FastLaneEncoder
 from fastlane_st.evaluation.metrics import paired_difference
 
+from ..common.encoding import describe_checkpoint, fastlane_model, measure_router, read_set
+from ..common.environment import command, environment
+from ..common.options import collection_parser, limits, parse
+from ..common.results import Facts, write_results
+
+Floats: TypeAlias = npt.NDArray[np.float64]
 SETTINGS = {"router_1": "one route", "full": "all views"}
 
 
 def main() -> None:
-    options = parse()
-    torch.set_num_threads(options.threads)
+    parser = collection_parser(__doc__)
+    parser.add_argument("--base", default="fastlane-minilm")
+    parser.add_argument("--adapter", type=Path, required=True, help="folder of an adapter")
+    parser.add_argument("--target", required=True, help="the adapter's domain")
+    parser.add_argument("--others", default="", help="sets to remember, with commas")
+    parser.add_argument("--allowed-loss", type=float, default=0.02, help="a share of nDCG@10")
+    options = parse(parser)
     encoder = FastLaneEncoder(options.base)
     encoder.load_adapter(str(options.adapter))
     found: dict[str, Any] = {
-        "command": shlex.join(["python", *sys.argv]),
+        "command": command(),
         "environment": environment(),
         "settings": {
-            "base": describe_checkpoint(options.base, encoder),
+            "base": describe_checkpoint(options.base, fastlane_model(encoder)),
             "adapter": describe_adapter(options.adapter),
             "device": str(encoder.device),
-            "dtype": options.dtype,
             "batch_size": options.batch_size,
-            "limit_queries": options.limit_queries,
-            "limit_documents": options.limit_documents,
+            **limits(options),
         },
         "allowed_loss": options.allowed_loss,
         "target": options.target,
@@ -53,27 +58,15 @@ def main() -> None:
     }
     others = [name for name in options.others.split(",") if name]
     for name in (options.target, *others):
-        found["sets"][name] = measure_set(name, encoder, options)
+        found["sets"][name] = measure_adapter(name, encoder, options)
         print_set(name, found["sets"][name])
-    found["verdict"] = judge(found, others)
+    found["verdict"] = verdict_on(found, others)
     print_verdict(found)
-    write_json(options.out, found)
-
-
-def parse() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    add_options(parser)
-    parser.add_argument("--base", default="fastlane-minilm")
-    parser.add_argument("--adapter", type=Path, required=True, help="folder that train.py wrote")
-    parser.add_argument("--target", required=True, help="the adapter's domain")
-    parser.add_argument("--others", default="", help="sets to remember, with commas")
-    parser.add_argument("--allowed-loss", type=float, default=0.02, help="a share of nDCG@10")
-    return parser.parse_args()
+    write_results(options.out, found)
 
 
 def describe_adapter(folder: Path) -> dict[str, Any]:
+    """An adapter's folder name, the digest of its file, and its size."""
     weights = (folder / "adapter_model.safetensors").read_bytes()
     return {
         "name": folder.name,
@@ -82,28 +75,28 @@ def describe_adapter(folder: Path) -> dict[str, Any]:
     }
 
 
-def measure_set(name: str, encoder: FastLaneEncoder, options: argparse.Namespace) -> dict[str, Any]:
-    """The JSON of one set."""
+def measure_adapter(name: str, encoder: FastLaneEncoder, options: argparse.Namespace) -> Facts:
+    """A set's nDCG@10 without the adapter and with it."""
     collection = read_set(name, options)
     start = time.perf_counter()
     encoder.disable_adapters()
-    before = measure(collection, encoder, options, SETTINGS, num_routes=(1,))
+    before = measure_router(collection, encoder, options, SETTINGS, num_routes=(1,))
     encoder.enable_adapters()
-    after = measure(collection, encoder, options, SETTINGS, num_routes=(1,))
+    after = measure_router(collection, encoder, options, SETTINGS, num_routes=(1,))
     return {
         "split": collection.split,
         "queries": len(collection.queries),
         "documents": len(collection.documents),
         "seconds": round(time.perf_counter() - start, 1),
         "ndcg@10": {
-            setting: compare(before[setting]["ndcg@10"], after[setting]["ndcg@10"])
+            setting: before_and_after(before[setting]["ndcg@10"], after[setting]["ndcg@10"])
             for setting in SETTINGS
         },
     }
 
 
-def compare(before: np.ndarray[Any, Any], after: np.ndarray[Any, Any]) -> dict[str, Any]:
-    """Of values a query: both means, how the second differs, and the share that is gained."""
+def before_and_after(before: Floats, after: Floats) -> dict[str, Any]:
+    """Both means of values per query, their difference, and the share that is gained."""
     mean = float(before.mean())
     return {
         "before": mean,
@@ -113,7 +106,8 @@ def compare(before: np.ndarray[Any, Any], after: np.ndarray[Any, Any]) -> dict[s
     }
 
 
-def judge(found: dict[str, Any], others: list[str]) -> dict[str, Any]:
+def verdict_on(found: dict[str, Any], others: list[str]) -> dict[str, Any]:
+    """Whether the target gained, and which other sets kept what they had."""
     one_route = {name: each["ndcg@10"]["router_1"] for name, each in found["sets"].items()}
     losses = {name: -(one_route[name]["relative"] or 0.0) for name in others}
     return {

@@ -1,25 +1,20 @@
-"""Fewer vectors a document: our document router beside token pooling, over the same views.
+"""Fewer vectors per document: our document router beside token pooling, over the same views.
 
-    python benchmarks/pooling.py --data data/eval --sets cranfield,wikiqa:test --dtype bfloat16 \\
+    python -m benchmarks.quality.pooling --data data/eval --sets cranfield,wikiqa:test --dtype bfloat16 \\
         --out benchmarks/results/pooling.json
 
 Pooling is Sentence Transformers' `HierarchicalTokenPooling` (Ward clusters, arXiv 2409.14683) of all of a
-document's views, by the factor that leaves as many as routing keeps. nDCG@10, brute force; a set that the
-JSON holds already isn't measured again.
+document's views, by the factor that leaves as many as routing keeps. nDCG@10, brute force; a set in the
+JSON isn't measured again.
 """
 
 from __future__ import annotations
 
 import argparse
-import shlex
-import sys
-from typing import Any
+from functools import partial
 
 import numpy as np
 import torch
-from judged import autocast, describe_checkpoint, encode_set, limits, read_set, sets_parser
-from machine import environment
-from quality_summary import load_results, load_rows, save
 from sentence_transformers.multi_vector_encoder.modules import HierarchicalTokenPooling
 
 from fastlane_st import FastLaneEncoder
@@ -28,67 +23,65 @@ from fastlane_st.evaluation.routes import OVER_DOCUMENTS, measure_routes
 from fastlane_st.evaluation.scoring import BlockStore, DocumentViews, encode_queries
 from fastlane_st.hub import DEFAULT_CHECKPOINT
 
+from ..common.encoding import (
+    autocast,
+    describe_checkpoint,
+    encode_set,
+    fastlane_model,
+    ndcg_by_query,
+    read_set,
+)
+from ..common.options import limits, parse, sets_parser
+from ..common.results import Facts, Rows, SetResults, measure_sets
+
 FRACTIONS = (0.25, 0.125)
 SETTINGS = ("full", "router_1")
 
 
 def main() -> None:
-    options = parse()
-    torch.set_num_threads(options.threads)
-    encoder = FastLaneEncoder(options.model)
-    settings = {
-        "model": describe_checkpoint(options.model, encoder),
-        **limits(options),
-    }
-    found, rows = load_results(options.out, settings), load_rows(options.out)
-    for name in options.sets.split(","):
-        if name in found["sets"]:
-            continue
-        rows[name], vectors = measure_set(name, encoder, options)
-        found["sets"][name] = {
-            "command": shlex.join(["python", *sys.argv]),
-            "environment": environment(),
-            "vectors_per_document": vectors,
-            "ndcg@10": compare({name: rows[name]}),
-        }
-        found["over_sets"] = compare(rows)
-        save(options.out, found, rows)
-        for setting, one in found["sets"][name]["ndcg@10"].items():
-            print(name, setting, one)
-
-
-def parse() -> argparse.Namespace:
     parser = sets_parser(__doc__)
     parser.add_argument("--model", default=DEFAULT_CHECKPOINT)
-    return parser.parse_args()
+    options = parse(parser)
+    encoder = FastLaneEncoder(options.model)
+    settings = {
+        "model": describe_checkpoint(options.model, fastlane_model(encoder)),
+        **limits(options),
+    }
+    measure_sets(
+        SetResults(options.out, settings),
+        options.sets.split(","),
+        partial(measure_pooling, encoder=encoder, options=options),
+        lambda found: routed_against_pooled(found.rows),
+    )
 
 
-def measure_set(
+def measure_pooling(
     name: str, encoder: FastLaneEncoder, options: argparse.Namespace
-) -> tuple[dict[str, np.ndarray], dict[str, dict[str, float]]]:
-    """nDCG@10 a query by `way setting`, and how many vectors a document has by way and fraction."""
+) -> tuple[Facts, Rows]:
+    """nDCG@10 per query by `way setting`, and the vectors per document by way and fraction."""
     collection = read_set(name, options)
     with autocast(options, encoder.device.type):
         queries = encode_queries(encoder, list(collection.queries.values()), num_routes=())
     routed = encode_set(collection, encoder, options, np.float16, FRACTIONS)
     ways = {"routed": routed, "pooled": with_pooled(routed)}
-    rows, vectors = {}, {}
+    rows: Rows = {}
+    vectors = {}
     for way, documents in ways.items():
         asked = [f"{one}{OVER_DOCUMENTS}{fraction}" for one in SETTINGS for fraction in FRACTIONS]
-        measured = measure_routes(collection, queries, documents, asked)
-        for setting, metrics in measured.items():
-            rows[f"{way} {setting}"] = metrics["ndcg@10"].astype(np.float32)
+        measured = ndcg_by_query(measure_routes(collection, queries, documents, asked))
+        rows |= {f"{way} {setting}": row for setting, row in measured.items()}
         vectors[way] = {
             str(fraction): float(kept.num_views.mean())
             for fraction, kept in documents.routed.items()
         }
-    for setting, metrics in measure_routes(collection, queries, routed, SETTINGS).items():
-        rows[f"all {setting}"] = metrics["ndcg@10"].astype(np.float32)
-    return rows, vectors
+    measured = ndcg_by_query(measure_routes(collection, queries, routed, SETTINGS))
+    rows |= {f"all {setting}": row for setting, row in measured.items()}
+    facts = {"vectors_per_document": vectors, "ndcg@10": routed_against_pooled({name: rows})}
+    return facts, rows
 
 
 def with_pooled(documents: DocumentViews) -> DocumentViews:
-    """All views, and in place of the routed ones those that pooling leaves."""
+    """All views, with pooled ones in place of the routed ones."""
     pooled = {}
     for fraction in FRACTIONS:
         pooling = HierarchicalTokenPooling(1 / fraction, num_protected_tokens=0)
@@ -101,11 +94,11 @@ def with_pooled(documents: DocumentViews) -> DocumentViews:
     return DocumentViews(documents.blocks, documents.counts, routed=pooled)
 
 
-def compare(rows: dict[str, dict[str, np.ndarray]]) -> dict[str, Any]:
-    """Means over the sets, each of which counts alike, and routing less pooling."""
-    found: dict[str, Any] = {}
+def routed_against_pooled(rows: dict[str, Rows]) -> Facts:
+    """Means over sets, each with the same weight, and routing minus pooling."""
+    found: Facts = {}
     for one in SETTINGS:
-        found[one] = {"all": mean(rows, f"all {one}")}
+        found[one] = {"all": mean_over_sets(rows, f"all {one}")}
         for fraction in FRACTIONS:
             setting = f"{one}{OVER_DOCUMENTS}{fraction}"
             pairs = [
@@ -113,14 +106,15 @@ def compare(rows: dict[str, dict[str, np.ndarray]]) -> dict[str, Any]:
                 for row in rows.values()
             ]
             found[setting] = {
-                "routed": mean(rows, f"routed {setting}"),
-                "pooled": mean(rows, f"pooled {setting}"),
+                "routed": mean_over_sets(rows, f"routed {setting}"),
+                "pooled": mean_over_sets(rows, f"pooled {setting}"),
                 "difference": macro_difference(pairs).to_dict(),
             }
     return found
 
 
-def mean(rows: dict[str, dict[str, np.ndarray]], key: str) -> float:
+def mean_over_sets(rows: dict[str, Rows], key: str) -> float:
+    """The mean of the sets' means."""
     return float(np.mean([row[key].mean(dtype=float) for row in rows.values()]))
 
 

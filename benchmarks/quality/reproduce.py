@@ -1,76 +1,69 @@
 """Another run of a training beside the released one: the same settings on the same queries.
 
-    accelerate launch training/train.py --config training/fastlane-minilm.yaml seed=1 output_dir=runs/seed-1
-    python benchmarks/reproduce.py --model runs/seed-1 --released benchmarks/results/quality.json \\
+    accelerate launch -m training.train --config training/fastlane-minilm.yaml seed=1 output_dir=runs/seed-1
+    python -m benchmarks.quality.reproduce --model runs/seed-1 --released benchmarks/results/quality.json \\
         --data data/eval --sets cranfield,wikiqa:test --dtype bfloat16 --out benchmarks/results/seed.json
 
 nDCG@10 of all views and of the router's routes, and how much better the other run is than what `quality.py`
-found of the released one, with the 95 % bootstrap interval. The values a query are beside the JSON. A set
-that it holds already isn't measured again.
+found of the released one, with the 95 % bootstrap interval. An .npz beside the JSON holds the values per
+query. A set in the JSON isn't measured again.
 """
 
 from __future__ import annotations
 
-import argparse
 import json
-import shlex
-import sys
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import torch
-from judged import describe_checkpoint, limits, measure, read_set, sets_parser
-from machine import environment
-from quality_summary import load_results, load_rows, save
 
 from fastlane_st import FastLaneEncoder
 from fastlane_st.evaluation.metrics import macro_difference
-from fastlane_st.evaluation.scoring import NUM_ROUTES
 
-SETTINGS = ("full", *(f"router_{k}" for k in NUM_ROUTES))
+from ..common.encoding import (
+    ROUTES_AND_ALL,
+    describe_checkpoint,
+    fastlane_model,
+    measure_router,
+    ndcg_by_query,
+    read_set,
+)
+from ..common.options import limits, parse, sets_parser
+from ..common.results import Facts, Rows, SetResults, load_rows, measure_sets
 
 
 def main() -> None:
-    options = parse()
-    torch.set_num_threads(options.threads)
+    parser = sets_parser(__doc__)
+    parser.add_argument("--model", required=True, help="folder that training.train wrote")
+    parser.add_argument("--released", type=Path, required=True, help="JSON of quality.py")
+    options = parse(parser)
     encoder = FastLaneEncoder(options.model)
     settings = {
-        "model": describe_checkpoint(options.model, encoder),
-        "released": json.loads(options.released.read_text())["settings"]["model"],
+        "model": describe_checkpoint(options.model, fastlane_model(encoder)),
+        "released": json.loads(options.released.read_text("utf-8"))["settings"]["model"],
         **limits(options),
     }
-    found = load_results(options.out, settings)
-    rows, released = load_rows(options.out), load_rows(options.released)
-    for name in options.sets.split(","):
-        if name in found["sets"]:
-            continue
-        measured = measure(read_set(name, options), encoder, options, SETTINGS)
-        rows[name] = {
-            setting: metrics["ndcg@10"].astype(np.float32) for setting, metrics in measured.items()
-        }
-        found["sets"][name] = {
-            "command": shlex.join(["python", *sys.argv]),
-            "environment": environment(),
-            "ndcg@10": compare({name: rows[name]}, released),
-        }
-        found["over_sets"] = compare(rows, released)
-        save(options.out, found, rows)
-    for setting, one in found["over_sets"].items():
+    results = SetResults(options.out, settings)
+    released = load_rows(options.released)
+
+    def measure(name: str) -> tuple[Facts, Rows]:
+        collection = read_set(name, options)
+        rows = ndcg_by_query(measure_router(collection, encoder, options, ROUTES_AND_ALL))
+        return {"ndcg@10": against_released({name: rows}, released)}, rows
+
+    measure_sets(
+        results,
+        options.sets.split(","),
+        measure,
+        lambda found: against_released(found.rows, released),
+    )
+    for setting, one in results.over_sets.items():
         print(f"{setting:9} {one['released']:.4f} {one['other']:.4f}", one["difference"])
 
 
-def parse() -> argparse.Namespace:
-    parser = sets_parser(__doc__)
-    parser.add_argument("--model", required=True, help="folder that train.py wrote")
-    parser.add_argument("--released", type=Path, required=True, help="JSON of quality.py")
-    return parser.parse_args()
-
-
-def compare(rows: dict[str, dict[str, Any]], released: dict[str, dict[str, Any]]) -> dict[str, Any]:
-    """Both runs' means over the sets, each of which counts alike, and the second less the first."""
+def against_released(rows: dict[str, Rows], released: dict[str, Rows]) -> Facts:
+    """Both runs' means over sets, each with the same weight, and the other minus the released one."""
     found = {}
-    for setting in SETTINGS:
+    for setting in ROUTES_AND_ALL:
         pairs = [
             (row[setting].astype(float), released[name][setting].astype(float))
             for name, row in rows.items()

@@ -1,81 +1,75 @@
 """Quality and latency by the number of routes, from one to all views of a query.
 
-    python benchmarks/paper/routes.py --data data/eval --sets cranfield,wikiqa:test,stackexchange:test \\
+    python -m benchmarks.quality.routes --data data/eval --sets cranfield,wikiqa:test,stackexchange:test \\
         --dtype bfloat16 --index runs/scale/100000 --out benchmarks/results/by_routes.json
 
 nDCG@10 is by brute force over each set. Latencies are of searches in `--index`, whose documents may be of
-another collection, by the same queries, one at a time on one thread; encoding isn't in them. Queries
-shorter than a number of routes have all their views.
+another collection, by the same queries, one at a time on one thread, without encoding. Queries shorter
+than a number of routes have all their views.
 """
 
 from __future__ import annotations
 
 import argparse
-import shlex
-import sys
 import time
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import torch
 from threadpoolctl import threadpool_limits
-
-sys.path.append(str(Path(__file__).parents[1]))
-
-from judged import autocast, describe_checkpoint, limits, measure, read_set, sets_parser
-from machine import environment
-from quality_summary import load_results, load_rows, save
 
 from fastlane_st import FastLaneEncoder, FastLaneIndex
 from fastlane_st.evaluation.collection import Collection
 from fastlane_st.hub import DEFAULT_CHECKPOINT
 
+from ..common.encoding import (
+    autocast,
+    describe_checkpoint,
+    fastlane_model,
+    measure_router,
+    ndcg_by_query,
+    read_set,
+)
+from ..common.options import limits, parse, sets_parser
+from ..common.results import Facts, Rows, SetResults, measure_sets
+
 NUM_ROUTES = (1, 2, 4, 8, 16, 32, 64)
 SETTINGS = (*(f"router_{k}" for k in NUM_ROUTES), "full")
 WARM_UP = 10  # queries
-QUERIES = 200  # of a set, whose latencies are measured
+QUERIES = 200  # per set, whose latencies are measured
 
 
 def main() -> None:
-    options = parse()
-    torch.set_num_threads(options.threads)
+    parser = sets_parser(__doc__)
+    parser.add_argument("--model", default=DEFAULT_CHECKPOINT)
+    parser.add_argument("--index", type=Path, required=True, help="a folder of this checkpoint")
+    options = parse(parser)
     encoder = FastLaneEncoder(options.model)
     index = FastLaneIndex.load(options.index)
     settings = {
-        "model": describe_checkpoint(options.model, encoder),
+        "model": describe_checkpoint(options.model, fastlane_model(encoder)),
         "documents": len(index),
         "vectors": index.num_vectors,
         **limits(options),
     }
-    found, rows = load_results(options.out, settings), load_rows(options.out)
-    for name in options.sets.split(","):
-        if name in found["sets"]:
-            continue
+
+    def measure(name: str) -> tuple[Facts, Rows]:
         collection = read_set(name, options)
-        measured = measure(collection, encoder, options, SETTINGS, NUM_ROUTES)
-        rows[name] = {
-            setting: metrics["ndcg@10"].astype(np.float32) for setting, metrics in measured.items()
-        }
-        found["sets"][name] = {
-            "command": shlex.join(["python", *sys.argv]),
-            "environment": environment(),
+        rows = ndcg_by_query(
+            measure_router(collection, encoder, options, SETTINGS, num_routes=NUM_ROUTES)
+        )
+        facts = {
             "queries": len(collection.queries),
-            "ndcg@10": {
-                setting: float(row.mean(dtype=float)) for setting, row in rows[name].items()
-            },
+            "ndcg@10": {setting: float(row.mean(dtype=float)) for setting, row in rows.items()},
             "latency": latencies(collection, encoder, index, options),
         }
-        found["over_sets"] = over_sets(found["sets"])
-        save(options.out, found, rows)
-        print(name, found["sets"][name]["ndcg@10"], found["sets"][name]["latency"], flush=True)
+        return facts, rows
 
-
-def parse() -> argparse.Namespace:
-    parser = sets_parser(__doc__)
-    parser.add_argument("--model", default=DEFAULT_CHECKPOINT)
-    parser.add_argument("--index", type=Path, required=True, help="a folder of this checkpoint")
-    return parser.parse_args()
+    measure_sets(
+        SetResults(options.out, settings),
+        options.sets.split(","),
+        measure,
+        lambda found: mean_over_sets(found.sets),
+    )
 
 
 def latencies(
@@ -84,7 +78,7 @@ def latencies(
     index: FastLaneIndex,
     options: argparse.Namespace,
 ) -> dict[str, dict[str, float]]:
-    """Milliseconds a search by the setting of the router, and the views that a query has on average."""
+    """Milliseconds per search by the number of routes, and the mean number of views of a query."""
     texts = list(collection.queries.values())[:QUERIES]
     found = {}
     for setting, count in zip(SETTINGS, (*NUM_ROUTES, None), strict=True):
@@ -105,8 +99,8 @@ def latencies(
     return found
 
 
-def over_sets(sets: dict[str, Any]) -> dict[str, dict[str, float]]:
-    """Means over the sets, each of which counts alike."""
+def mean_over_sets(sets: dict[str, Facts]) -> Facts:
+    """Means over sets, each with the same weight."""
     return {
         setting: {
             "ndcg@10": float(np.mean([one["ndcg@10"][setting] for one in sets.values()])),

@@ -1,42 +1,26 @@
 """What the router chooses: is it the query's own choice, and does it follow what a token is worth?
 
-    python benchmarks/paper/selections.py --data data/eval --sets cranfield,wikiqa:test,stackexchange:test \\
+    python -m benchmarks.quality.selections --data data/eval --sets cranfield,wikiqa:test \\
         --dtype bfloat16 --out benchmarks/results/selections.json
 
-Of the sets' queries together: how much of a logit, less its query's mean, the token alone tells, or its
-place alone; how often a list of words, each with its mean logit in the other queries, chooses what the
-router does; and whether logits follow the attention that a token gets. Of each set: the rank correlation
-of logits with the margin by which a token as the one route finds a relevant document. Examples are queries
-with the same token, which is the route in half of them.
+Over the queries of all sets: the share of the variance of logits, centred per query, that the token alone
+explains, or its place alone; how often a list of words, each with its mean logit in the other queries,
+chooses the router's token; and the rank correlation of logits with the attention that a token gets. For each
+set: the rank correlation of logits with the margin by which a token as the one route finds a relevant
+document. Examples are queries with the same token, which is the route in half of them.
 """
 
 from __future__ import annotations
 
 import argparse
-import shlex
-import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
-
-sys.path.append(str(Path(__file__).parents[1]))
-
-from judged import (
-    autocast,
-    describe_checkpoint,
-    encode_set,
-    limits,
-    read_set,
-    sets_parser,
-    write_json,
-)
-from machine import environment
 
 from fastlane_st import FastLaneEncoder
 from fastlane_st.diagnostics.diagnose import summarise
@@ -52,8 +36,13 @@ from fastlane_st.evaluation.scoring import encode_queries
 from fastlane_st.hub import DEFAULT_CHECKPOINT
 from fastlane_st.modeling.modeling_fastlane import FastLaneModel
 
-Values = npt.NDArray[np.float64]
-OFTEN = 10  # occurrences, from which on a token or place counts
+from ..common.encoding import autocast, describe_checkpoint, encode_set, fastlane_model, read_set
+from ..common.environment import command, environment
+from ..common.options import limits, parse, sets_parser
+from ..common.results import write_results
+
+Floats = npt.NDArray[np.float64]
+OFTEN = 10  # occurrences, below which a token or place is left out
 PLACES = 10  # parts of a query, first to last
 EXAMPLES = 4
 
@@ -63,26 +52,26 @@ class Selection:
     """One query as its router sees it.
 
     Attributes:
-        query: Its text.
-        tokens: V of them, one a view.
-        logits: (V,) float.
-        attention: (V, V) float: how much each token of the row attends to each of the columns in the router,
-            the mean over heads. What goes to special tokens is left out.
+        query: The text.
+        tokens: The V tokens that have a view.
+        logits: The router's logits, (V,) float.
+        attention: The router's attention, (V, V) float, the mean over heads: a row's token attends to the
+            columns' tokens. Attention to special tokens is left out.
     """
 
     query: str
     tokens: list[str]
-    logits: Values
-    attention: Values
+    logits: Floats
+    attention: Floats
 
     @property
     def route(self) -> int:
         return int(self.logits.argmax())
 
     @property
-    def relative(self) -> Values:
-        """The logits less their mean: only differences within a query decide."""
-        centred: Values = self.logits - self.logits.mean()
+    def relative(self) -> Floats:
+        """The logits minus their mean: only differences within a query decide."""
+        centred: Floats = self.logits - self.logits.mean()
         return centred
 
     def to_dict(self) -> dict[str, Any]:
@@ -91,15 +80,19 @@ class Selection:
 
 
 def main() -> None:
-    options = parse()
-    torch.set_num_threads(options.threads)
+    parser = sets_parser(__doc__)
+    parser.add_argument("--model", default=DEFAULT_CHECKPOINT)
+    options = parse(parser)
     encoder = FastLaneEncoder(options.model)
-    settings = {"model": describe_checkpoint(options.model, encoder), **limits(options)}
+    settings = {
+        "model": describe_checkpoint(options.model, fastlane_model(encoder)),
+        **limits(options),
+    }
     collections = {name: read_set(name, options) for name in options.sets.split(",")}
     texts = [text for one in collections.values() for text in one.queries.values()]
-    choices = [one for one in selections(encoder[0].model, texts) if len(one.tokens) > 1]
+    choices = [one for one in selections(fastlane_model(encoder), texts) if len(one.tokens) > 1]
     found: dict[str, Any] = {
-        "command": shlex.join(["python", *sys.argv]),
+        "command": command(),
         "environment": environment(),
         "settings": settings,
         "queries": len(choices),
@@ -109,7 +102,7 @@ def main() -> None:
         },
         "same_as_by_words": same_as_by_words(choices),
         "same_by_chance": float(np.mean([1 / len(one.tokens) for one in choices])),
-        "attention": told(
+        "attention": as_json(
             mean_rank_correlation((one.logits, one.attention.mean(axis=0)) for one in choices)
         ),
         "examples": [one.to_dict() for one in with_one_token(choices)],
@@ -118,13 +111,7 @@ def main() -> None:
     for name, collection in collections.items():
         found["sets"][name] = usefulness(collection, encoder, options)
         print(name, found["sets"][name], flush=True)
-        write_json(options.out, found)
-
-
-def parse() -> argparse.Namespace:
-    parser = sets_parser(__doc__)
-    parser.add_argument("--model", default=DEFAULT_CHECKPOINT)
-    return parser.parse_args()
+        write_results(options.out, found)
 
 
 def selections(model: FastLaneModel, texts: Sequence[str]) -> Iterator[Selection]:
@@ -136,9 +123,11 @@ def selections(model: FastLaneModel, texts: Sequence[str]) -> Iterator[Selection
             weights = router_attention(model, output.last_hidden_state, features["attention_mask"])
             rows = (features["input_ids"], output.token_mask, output.router_logits, weights)
             for ids, mask, logits, attention in zip(*rows, strict=True):
+                tokens = model.tokenizer.convert_ids_to_tokens(ids[mask].tolist())
+                assert isinstance(tokens, list)
                 yield Selection(
                     next(left),
-                    model.tokenizer.convert_ids_to_tokens(ids[mask].tolist()),
+                    tokens,
                     logits[mask].double().numpy(),
                     attention[mask][:, mask].double().numpy(),
                 )
@@ -151,21 +140,22 @@ def router_attention(
     query, key, _ = model.router.heads(states)
     scores = query @ key.transpose(-1, -2) / query.shape[-1] ** 0.5
     scores = scores.masked_fill(~attention_mask.bool()[:, None, None, :], -torch.inf)
-    return scores.softmax(dim=-1).mean(dim=1)
+    weights: torch.Tensor = scores.softmax(dim=-1).mean(dim=1)
+    return weights
 
 
 def places(count: int) -> list[int]:
-    """The part of a query of `count` views in which each of them is."""
+    """The part of a query that each of its `count` views is in."""
     return (np.arange(count) * PLACES // count).tolist()
 
 
 def share_of_variance(
     groups: Sequence[Sequence[Any]], choices: Sequence[Selection]
 ) -> float | None:
-    """How much of the relative logits' variance their groups tell; only those that occur often count.
+    """The share of the relative logits' variance that groups explain; rare groups are left out.
 
-    One less the variance within groups over that of all, each without bias: 0 of groups by chance.
-    None where no group occurs often.
+    One minus the variance within groups over the total variance, each unbiased, so that it is 0 for
+    groups by chance. None if every group is rare.
     """
     named = [group for one in groups for group in one]
     values = np.concatenate([one.relative for one in choices])
@@ -217,7 +207,7 @@ def with_one_token(choices: Sequence[Selection]) -> list[Selection]:
     if not content:
         return []
     shared = max(content, key=lambda token: (min(routed[token], passed[token]), token))
-    kept = {True: [], False: []}
+    kept: dict[bool, list[Selection]] = {True: [], False: []}
     for one in choices:
         if shared in one.tokens:
             kept[one.tokens[one.route] == shared].append(one)
@@ -227,7 +217,7 @@ def with_one_token(choices: Sequence[Selection]) -> list[Selection]:
 def usefulness(
     collection: Collection, encoder: FastLaneEncoder, options: argparse.Namespace
 ) -> dict[str, Any]:
-    """Whether the router's scores follow what tokens are worth on a set."""
+    """Whether the router's scores follow the worth of tokens on a set."""
     texts = list(collection.queries.values())
     with autocast(options, encoder.device.type):
         queries = encode_queries(encoder, texts, num_routes=(1,))
@@ -237,14 +227,14 @@ def usefulness(
     found = summarise(collection.name, routed)
     return {
         "queries": found.num_choices,
-        "rank_correlation": told(found.rank_correlation),
+        "rank_correlation": as_json(found.rank_correlation),
         "as_good_as_the_oracle": found.oracle_agreement,
         "as_good_by_chance": found.oracle_agreement_by_chance,
     }
 
 
-def told(correlation: RankCorrelation | None) -> dict[str, Any] | None:
-    """For JSON."""
+def as_json(correlation: RankCorrelation | None) -> dict[str, Any] | None:
+    """A correlation as the JSON holds it."""
     return None if correlation is None else asdict(correlation)
 
 

@@ -1,13 +1,13 @@
 """Changes to the released recipe, one at a time, in short runs that are judged on dev queries.
 
-    PYTHONPATH=training python benchmarks/variants.py --config training/fastlane-minilm.yaml --steps 64 \\
+    python -m benchmarks.quality.variants --config training/fastlane-minilm.yaml --steps 64 \\
         --data data/eval --sets mlquestions:dev,scitldr:dev,stackexchange:dev,wikiqa:dev \\
         --limit-queries 300 --limit-documents 1000 --dtype bfloat16 --scratch runs/variants \\
         --out benchmarks/results/variants.json
 
 nDCG@10 with all views and with the router's routes, and how much better a variant is than `as_released`, the
 same recipe in as many steps. Topics and joined passages of a source are made once, by the untrained encoder.
-A variant that the JSON holds already isn't run again.
+A variant in the JSON isn't run again.
 """
 
 from __future__ import annotations
@@ -17,8 +17,6 @@ import gzip
 import json
 import random
 import re
-import shlex
-import sys
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -28,19 +26,20 @@ from unittest.mock import patch
 
 import numpy as np
 import torch
-import train
+from accelerate.utils import set_seed  # type: ignore[import-untyped]
 from datasets import DatasetDict
-from judged import limits, measure, read_set, sets_parser
-from machine import environment
-from mine import mine
-from negatives import MiningConfig
-from quality_summary import load_results, load_rows, save
-from reproduce import SETTINGS
-from training_config import Source, TrainingConfig
 
 from fastlane_st import FastLaneEncoder
 from fastlane_st.evaluation.metrics import macro_difference
 from fastlane_st.losses import RoutedContrastiveLoss, Views
+from training import train
+from training.mine import mine
+from training.negatives import MiningConfig
+from training.training_config import Source, TrainingConfig
+
+from ..common.encoding import ROUTES_AND_ALL, measure_router, ndcg_by_query, read_set
+from ..common.options import limits, parse, sets_parser
+from ..common.results import Facts, Rows, SetResults, measure_sets
 
 CONTROL = "as_released"
 MINED = ("stackexchange", "scitldr", "trivia", "healthqa")
@@ -53,9 +52,9 @@ class Variant:
     """One change.
 
     Attributes:
-        overrides: As on train.py's command line.
-        change: The same to a configuration; gets the folder for files.
-        frozen_documents: Documents are encoded by the untrained encoder, queries by the trained one.
+        overrides: As on the command line of training.train.
+        change: Changes a configuration; gets a folder for files that it needs.
+        frozen_documents: The untrained encoder encodes documents, the trained one queries.
     """
 
     overrides: tuple[str, ...] = ()
@@ -64,7 +63,7 @@ class Variant:
 
 
 def with_mined_negatives(config: TrainingConfig, scratch: Path) -> TrainingConfig:
-    """One negative a row that the released checkpoint finds, in some of the sources."""
+    """One hard negative per row of the sources in `MINED`, found by the released checkpoint."""
     sources = []
     for source in config.sources:
         if source.label in MINED:
@@ -77,7 +76,7 @@ def with_mined_negatives(config: TrainingConfig, scratch: Path) -> TrainingConfi
 
 
 def with_long_queries(config: TrainingConfig, scratch: Path) -> TrainingConfig:
-    """The summaries of papers four times, and sentences that ask for the rest of their abstract."""
+    """Summaries of papers four times as often, and sentences as queries for the rest of their abstract."""
     named = {source.label: source for source in config.sources}
     cloze = scratch / "cloze.jsonl.gz"
     if not cloze.exists():
@@ -87,7 +86,7 @@ def with_long_queries(config: TrainingConfig, scratch: Path) -> TrainingConfig:
 
 
 def write_cloze(papers: str, out: Path, seed: int = 0) -> None:
-    """A sentence of each abstract asks for the others (inverse cloze, arXiv 1906.00300)."""
+    """Writes pairs of a sentence and the rest of its abstract (inverse cloze, arXiv 1906.00300)."""
     rng = random.Random(seed)
     with gzip.open(papers, "rt", encoding="utf-8") as rows, gzip.open(out, "wt") as pairs:
         for row in map(json.loads, rows):
@@ -113,8 +112,12 @@ VARIANTS = {
 
 
 def main() -> None:
-    options = parse()
-    torch.set_num_threads(options.threads)
+    parser = sets_parser(__doc__)
+    parser.add_argument("--config", type=Path, required=True)
+    parser.add_argument("--steps", type=int, required=True)
+    parser.add_argument("--variants", default=",".join(VARIANTS), help=f"{CONTROL} first")
+    parser.add_argument("--scratch", type=Path, required=True)
+    options = parse(parser)
     options.scratch.mkdir(parents=True, exist_ok=True)
     settings = {
         "config": options.config.name,
@@ -122,33 +125,19 @@ def main() -> None:
         "sets": options.sets,
         **limits(options),
     }
-    found = load_results(options.out, settings)
-    rows = load_rows(options.out)
+    results = SetResults(options.out, settings)
     load = Sources()
-    for name in options.variants.split(","):
-        if name in found["sets"]:
-            continue
-        rows[name] = run(name, VARIANTS[name], load, options)
-        found["sets"][name] = {
-            "command": shlex.join(["python", *sys.argv]),
-            "environment": environment(),
-            **compare(rows[name], rows[CONTROL]),
-        }
-        save(options.out, found, rows)
-        print(name, json.dumps(found["sets"][name]["ndcg@10"]), flush=True)
 
+    def measure(name: str) -> tuple[Facts, Rows]:
+        queries, documents = train_variant(name, VARIANTS[name], load, options)
+        rows = rows_of_all_sets(queries, documents, options)
+        return gains_over_control(rows, rows if name == CONTROL else results.rows[CONTROL]), rows
 
-def parse() -> argparse.Namespace:
-    parser = sets_parser(__doc__)
-    parser.add_argument("--config", type=Path, required=True)
-    parser.add_argument("--steps", type=int, required=True)
-    parser.add_argument("--variants", default=",".join(VARIANTS), help=f"{CONTROL} first")
-    parser.add_argument("--scratch", type=Path, required=True)
-    return parser.parse_args()
+    measure_sets(results, options.variants.split(","), measure)
 
 
 class Sources:
-    """Loads a run's data as train.py does, each source once for all runs."""
+    """Loads a run's data as training.train does, each source once for all runs."""
 
     def __init__(self) -> None:
         self.load = train.load_dataset
@@ -163,16 +152,16 @@ class Sources:
         return DatasetDict({one.label: self.known[repr(one)] for one in config.sources})
 
 
-def run(
+def train_variant(
     name: str, variant: Variant, load: Sources, options: argparse.Namespace
-) -> dict[str, np.ndarray]:
-    """Trains one variant and gives its nDCG@10 a query, by `set setting`."""
+) -> tuple[FastLaneEncoder, FastLaneEncoder]:
+    """Trains one variant, and gives the encoders of its queries and of its documents."""
     folder = options.scratch / name
     overrides = [f"max_steps={options.steps}", f"output_dir={folder}", "delta=false"]
     config = TrainingConfig.load(options.config, [*overrides, *variant.overrides])
     config = variant.change(config, options.scratch)
-    train.set_seed(config.seed)
-    documents = train.build_encoder(config)  # untrained, as train.py builds it
+    set_seed(config.seed)
+    untrained = train.build_encoder(config)  # with the same seed as in training.train
     if not (folder / "model.safetensors").exists():
         with ExitStack() as patches:
             patches.enter_context(patch.object(train, "load_dataset", load))
@@ -181,38 +170,38 @@ def run(
                     patch.object(RoutedContrastiveLoss, "encode_document", encode_by_teacher)
                 )
             train.train(config)
-    queries = FastLaneEncoder(str(folder))
-    return judge(queries, documents if variant.frozen_documents else queries, options)
+    trained = FastLaneEncoder(str(folder))
+    return trained, untrained if variant.frozen_documents else trained
 
 
 @torch.no_grad()
 def encode_by_teacher(loss: RoutedContrastiveLoss, column: dict[str, Any]) -> Views:
-    """In place of the loss's `encode_document`."""
+    """Encodes documents by the frozen teacher; replaces the loss's `encode_document`."""
     views = loss.teacher_views(column)
     return replace(views, embeddings=views.embeddings.float())
 
 
-def judge(
+def rows_of_all_sets(
     query_encoder: FastLaneEncoder, document_encoder: FastLaneEncoder, options: argparse.Namespace
-) -> dict[str, np.ndarray]:
-    rows = {}
+) -> Rows:
+    """nDCG@10 per query, by `set setting`."""
+    rows: Rows = {}
     for name in options.sets.split(","):
-        measured = measure(
+        measured = measure_router(
             read_set(name, options),
             query_encoder,
             options,
-            SETTINGS,
+            ROUTES_AND_ALL,
             document_encoder=document_encoder,
         )
-        for setting, metrics in measured.items():
-            rows[f"{name} {setting}"] = metrics["ndcg@10"].astype(np.float32)
+        rows |= {f"{name} {setting}": row for setting, row in ndcg_by_query(measured).items()}
     return rows
 
 
-def compare(rows: dict[str, np.ndarray], control: dict[str, np.ndarray]) -> dict[str, Any]:
-    """Means over the sets, each of which counts alike, their ratios to `full`, and gains on the control."""
-    found: dict[str, Any] = {"ndcg@10": {}, "ratio_to_full": {}, "gain": {}}
-    for setting in SETTINGS:
+def gains_over_control(rows: Rows, control: Rows) -> Facts:
+    """Means over sets, each with the same weight, their ratios to `full`, and gains on the control."""
+    found: Facts = {"ndcg@10": {}, "ratio_to_full": {}, "gain": {}}
+    for setting in ROUTES_AND_ALL:
         pairs = [
             (rows[key].astype(float), control[key].astype(float))
             for key in rows

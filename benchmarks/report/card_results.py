@@ -1,6 +1,6 @@
-"""Takes what a model card shows out of what `quality.py` measured.
+"""Takes the results of a model card out of the JSON of `quality.py`.
 
-python benchmarks/card_results.py QUALITY.json fastlane_st/weights/fastlane-minilm/results.json
+python -m benchmarks.report.card_results QUALITY.json fastlane_st/weights/fastlane-minilm/results.json
 """
 
 from __future__ import annotations

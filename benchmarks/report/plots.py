@@ -1,13 +1,13 @@
-"""Plots, from the JSON files of other commands alone.
+"""Plots of the JSON files of other commands.
 
     fastlane diagnose CHECKPOINT DATA --json diagnostics.json
-    python benchmarks/plots.py logits diagnostics.json --out logits.svg
-    python benchmarks/plots.py routes quality.json --out routes.svg
-    python benchmarks/plots.py lengths quality.json --out lengths.svg
-    python benchmarks/plots.py entropy log.jsonl --out entropy.svg
-    python benchmarks/plots.py engines engines.json --out engines.svg
-    python benchmarks/plots.py scale scale.json --out scale.svg
-    python benchmarks/plots.py selections selections.json --out selections.svg
+    python -m benchmarks.report.plots logits diagnostics.json --out logits.svg
+    python -m benchmarks.report.plots routes quality.json --out routes.svg
+    python -m benchmarks.report.plots lengths quality.json --out lengths.svg
+    python -m benchmarks.report.plots entropy log.jsonl --out entropy.svg
+    python -m benchmarks.report.plots engines engines.json --out engines.svg
+    python -m benchmarks.report.plots scale scale.json --out scale.svg
+    python -m benchmarks.report.plots selections selections.json --out selections.svg
 
 `logits`: the router's logits over the tokens of some queries, each query's lowest as 0, the route
 dark. `routes`: quality against the number of routes, over sets and for each. `lengths`: quality
@@ -27,7 +27,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tables import curves
+from .tables import curves
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -163,11 +163,13 @@ def plot_lengths(source: Path) -> Figure:
 
 def plot_entropy(source: Path) -> Figure:
     rows = [json.loads(line) for line in source.read_text().splitlines() if line.strip()]
-    told = [row for row in rows if "step" in row and "router_entropy" in row]
-    if not told:
+    logged = [row for row in rows if "step" in row and "router_entropy" in row]
+    if not logged:
         raise SystemExit(f"{source} has no row with 'step' and 'router_entropy'")
     figure, [axis] = new_figure(6, 3)
-    axis.plot([row["step"] for row in told], [row["router_entropy"] for row in told], color=LINE)
+    axis.plot(
+        [row["step"] for row in logged], [row["router_entropy"] for row in logged], color=LINE
+    )
     axis.set_xlabel("step")
     axis.set_ylabel("entropy of the choice, nats")
     axis.set_ylim(bottom=0)

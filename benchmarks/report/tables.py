@@ -1,6 +1,6 @@
-"""Tables in Markdown, from the JSON of `quality.py` or `engines.py` alone.
+"""Tables in Markdown, from the JSON of `quality.py`, `engines.py` or `scale.py`.
 
-python benchmarks/tables.py benchmarks/results/quality.json
+python -m benchmarks.report.tables benchmarks/results/quality.json
 """
 
 from __future__ import annotations
@@ -45,13 +45,15 @@ COLUMNS = (
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("results", type=Path, help="what quality.py or engines.py wrote")
-    found = json.loads(parser.parse_args().results.read_text())
-    print(quality_table(found) if "sets" in found else engines_table(found))
+    parser.add_argument("results", type=Path, help="JSON of quality.py, engines.py or scale.py")
+    found = json.loads(parser.parse_args().results.read_text("utf-8"))
+    for key, table in TABLES.items():
+        if key in found:
+            print(table(found))
 
 
 def quality_table(quality: dict[str, Any]) -> str:
-    """Markdown: a row a setting, a column a set, their mean and its share of all views."""
+    """A row per setting, a column per set, their mean and its share of all views."""
     sets = quality["sets"]
     over = quality["over_sets"]
     names = [f"{name.partition(':')[0]} ({found['queries']:,})" for name, found in sets.items()]
@@ -66,7 +68,7 @@ def quality_table(quality: dict[str, Any]) -> str:
 
 
 def engines_table(found: dict[str, Any]) -> str:
-    """Markdown: a row for each index and way of searching it, at the fastest of its good settings."""
+    """A row per index and way of searching it, at the fastest of its good settings."""
     rows = []
     for run in found["runs"]:
         if "failed" in run:
@@ -77,11 +79,11 @@ def engines_table(found: dict[str, Any]) -> str:
             best = fastest_good(settings)
             rows.append(
                 (
-                    f"{name} {said(best['search'])}".strip(),
+                    f"{name} {search_settings(best['search'])}".strip(),
                     f"{best['ndcg@10']:.4f}",
                     f"{best['overlap_maxsim']:.1%}" if "overlap_maxsim" in best else "",
                     f"{best['queries_per_second_median']:,.0f}",
-                    at_once(best),
+                    callers_rate(best),
                     ", ".join(f"{best[f'p{p}_ms']:.1f}" for p in (50, 95, 99)),
                     f"{run['bytes_per_document']:,.0f}",
                     f"{run['build_seconds']:,.0f}",
@@ -92,7 +94,7 @@ def engines_table(found: dict[str, Any]) -> str:
 
 
 def scale_table(found: dict[str, Any]) -> str:
-    """Markdown: a row a size; for each effort the p50 in ms, and in brackets what it found."""
+    """A row per size; for each effort the p50 in ms, and in brackets the share of the best found."""
     efforts = [one["effort"] for one in next(iter(found["sizes"].values()))["searches"]]
     columns = (
         "documents",
@@ -124,8 +126,14 @@ def markdown_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> lis
     return head + [f"| {' | '.join(row)} |" for row in rows]
 
 
+def mean_and_interval(found: dict[str, float], digits: int = 4) -> tuple[str, str]:
+    """The mean of paired differences or correlations, and its interval."""
+    mean, low, high = (f"{found[name]:+.{digits}f}" for name in ("mean", "low", "high"))
+    return mean, f"{low} to {high}"
+
+
 def curves(run: Mapping[str, Any]) -> dict[str, list[Mapping[str, Any]]]:
-    """The settings of one index that differ in how far they look, by what else they are."""
+    """The settings of one index, grouped by index and way of searching; a group differs in effort."""
     found: dict[str, list[Mapping[str, Any]]] = {}
     for setting in run.get("settings", []):
         kinds = [name for name in ("rerank", "one_route") if setting["search"].get(name)]
@@ -135,24 +143,27 @@ def curves(run: Mapping[str, Any]) -> dict[str, list[Mapping[str, Any]]]:
 
 
 def fastest_good(settings: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
-    """The fastest of those within half a percent of the best nDCG@10 among them."""
+    """The fastest of the settings within half a percent of the best nDCG@10."""
     best = max(one["ndcg@10"] for one in settings)
     good = [one for one in settings if one["ndcg@10"] >= 0.995 * best]
     return max(good, key=lambda one: one["queries_per_second_median"])
 
 
-def at_once(setting: Mapping[str, Any]) -> str:
-    """Queries a second by as many callers as there are cores."""
+def callers_rate(setting: Mapping[str, Any]) -> str:
+    """Queries per second by one caller per core, and in brackets how many callers."""
     if "queries_per_second_callers" not in setting:
         return ""
     return f"{setting['queries_per_second_callers']:,.0f} ({setting['callers']})"
 
 
-def said(search: Mapping[str, Any]) -> str:
-    """The settings of a search that its curve doesn't name."""
-    told = {name: value for name, value in search.items() if name != "one_route"}
-    return f"({', '.join(f'{name} {value}' for name, value in told.items())})" if told else ""
+def search_settings(search: Mapping[str, Any]) -> str:
+    """The settings of a search that aren't in the name of its curve."""
+    shown = {name: value for name, value in search.items() if name != "one_route"}
+    return f"({', '.join(f'{name} {value}' for name, value in shown.items())})" if shown else ""
 
+
+TABLES = {"over_sets": quality_table, "runs": engines_table, "sizes": scale_table}
+"""The table of a file that has a key."""
 
 if __name__ == "__main__":
     main()

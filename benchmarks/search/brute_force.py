@@ -1,33 +1,29 @@
 """SumMaxSim against one route, brute force both, as in the paper's table of latencies (arXiv 2601.06389).
 
-    python benchmarks/paper/brute_force.py --collection runs/peers/vectors \
+    python -m benchmarks.search.brute_force --collection runs/peers/vectors \
         --out benchmarks/results/brute_force.json
 
 Every view of a query is compared with every view of every document; the best similarity of each view in
-each document is summed. Queries have exactly `--query-views` views: those of real queries, one after
-another. Documents stay on the device, as float32 on a CPU and float16 on a GPU; batches of queries.
+each document is summed. Queries have exactly `--query-views` views, taken from real queries in turn, and
+are scored in batches. Documents stay on the device, as float32 on a CPU and float16 on a GPU.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import shlex
 import statistics
-import sys
 import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
-sys.path.append(str(Path(__file__).parents[1]))
-sys.path.append(str(Path(__file__).parents[1] / "peers"))
-
-from collection import VectorCollection
-from judged import write_json
-from machine import environment
+from ..common.environment import command, environment
+from ..common.results import write_results
+from .peers.collection import VectorCollection
 
 BLOCK = 4_096  # documents
 
@@ -54,14 +50,14 @@ def main() -> None:
     for _ in range(options.rounds):  # in turns, so that the machine's drift hits both
         rounds.append(
             {
-                name: seconds(documents, queries, options.batch_size)
+                name: scoring_seconds(documents, queries, options.batch_size)
                 for name, queries in (("summaxsim", full), ("one_route", routed))
             }
         )
     ratios = [one["summaxsim"] / one["one_route"] for one in rounds]
     num_vectors = collection.num_vectors
     found: dict[str, Any] = {
-        "command": shlex.join(["python", *sys.argv]),
+        "command": command(),
         "environment": environment(),
         "device": torch.cuda.get_device_name() if options.device.startswith("cuda") else "cpu",
         "documents": len(collection),
@@ -79,7 +75,7 @@ def main() -> None:
         "ratio_largest": max(ratios),
     }
     print(json.dumps(found, indent=2))
-    write_json(options.out, found)
+    write_results(options.out, found)
 
 
 class Documents:
@@ -98,7 +94,7 @@ class Documents:
             self.blocks.append((views.to(device, self.dtype), lengths.to(device)))
 
     def score(self, queries: torch.Tensor) -> torch.Tensor:
-        """(queries, documents) float32, from (queries, views, dim)."""
+        """Scores `(queries, documents)` float32 of queries `(queries, views, dim)`."""
         count, num_views, dim = queries.shape
         rows = queries.reshape(-1, dim).to(self.device, self.dtype)
         scores = []
@@ -110,8 +106,10 @@ class Documents:
 
 
 @torch.inference_mode()
-def seconds(documents: Documents, queries: np.ndarray, batch_size: int) -> float:
-    """Of scoring all queries and taking each one's ten best."""
+def scoring_seconds(
+    documents: Documents, queries: npt.NDArray[np.float32], batch_size: int
+) -> float:
+    """How long it takes to score all queries and find the ten best of each."""
     batches = torch.from_numpy(np.ascontiguousarray(queries)).split(batch_size)
     documents.score(batches[0]).topk(10)  # warm up
     started = time.perf_counter()

@@ -1,11 +1,11 @@
 """Search engines side by side over the same vectors: quality, speed, bytes, memory, time to build.
 
-    python benchmarks/engines.py --collection runs/peers/vectors --scratch runs/peers \
+    python -m benchmarks.search.engines --collection runs/peers/vectors --scratch runs/peers \
         --out benchmarks/results/engines.json
 
-`encode_vectors.py` makes the collection. Each engine runs in a virtual environment of its own, made in
-the scratch folder at first use, and in a process of its own; what is measured is kept there, so that a run
-that stops goes on. Indexes are built on all cores. Searches are on one thread, one query at a time.
+`vectors.py` makes the collection. Each engine runs in a virtual environment of its own, made in the scratch
+folder at first use, and in a process of its own; measurements are kept there, so that a run that was stopped
+goes on. Indexes are built on all cores. Searches are on one thread, one query at a time.
 """
 
 from __future__ import annotations
@@ -22,20 +22,19 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from judged import write_json
-from machine import environment
 
 from fastlane_st.evaluation.collection import Collection
 from fastlane_st.evaluation.metrics import evaluate_rankings, paired_difference
 
-PEERS = Path(__file__).parent / "peers"
-sys.path.append(str(PEERS))  # as its scripts see each other
+from ..common.environment import ROOT, command, environment
+from ..common.results import write_results
+from .peers.collection import VectorCollection
 
-from collection import VectorCollection  # noqa: E402
-
+MEASURE = "benchmarks.search.peers.measure"
+REQUIREMENTS = Path(__file__).parent / "peers" / "requirements"
 EFFORTS = (0.25, 0.5, 1, 2, 4)
 SAMPLED = 20_000
-"""Documents that fast-plaid fits clusters to: the 59,000 that it takes by default take twice as long."""
+"""Documents that fast-plaid fits clusters to: its default, 59,000, takes twice as long."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +45,7 @@ class Run:
         engine: Module of `peers/engines`.
         build: Settings of the index.
         search: Settings of searches, each of which is measured.
-        environment: Name of a file of requirements; None for this environment.
+        environment: Name of a file in `peers/requirements`; None for this environment.
     """
 
     engine: str
@@ -56,22 +55,23 @@ class Run:
 
     @property
     def name(self) -> str:
-        """Of the index's folder."""
+        """The name of the index's folder."""
         return "-".join([self.engine, *(Path(str(value)).name for value in self.build.values())])
 
     def with_model(self, folder: Path) -> Run:
-        """The same with a dense model in a folder."""
+        """The same run with the dense model in a folder."""
         return replace(self, build={**self.build, "model": str(folder)})
 
 
 class Reference(NamedTuple):
-    """What exhaustive search finds, by document number, and its nDCG@10, a query each."""
+    """The rankings of exhaustive search by document number, and its nDCG@10 per query."""
 
     rankings: list[list[int]]
     ndcg: npt.NDArray[np.float64]
 
 
 def efforts(**options: Any) -> tuple[dict[str, Any], ...]:
+    """Search settings with each of `EFFORTS`."""
     return tuple({"effort": effort, **options} for effort in EFFORTS)
 
 
@@ -97,9 +97,9 @@ RUNS = (
     ),
     Run(
         "warp",
-        # More vectors of 384 dimensions at once are too many for its quantiles.
+        # Its quantiles fail on more vectors of 384 dimensions.
         {"nbits": 4, "n_samples_kmeans": 15_000, "codec_sample_max_tokens": 40_000},
-        # By default it leaves out centroids at a cosine below .5, as most are to our queries.
+        # By default it skips centroids whose cosine to the query is below .5: for our queries most.
         (
             *({}, {"nprobe": 1}, {"nprobe": 8}, {"nprobe": 32}),
             *({"nprobe": probe, "centroid_score_threshold": 0.0} for probe in (2, 8, 32, 64)),
@@ -130,7 +130,7 @@ def main() -> None:
         "--dense", type=Path, help="a dense model; the untouched backbone without it"
     )
     parser.add_argument("--queries", type=int, help="for a trial: the first N")
-    parser.add_argument("--remarks", help="what the report is to say of this run")
+    parser.add_argument("--remarks", help="a remark for the report")
     parser.add_argument("--limit-s", type=int, default=7200, help="of one engine, in seconds")
     parser.add_argument("--out", type=Path, required=True)
     options = parser.parse_args()
@@ -140,41 +140,43 @@ def main() -> None:
     if options.dense is not None:
         chosen = [run.with_model(options.dense) if run.engine == "dense" else run for run in chosen]
     found: dict[str, Any] = {
-        "command": shlex.join(["python", *sys.argv]),
+        "command": command(),
         "collection": collection.facts,
         "vectors": collection.num_vectors,
         "remarks": options.remarks,
         "environment": environment(),
         "runs": [],
     }
-    measured = [(run, measure(run, options)) for run in chosen]
-    exhaustive = next((one["settings"] for run, one in measured if run.engine == "exhaustive"), [])
+    measured = [(run, measure_run(run, options)) for run in chosen]
+    exhaustive: list[dict[str, Any]] = next(
+        (one["settings"] for run, one in measured if run.engine == "exhaustive"), []
+    )
     references = {
         name: Reference(setting["rankings"], ndcg(collection, setting["rankings"]))
         for name, setting in zip(("maxsim", "one_route"), exhaustive, strict=bool(exhaustive))
     }
     for run, one in measured:
         found["runs"].append(summary(run, one, collection, references))
-        write_json(options.out, found)
+        write_results(options.out, found)
 
 
-def measure(run: Run, options: argparse.Namespace) -> dict[str, Any]:
-    """What `measure.py` finds, or why it found nothing."""
+def measure_run(run: Run, options: argparse.Namespace) -> dict[str, Any]:
+    """What `peers/measure.py` writes, or why it failed."""
     out: Path = options.scratch / "measured" / f"{run.name}.json"
     if not out.exists():
         try:
-            measure_apart(run, options, out)
+            run_in_environment(run, options, out)
         except (subprocess.CalledProcessError, subprocess.TimeoutExpired) as error:
             return {"failed": str(error)}
     measured: dict[str, Any] = json.loads(out.read_text("utf-8"))
     return measured
 
 
-def measure_apart(run: Run, options: argparse.Namespace, out: Path) -> None:
-    """Runs `measure.py` in the engine's environment."""
+def run_in_environment(run: Run, options: argparse.Namespace, out: Path) -> None:
+    """Runs `peers/measure.py` in the engine's environment."""
     python = python_of(run.environment, options.scratch)
-    command = [
-        *(python, str(PEERS / "measure.py"), run.engine),
+    arguments = [
+        *(python, "-m", MEASURE, run.engine),
         *("--collection", str(options.collection)),
         *("--index", str(options.scratch / "indexes" / run.name)),
         *("--build", json.dumps(run.build)),
@@ -182,19 +184,19 @@ def measure_apart(run: Run, options: argparse.Namespace, out: Path) -> None:
         *("--out", str(out)),
         *(("--queries", str(options.queries)) if options.queries else ()),
     ]
-    print(shlex.join(command), flush=True)
-    subprocess.run(command, check=True, timeout=options.limit_s)
+    print(shlex.join(arguments), flush=True)
+    subprocess.run(arguments, check=True, timeout=options.limit_s, cwd=ROOT)
 
 
 def python_of(name: str | None, scratch: Path) -> str:
-    """The interpreter of an environment, which is made if it isn't there."""
+    """The interpreter of an environment, which is made at first use."""
     if name is None:
         return sys.executable
     folder = scratch / "environments" / name
     python = folder / "bin" / "python"
     if not (folder / "done").exists():
         subprocess.run([sys.executable, "-m", "venv", str(folder)], check=True)
-        requirements = PEERS / "requirements" / f"{name}.txt"
+        requirements = REQUIREMENTS / f"{name}.txt"
         subprocess.run(
             [str(python), "-m", "pip", "install", "--quiet", "-r", str(requirements)], check=True
         )
@@ -208,23 +210,23 @@ def summary(
     collection: VectorCollection,
     references: Mapping[str, Reference],
 ) -> dict[str, Any]:
-    """Without the rankings, but with what they are worth."""
+    """The measurements, with quality in place of the rankings."""
     if "failed" in measured:
         return {"engine": run.engine, "build": run.build, **measured}
     kept = {name: value for name, value in measured.items() if name != "settings"}
     kept["bytes_per_document"] = measured["bytes"] / len(collection)
     kept["settings"] = [
         {name: value for name, value in setting.items() if name != "rankings"}
-        | worth(setting["rankings"], collection, references)
+        | quality_of(setting["rankings"], collection, references)
         for setting in measured["settings"]
     ]
     return kept
 
 
-def worth(
+def quality_of(
     rankings: list[list[int]], collection: VectorCollection, references: Mapping[str, Reference]
 ) -> dict[str, Any]:
-    """nDCG@10, what it is less that of exhaustive MaxSim and one route, and overlaps with their ten best."""
+    """nDCG@10, and against exhaustive MaxSim and one route: its difference, and overlaps of the ten best."""
     ours = ndcg(collection, rankings)
     found: dict[str, Any] = {"ndcg@10": float(ours.mean())}
     for name, best in references.items():
@@ -234,7 +236,7 @@ def worth(
 
 
 def ndcg(collection: VectorCollection, rankings: list[list[int]]) -> npt.NDArray[np.float64]:
-    """(queries,): nDCG@10 of the first queries."""
+    """nDCG@10 of the first queries, `(queries,)`."""
     queries = collection.queries[: len(rankings)]
     judged = Collection(
         "vectors",
@@ -248,7 +250,7 @@ def ndcg(collection: VectorCollection, rankings: list[list[int]]) -> npt.NDArray
 
 
 def overlap(rankings: list[list[int]], best: list[list[int]]) -> float:
-    """The mean share of the ten best documents that were found."""
+    """The mean share of `best` that the rankings hold."""
     pairs = zip(rankings, best, strict=True)
     return float(np.mean([len(set(one) & set(other)) / len(other) for one, other in pairs]))
 

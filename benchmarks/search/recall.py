@@ -1,32 +1,27 @@
-"""What share of the ten best documents each kind of index finds, at its default effort.
+"""The share of the ten best documents that each kind of index finds, at its default effort.
 
-    python benchmarks/recall.py --collection runs/peers/vectors --documents 10000 \
+    python -m benchmarks.search.recall --collection runs/peers/vectors --documents 10000 \
         --out benchmarks/results/recall.json
 
-The best are those of exhaustive search in float32 with one route. `VectorSettings.expected_recall` tells what
-this finds before an index is built.
+The best are those of exhaustive search in float32 with one route. `VectorSettings.expected_recall` predicts
+these shares before an index is built.
 """
 
 from __future__ import annotations
 
 import argparse
-import shlex
-import sys
 import time
 from itertools import islice
 from pathlib import Path
 from typing import Any, get_args
 
-from engines import overlap
-from judged import write_json
-from machine import environment
-
 from fastlane_st import FastLaneIndex
 from fastlane_st.modeling.vector_index_fastlane import Kind, Storage
 
-sys.path.append(str(Path(__file__).parent / "peers"))
-
-from collection import VectorCollection
+from ..common.environment import command, environment
+from ..common.results import write_results
+from .engines import overlap
+from .peers.collection import VectorCollection
 
 
 def main() -> None:
@@ -39,7 +34,7 @@ def main() -> None:
     documents = list(islice(collection.documents(), options.documents))
     queries = list(collection.routed[:, None])
     found: dict[str, Any] = {
-        "command": shlex.join(["python", *sys.argv]),
+        "command": command(),
         "environment": environment(),
         "documents": len(documents),
         "vectors": sum(map(len, documents)),
@@ -60,7 +55,7 @@ def main() -> None:
             print(
                 f"{kind} {storage} {recall:.3f} {time.perf_counter() - started:.0f} s", flush=True
             )
-            write_json(options.out, found)
+            write_results(options.out, found)
 
 
 if __name__ == "__main__":

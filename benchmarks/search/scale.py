@@ -1,14 +1,13 @@
 """How an index grows: time and memory of building, bytes and latencies, up to a million documents.
 
-    python benchmarks/scale.py --collection runs/peers/vectors --scratch runs/scale --queries 300 \
+    python -m benchmarks.search.scale --collection runs/peers/vectors --scratch runs/scale --queries 300 \
         --out benchmarks/results/scale.json
 
-Built by `build_folder`, as `fastlane index` does, but that vectors are given in place of being encoded:
-real ones, and beyond those real ones with noise. Each size in a process of its own, which tells the
-most memory that it held besides the pages of mapped files. Searches are of one route, one at a
-time on one thread, over the memory-mapped index; beside their latencies stands what share of the ten best
-documents of an exhaustive search over the same stored vectors they found. A size that is in --out
-already is left out.
+`build_folder` builds the index, as `fastlane index` does, from vectors that are given instead of encoded:
+real ones, and beyond those real ones with noise. Each size runs in a process of its own, whose peak memory
+is without the pages of mapped files. Searches are of one route, one at a time on one thread, over the
+memory-mapped index; `overlap` is the share that they find of the ten best documents of exhaustive search
+over the same stored vectors. A size in --out isn't measured again.
 """
 
 from __future__ import annotations
@@ -16,7 +15,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import shlex
 import subprocess
 import sys
 import threading
@@ -27,9 +25,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from engines import overlap
-from judged import write_json
-from machine import environment
 from threadpoolctl import threadpool_limits
 
 from fastlane_st import FastLaneIndex
@@ -37,15 +32,14 @@ from fastlane_st.building import build_folder
 from fastlane_st.corpus import Document
 from fastlane_st.modeling.scoring_fastlane import PartScorer
 
-PEERS = Path(__file__).parent / "peers"
-sys.path.append(str(PEERS))
-sys.path.append(str(PEERS / "engines"))
+from ..common.environment import ROOT, command, environment
+from ..common.results import write_results
+from .engines import overlap
+from .peers.collection import VectorCollection
+from .peers.engines.fastlane import PrecomputedEncoder
+from .peers.measure import measure_searches
 
-from collection import VectorCollection  # noqa: E402
-from fastlane import Given  # noqa: E402
-from measure import measure  # noqa: E402
-
-NOISE = 0.5  # of a vector's length, spread over its dimensions
+NOISE = 0.5  # the expected length of the noise; vectors have length 1
 
 
 def main() -> None:
@@ -61,13 +55,13 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     options = parser.parse_args()
     if options.only is not None:
-        write_json(options.out, measure_size(options.only, options))
+        write_results(options.out, measure_size(options.only, options))
         return
     found: dict[str, Any] = {"sizes": {}}
     if options.out.exists():
         found = json.loads(options.out.read_text("utf-8"))
     found |= {
-        "command": shlex.join(["python", *sys.argv]),
+        "command": command(),
         "environment": environment(),
         "collection": VectorCollection(options.collection).facts,
     }
@@ -75,19 +69,19 @@ def main() -> None:
         if str(size) in found["sizes"]:
             continue
         out = options.scratch / f"{size}.json"
-        command = [sys.executable, *sys.argv, "--only", str(size), "--out", str(out)]
-        subprocess.run(command, check=True)
+        module = [sys.executable, "-m", "benchmarks.search.scale", *sys.argv[1:]]
+        subprocess.run([*module, "--only", str(size), "--out", str(out)], check=True, cwd=ROOT)
         found["sizes"][str(size)] = json.loads(out.read_text("utf-8"))
-        write_json(options.out, found)
+        write_results(options.out, found)
 
 
 def measure_size(size: int, options: argparse.Namespace) -> dict[str, Any]:
-    """Builds an index of `size` documents, if its folder isn't there, and searches it."""
+    """Builds an index of `size` documents unless its folder is there, and searches it."""
     collection = VectorCollection(options.collection)
     folder = options.scratch / str(size)
     if not (folder / "built.json").exists():
         memory, started = Memory(), time.perf_counter()
-        encoder = Simulated(collection)
+        encoder = SimulatedEncoder(collection)
         documents = (Document(str(number), str(number)) for number in range(size))
         index = build_folder(
             folder,
@@ -109,21 +103,23 @@ def measure_size(size: int, options: argparse.Namespace) -> dict[str, Any]:
         }
         (folder / "built.json").write_text(json.dumps(facts), "utf-8")
         del index
-    facts: dict[str, Any] = json.loads((folder / "built.json").read_text("utf-8"))
+    built: dict[str, Any] = json.loads((folder / "built.json").read_text("utf-8"))
     memory = Memory()
-    searched = FastLaneIndex.load(folder, Given(collection), memory_map=True)
+    searched = FastLaneIndex.load(folder, PrecomputedEncoder(collection), memory_map=True)
     count = min(options.queries or len(collection.queries), len(collection.queries))
     best = exhaustive(searched, collection.routed[:count])
     original, found = searched.vectors, []
     for effort in map(float, options.efforts.split(",")):
         searched.vectors = replace(original, effort=effort)
         with threadpool_limits(1):
-            one = measure(
-                lambda query: [hit.id for hit in searched.search(str(query), top_k=10)], {}, count
+            one = measure_searches(
+                lambda query: [int(hit.id) for hit in searched.search(str(query), top_k=10)],
+                {},
+                count,
             )
         rankings = one.pop("rankings")
         found.append({"effort": effort, "overlap": overlap(rankings, best), **one})
-    return {**facts, "search_peak_bytes": memory.peak(), "searches": found}
+    return {**built, "search_peak_bytes": memory.peak(), "searches": found}
 
 
 def exhaustive(index: FastLaneIndex, queries: np.ndarray) -> list[list[int]]:
@@ -140,7 +136,7 @@ def exhaustive(index: FastLaneIndex, queries: np.ndarray) -> list[list[int]]:
     return found
 
 
-class Simulated(Given):
+class SimulatedEncoder(PrecomputedEncoder):
     """Gives document `n` the vectors of the collection's n-th, with noise beyond the last."""
 
     def __init__(self, collection: VectorCollection) -> None:
@@ -150,7 +146,7 @@ class Simulated(Given):
         self.starts = np.cumsum([0, *(len(counts) for counts in self.counts)])
         self.offsets = [np.cumsum([0, *counts]) for counts in self.counts]
 
-    def encode_document(self, texts: list[str], **options: Any) -> list[dict[str, torch.Tensor]]:
+    def encode_document(self, texts: list[str], /, **options: Any) -> list[dict[str, torch.Tensor]]:
         return list(map(self.features_of, map(int, texts)))
 
     def features_of(self, number: int) -> dict[str, torch.Tensor]:
@@ -169,7 +165,7 @@ class Simulated(Given):
 
 
 class Memory:
-    """Watches how much memory the process holds of its own, which pages of mapped files aren't."""
+    """Watches the anonymous memory of this process: pages of mapped files don't count."""
 
     def __init__(self) -> None:
         self._most = 0
@@ -178,7 +174,7 @@ class Memory:
         self._thread.start()
 
     def peak(self) -> int:
-        """The most so far; the watching ends."""
+        """Stops watching and returns the peak in bytes."""
         self._done.set()
         self._thread.join()
         return self._most

@@ -1,10 +1,11 @@
 """Encodes real passages and judged queries once, for all engines to search the same vectors.
 
-    python benchmarks/encode_vectors.py --judged data/eval/nqgold --others data/scale/manuals.jsonl.xz \
+    python -m benchmarks.search.vectors --judged data/eval/nqgold --others data/scale/manuals.jsonl.xz \
         --num-others 100000 --num-queries 500 --routes 0.25 --out runs/peers/vectors
 
-The documents of the judged collection and the others are shuffled together. A run that stops goes on
-where it was; vectors are kept in float16, 3.5 GB for 114,086 passages and a quarter of their views.
+The documents of the judged collection and the others are shuffled together. A run that was
+stopped goes on where it was. Vectors are stored in float16: 3.5 GB for 114,086 passages and a quarter of
+their views.
 """
 
 from __future__ import annotations
@@ -13,8 +14,6 @@ import argparse
 import json
 import lzma
 import random
-import shlex
-import sys
 import time
 from itertools import islice
 from pathlib import Path
@@ -22,16 +21,18 @@ from typing import Any
 
 import numpy as np
 import torch
-from machine import environment
 from tqdm import tqdm
 
 from fastlane_st import FastLaneEncoder
 from fastlane_st.corpus import Document
-from fastlane_st.evaluation.collection import read_collection
+from fastlane_st.evaluation.collection import Collection, read_collection
 from fastlane_st.modeling.fingerprint_fastlane import encoder_digests
 
+from ..common.environment import command, environment
+from ..common.results import write_results
+
 SHARD = 2_000  # documents
-BATCH = 16  # of long texts no more stay in a CPU's caches
+BATCH = 16  # more long texts at once don't fit a CPU's caches
 
 
 def main() -> None:
@@ -54,25 +55,26 @@ def main() -> None:
     ids, texts = map(list, zip(*documents, strict=True))
     encoder = FastLaneEncoder(options.model)
     facts = {
-        "command": shlex.join(["python", *sys.argv]),
+        "command": command(),
         "checkpoint": encoder_digests(encoder),
         "routes": options.routes,
         "documents": len(documents),
         "queries": len(judged.queries),
     }
     check_same(options.out / "collection.json", facts)
-    write(options.out / "ids.json", ids)
-    write(options.out / "texts.json", texts)
+    (options.out / "ids.json").write_text(json.dumps(ids), "utf-8")
+    (options.out / "texts.json").write_text(json.dumps(texts), "utf-8")
     with torch.autocast(encoder.device.type, torch.bfloat16):
         encode_queries(options.out, encoder, judged)
         seconds = encode_documents(options.out, encoder, texts, options.routes)
-    write(
+    write_results(
         options.out / "collection.json",
         {**facts, "environment": environment(), "documents_per_second": seconds},
     )
 
 
 def read_others(path: Path, count: int) -> list[tuple[str, str]]:
+    """The first documents of a file, id and text."""
     with lzma.open(path, "rt", encoding="utf-8") as lines:
         rows = map(json.loads, islice(lines, count))
         documents = (Document(row["_id"], row["text"], row.get("title", "")) for row in rows)
@@ -80,34 +82,33 @@ def read_others(path: Path, count: int) -> list[tuple[str, str]]:
 
 
 def check_same(path: Path, facts: dict[str, Any]) -> None:
-    """Refuses to go on with what was begun otherwise."""
+    """Raises SystemExit if the folder was begun with another command or checkpoint."""
     if not path.exists():
-        write(path, facts)
+        write_results(path, facts)
     begun = json.loads(path.read_text("utf-8"))
     if any(begun[name] != facts[name] for name in facts):
         raise SystemExit(f"{path.parent} was begun otherwise: {begun['command']}")
 
 
-def encode_queries(folder: Path, encoder: FastLaneEncoder, judged: Any) -> None:
+def encode_queries(folder: Path, encoder: FastLaneEncoder, judged: Collection) -> None:
+    """Writes each query's one route, all of its views, and its judgements."""
     texts = list(judged.queries.values())
     routed = encoder.encode_query(texts, num_routes=1)
     full = encoder.encode_query(texts, num_routes=None)
-    save(folder / "queries-routed.npy", torch.cat(routed))
-    save(folder / "queries-full.npy", torch.cat(full))
+    save_vectors(folder / "queries-routed.npy", torch.cat(list(routed)))
+    save_vectors(folder / "queries-full.npy", torch.cat(list(full)))
     np.save(folder / "queries-counts.npy", np.array([len(views) for views in full]))
-    write(
-        folder / "queries.json",
-        [
-            {"id": id, "text": text, "relevant": dict(judged.qrels[id])}
-            for id, text in judged.queries.items()
-        ],
-    )
+    queries = [
+        {"id": id, "text": text, "relevant": dict(judged.qrels[id])}
+        for id, text in judged.queries.items()
+    ]
+    (folder / "queries.json").write_text(json.dumps(queries), "utf-8")
 
 
 def encode_documents(
     folder: Path, encoder: FastLaneEncoder, texts: list[str], routes: float | None
 ) -> float | None:
-    """Encodes the shards that aren't there yet; documents per second, if there was any."""
+    """Encodes the missing shards; returns documents per second, or None if none was missing."""
     encoded, started = 0, time.perf_counter()
     for number in tqdm(range(-(-len(texts) // SHARD)), unit="shard"):
         path = folder / f"vectors-{number:04d}.npy"
@@ -118,21 +119,17 @@ def encode_documents(
             chunk, num_routes=routes, batch_size=BATCH, show_progress_bar=False
         )
         np.save(folder / f"counts-{number:04d}.npy", np.array([len(one) for one in views]))
-        save(path, torch.cat(views))
+        save_vectors(path, torch.cat(list(views)))
         encoded += len(chunk)
     return encoded / (time.perf_counter() - started) if encoded else None
 
 
-def save(path: Path, vectors: torch.Tensor) -> None:
-    """Whole or not at all."""
+def save_vectors(path: Path, vectors: torch.Tensor) -> None:
+    """Writes vectors as float16; a run that is stopped leaves no part of them."""
     scratch = path.with_suffix(".tmp")
     with open(scratch, "wb") as file:
         np.save(file, vectors.half().numpy())
     scratch.rename(path)
-
-
-def write(path: Path, content: Any) -> None:
-    path.write_text(json.dumps(content), "utf-8")
 
 
 if __name__ == "__main__":

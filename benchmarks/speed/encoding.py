@@ -1,9 +1,9 @@
 """Speed of encoding, importing and searching, as ratios within one run.
 
-    python benchmarks/speed.py --out benchmarks/results/speed.json
+    python -m benchmarks.speed.encoding --out benchmarks/results/speed.json
 
-Two things that are compared run in turns, A B A B …, so that the machine's drift hits both; what is
-reported is the median of the pairwise ratios, with the smallest and the largest.
+Two calls that are compared run in turns, A B A B …, so that the machine's drift hits both. Reported are the
+median of the pairwise ratios, the smallest and the largest.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from machine import environment
 from sentence_transformers import MultiVectorEncoder
 from sentence_transformers.base.modules import Normalize, Transformer
 from sentence_transformers.base.modules.dense import Dense
@@ -28,6 +28,9 @@ from sentence_transformers.multi_vector_encoder.modules import MultiVectorMask
 from fastlane_st import FastLaneEncoder
 from fastlane_st.hub import base_weights
 from fastlane_st.python_docs import python_documents
+
+from ..common.environment import command, environment
+from ..common.results import write_results
 
 BATCH_SIZE = 32
 
@@ -43,23 +46,23 @@ def main() -> None:
     routed = FastLaneEncoder("fastlane-minilm")
     plain = plain_encoder(routed.fastlane_config.embedding_dim)
     results = {
-        "command": "python benchmarks/speed.py --out benchmarks/results/speed.json",
+        "command": command(),
         "environment": environment(),
         "dtype": "float32",
         "batch_size": BATCH_SIZE,
         "runs": options.runs,
         "documents": len(texts),
-        "encode_documents": compare(
+        "encode_documents": time_in_turns(
             lambda: routed.encode_document(texts, batch_size=BATCH_SIZE, num_routes=None),
             lambda: plain.encode_document(texts, batch_size=BATCH_SIZE),
             options.runs,
         ),
-        "encode_documents_quarter": compare(
+        "encode_documents_quarter": time_in_turns(
             lambda: routed.encode_document(texts, batch_size=BATCH_SIZE, num_routes=0.25),
             lambda: plain.encode_document(texts, batch_size=BATCH_SIZE),
             options.runs,
         ),
-        "encode_queries": compare(
+        "encode_queries": time_in_turns(
             lambda: routed.encode_query(queries(texts), batch_size=BATCH_SIZE, num_routes=1),
             lambda: plain.encode_query(queries(texts), batch_size=BATCH_SIZE),
             options.runs,
@@ -67,8 +70,7 @@ def main() -> None:
         "search": search_against_similarity(routed, texts, options.runs),
         "import_seconds": import_seconds(options.runs),
     }
-    options.out.parent.mkdir(parents=True, exist_ok=True)
-    options.out.write_text(json.dumps(results, indent=2) + "\n")
+    write_results(options.out, results)
     print(json.dumps(results, indent=2))
 
 
@@ -96,17 +98,17 @@ def queries(texts: list[str]) -> list[str]:
 def search_against_similarity(
     encoder: FastLaneEncoder, texts: list[str], runs: int
 ) -> dict[str, Any]:
-    """One-route search over the flat index against MaxSim by `similarity`, vectors given."""
+    """One-route search over the flat index against MaxSim by `similarity`, without encoding."""
     index = encoder.build_index(texts)
     documents = encoder.encode_document(texts, num_routes=None)
-    routed = encoder.encode_query(queries(texts), num_routes=1)
+    routed = list(encoder.encode_query(queries(texts), num_routes=1))
     full = encoder.encode_query(queries(texts), num_routes=None)
-    one = compare(
+    one = time_in_turns(
         lambda: index.search(routed, top_k=10),
         lambda: encoder.similarity(routed, documents).topk(10),
         runs,
     )
-    everything = compare(
+    everything = time_in_turns(
         lambda: index.search(routed, top_k=10),
         lambda: encoder.similarity(full, documents).topk(10),
         runs,
@@ -114,10 +116,10 @@ def search_against_similarity(
     return {"vectors": index.num_vectors, "same_routes": one, "all_query_tokens": everything}
 
 
-def compare(ours: Callable[[], Any], other: Callable[[], Any], runs: int) -> dict[str, Any]:
-    """Times two calls in turns; the ratio is throughput, ours over the other's: above 1 is faster."""
+def time_in_turns(ours: Callable[[], Any], other: Callable[[], Any], runs: int) -> dict[str, Any]:
+    """Times two calls in turns; the ratio is ours over the other's throughput: above 1 we are faster."""
     ours(), other()
-    pairs = [(seconds(ours), seconds(other)) for _ in range(runs)]
+    pairs = [(call_seconds(ours), call_seconds(other)) for _ in range(runs)]
     ratios = [theirs / own for own, theirs in pairs]
     return {
         "ours_seconds": statistics.median(own for own, _ in pairs),
@@ -126,18 +128,18 @@ def compare(ours: Callable[[], Any], other: Callable[[], Any], runs: int) -> dic
     }
 
 
-def seconds(call: Callable[[], Any]) -> float:
+def call_seconds(call: Callable[[], Any]) -> float:
     start = time.perf_counter()
     call()
     return time.perf_counter() - start
 
 
 def import_seconds(runs: int) -> dict[str, float]:
-    """Wall-clock of `import fastlane_st` beyond that of starting Python."""
+    """Wall-clock seconds of `import fastlane_st`, without those of starting Python."""
     found: list[float] = []
     for _ in range(runs):
         bare, whole = (
-            seconds(lambda code=code: subprocess.run([sys.executable, "-c", code], check=True))
+            call_seconds(partial(subprocess.run, [sys.executable, "-c", code], check=True))
             for code in ("pass", "import fastlane_st")
         )
         found.append(whole - bare)

@@ -1,6 +1,6 @@
 """Speed and memory of training, beside Sentence Transformers' own trainer.
 
-    python benchmarks/training_speed.py --config training/fastlane-minilm.yaml --steps 8 \\
+    python -m benchmarks.speed.training --config training/fastlane-minilm.yaml --steps 8 \\
         --out benchmarks/results/training_speed.json
 
 Each setting trains a few steps of the configuration in a process of its own, so that its peak memory
@@ -18,18 +18,29 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import shlex
 import statistics
 import subprocess
 import sys
 import tempfile
+import time
+from dataclasses import fields, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
-from machine import environment
+import torch
+from sentence_transformers import MultiVectorEncoderTrainer
+from sentence_transformers.multi_vector_encoder import losses, scoring
+from transformers import TrainerCallback
 
-HERE = Path(__file__).resolve().parent
+from training import train
+from training.callbacks import peak_memory
+from training.trainer import FastLaneTrainer, OriginCollator
+from training.training_config import TrainingConfig
+
+from ..common.environment import ROOT, command, environment
+from ..common.results import write_results
 
 REFERENCE = "st_trainer"
 SETTINGS = (
@@ -41,30 +52,35 @@ SETTINGS = (
     "gradient_accumulation",
 )
 WARM_UP = 2  # steps in which memory is first asked for and kernels are chosen
+NUMBERS = ("dtype", "attention", "batch_size", "mini_batch_size", "gradient_accumulation")
 
 
 def main() -> None:
-    options = parse()
+    options = training_options()
+    if options.only is not None:
+        config = TrainingConfig.load(options.config, options.overrides)
+        write_results(options.out, measure_setting(options.only, config, options.steps))
+        return
     rounds: dict[str, list[dict[str, Any]]] = {name: [] for name in options.settings}
     for number in range(options.rounds):
         for name in options.settings:
-            rounds[name].append(measure_apart(name, options))
+            rounds[name].append(run_in_process(name, options))
             print(f"round {number + 1}: {name} {round_seconds(rounds[name][-1]):.3f} s a step")
         results = {
-            "command": shlex.join(["python", *sys.argv]),
+            "command": command(),
             "environment": environment(),
             "steps": options.steps,
             "warm_up_steps": WARM_UP,
             "rounds": number + 1,
             "reference": REFERENCE,
-            "settings": summarise(rounds),
+            "settings": summarise_rounds(rounds),
         }
-        options.out.parent.mkdir(parents=True, exist_ok=True)
-        options.out.write_text(json.dumps(results, indent=2) + "\n")
-    print("\n".join(table(results["settings"])))
+        write_results(options.out, results)
+    print("\n".join(settings_table(results["settings"])))
 
 
-def parse() -> argparse.Namespace:
+def training_options() -> argparse.Namespace:
+    """The command line, checked."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -72,6 +88,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--steps", type=int, default=8, help=f"the first {WARM_UP} don't count")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--settings", default=",".join(SETTINGS), help="with commas")
+    parser.add_argument("--only", choices=SETTINGS, help="measure one setting in this process")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="in place of the file's")
     options = parser.parse_args()
@@ -84,29 +101,118 @@ def parse() -> argparse.Namespace:
     return options
 
 
-def measure_apart(name: str, options: argparse.Namespace) -> dict[str, Any]:
-    """What `training_setting.py` finds, in a process of its own.
+def run_in_process(name: str, options: argparse.Namespace) -> dict[str, Any]:
+    """Measures one setting in a process of its own.
 
-    On Linux a process starts with its parent's peak: this one imports less than that one needs.
+    On Linux a process starts with its parent's peak memory: this one has imported what that one will,
+    but holds neither model nor data.
     """
-    path = os.pathsep.join([str(HERE.parent / "training"), os.environ.get("PYTHONPATH", "")])
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "found.json"
-        common = ["--config", options.config, "--steps", str(options.steps), "--out", str(out)]
+        config = str(Path(options.config).resolve())
+        arguments = ["--config", config, "--steps", str(options.steps), "--out", str(out)]
+        module = [sys.executable, "-m", "benchmarks.speed.training", "--only", name]
         process = subprocess.run(
-            [sys.executable, str(HERE / "training_setting.py"), name, *options.overrides, *common],
-            env={**os.environ, "PYTHONPATH": path.rstrip(os.pathsep)},
-            capture_output=True,
-            text=True,
+            [*module, *options.overrides, *arguments], capture_output=True, text=True, cwd=ROOT
         )
         if process.returncode:
             raise SystemExit(f"{name} failed:\n{process.stderr[-3000:]}")
-        found: dict[str, Any] = json.loads(out.read_text())
+        found: dict[str, Any] = json.loads(out.read_text("utf-8"))
     return found
 
 
-def summarise(rounds: dict[str, list[dict[str, Any]]]) -> dict[str, dict[str, Any]]:
-    """The JSON of all settings."""
+def measure_setting(name: str, config: TrainingConfig, steps: int) -> dict[str, Any]:
+    """Trains `steps` steps in this process, and returns their seconds and the peak memory."""
+    config = configure(name, config)
+    watch = StepTimes()
+    with tempfile.TemporaryDirectory() as folder:
+        run = replace(
+            config,
+            output_dir=str(Path(folder) / "run"),
+            max_steps=steps,
+            epochs=None,
+            save_every=steps,  # after the last step, which has been timed by then
+            delta=False,
+        )
+        build_trainer: Any = FastLaneTrainer
+        if name.startswith("st_trainer"):
+            scale = config.scale if name == "st_trainer_st_loss" else None
+            build_trainer = partial(build_plain_trainer, scale)
+        with patch.object(train, "FastLaneTrainer", build_trainer):
+            train.train(run, callbacks=[watch])
+    return {
+        "device": watch.device,
+        **{key: getattr(config, key) for key in NUMBERS},
+        "seconds": watch.seconds,
+        "peak_memory": watch.peak_memory,
+    }
+
+
+def configure(name: str, config: TrainingConfig) -> TrainingConfig:
+    """The configuration of a setting; only `gradient_caching` caches.
+
+    Batches are drawn at random: topics cost nothing per step, but minutes before the first.
+    """
+    changes: dict[str, Any] = {"mini_batch_size": None, "topic_size": None}
+    if name == "float32_sdpa":
+        changes |= {"dtype": "float32", "attention": "sdpa"}
+    if name == "gradient_caching":
+        changes["mini_batch_size"] = config.mini_batch_size or max(1, config.batch_size // 4)
+    if name == "gradient_accumulation":
+        changes["batch_size"] = config.batch_size // 2
+        changes["gradient_accumulation"] = 2 * config.gradient_accumulation
+    if name == "st_trainer_st_loss":  # no teacher and no routes; the router stays frozen
+        parts = {part.name: float(part.name == "full") for part in fields(config.loss_weights)}
+        weights = replace(config.loss_weights, **parts)
+        changes |= {"loss_weights": weights, "teacher": None, "query_num_routes": None}
+    return replace(config, **changes)
+
+
+class PlainTrainer(MultiVectorEncoderTrainer):
+    """Sentence Transformers' trainer, for rows that hold more than texts."""
+
+    data_collator_class = OriginCollator
+
+
+def build_plain_trainer(
+    scale: float | None, *, loss: Any, callbacks: list[Any], **others: Any
+) -> PlainTrainer:
+    """The plain trainer in place of ours; all else is the same.
+
+    With a `scale` it also has its own loss, over the mean of MaxSim as in our part `full`.
+    """
+    if scale is not None:
+        loss = losses.MultiVectorMultipleNegativesRankingLoss(
+            others["model"], scale=scale, similarity_fct=scoring.mean_colbert_scores
+        )
+    timed: list[TrainerCallback] = [each for each in callbacks if isinstance(each, StepTimes)]
+    return PlainTrainer(loss=loss, callbacks=timed, **others)
+
+
+class StepTimes(TrainerCallback):
+    """Notes the seconds of every step, and the peak memory in bytes."""
+
+    def __init__(self) -> None:
+        self.seconds: list[float] = []
+        self.peak_memory = 0
+        self.device = ""
+        self.last = 0.0
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self.device = args.device.type
+        self.last = time.perf_counter()
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if self.device == "cuda":
+            torch.cuda.synchronize()  # the device runs behind
+        now = time.perf_counter()
+        self.seconds.append(now - self.last)
+        self.last = now
+        self.peak_memory = peak_memory()
+
+
+def summarise_rounds(rounds: dict[str, list[dict[str, Any]]]) -> dict[str, dict[str, Any]]:
+    """Each setting's medians and ranges over its rounds, and its ratio to the reference."""
     references = [pairs_per_second(one) for one in rounds[REFERENCE]]
     found = {}
     for name, runs in rounds.items():
@@ -142,8 +248,8 @@ def spread(values: list[float]) -> dict[str, float]:
     return {"median": statistics.median(values), "min": min(values), "max": max(values)}
 
 
-def table(settings: dict[str, dict[str, Any]]) -> list[str]:
-    """A line for each setting, the reference first."""
+def settings_table(settings: dict[str, dict[str, Any]]) -> list[str]:
+    """Lines of text: a heading, and a line for each setting, the reference first."""
     lines = [
         f"{'setting':22} {'numbers':17} {'s a step (range)':>22} {'pairs/s':>8} {'MiB':>7} ratio"
     ]

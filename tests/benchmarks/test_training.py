@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import json
-import runpy
-import sys
 from collections.abc import Callable
 from dataclasses import replace
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import pytest
 from sentence_transformers.base.trainer import BaseTrainer
 
-from tests.benchmarks.test_quality import BENCHMARKS
-from tests.training.test_train import config as training_config
+from benchmarks.speed import training as training_speed
+from tests.support.benchmarks import run_command
 from tests.training.test_train import write_pairs
+from training.training_config import Source, TrainingConfig
 
 STEPS = 4
 # Trainer, loss, and what differs from the configuration.
@@ -36,17 +34,10 @@ SETTINGS: dict[str, tuple[str, str, dict[str, Any]]] = {
 
 
 @pytest.fixture
-def benchmark(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Any]:
-    """Imports one of the benchmark's two modules."""
-    monkeypatch.syspath_prepend(str(BENCHMARKS))
-    return import_module
-
-
-@pytest.fixture
-def config(checkpoint: Path, tmp_path: Path) -> Any:
-    return training_config.TrainingConfig(
+def config(checkpoint: Path, tmp_path: Path) -> TrainingConfig:
+    return TrainingConfig(
         output_dir=str(tmp_path / "never"),
-        sources=(training_config.Source(path=str(write_pairs(tmp_path / "pairs.jsonl", 26, 0))),),
+        sources=(Source(path=str(write_pairs(tmp_path / "pairs.jsonl", 26, 0))),),
         model=str(checkpoint),
         epochs=1,
         batch_size=4,
@@ -80,12 +71,13 @@ def losses(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
     return seen
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SETTINGS)
 def test_a_setting_is_what_its_name_says(
-    name: str, benchmark: Callable[[str], Any], config: Any, losses: list[dict[str, Any]]
+    name: str, config: TrainingConfig, losses: list[dict[str, Any]]
 ) -> None:
     trainer, loss, numbers = SETTINGS[name]
-    found = benchmark("training_setting").measure_setting(name, config, STEPS)
+    found = training_speed.measure_setting(name, config, STEPS)
     configured = {
         **{"dtype": "bfloat16", "attention": "eager", "batch_size": 4},
         **{"mini_batch_size": None, "gradient_accumulation": 1},
@@ -101,12 +93,13 @@ def test_a_setting_is_what_its_name_says(
     assert not Path(config.output_dir).exists()
 
 
+@pytest.mark.slow
 def test_the_reference_differs_by_its_trainer_alone(
-    benchmark: Callable[[str], Any], config: Any, losses: list[dict[str, Any]]
+    config: TrainingConfig, losses: list[dict[str, Any]]
 ) -> None:
     config = replace(config, dtype="float32")
     for name in ("configured", "st_trainer", "st_trainer_st_loss"):
-        benchmark("training_setting").measure_setting(name, config, STEPS)
+        training_speed.measure_setting(name, config, STEPS)
     ours, reference, other = losses[:STEPS], losses[STEPS : 2 * STEPS], losses[2 * STEPS :]
     for key in ("ids", "value"):
         assert [each[key] for each in ours] == [each[key] for each in reference]
@@ -115,12 +108,11 @@ def test_the_reference_differs_by_its_trainer_alone(
 
 
 def test_no_setting_caches_or_clusters_unless_its_name_says_so(
-    benchmark: Callable[[str], Any], config: Any
+    config: TrainingConfig,
 ) -> None:
     config = replace(config, mini_batch_size=3, topic_size=8, gradient_accumulation=3)
-    configure = benchmark("training_setting").configure
     for name in SETTINGS:
-        made = configure(name, config)
+        made = training_speed.configure(name, config)
         assert made.topic_size is None
         assert made.mini_batch_size == (3 if name == "gradient_caching" else None)
         is_doubled = name == "gradient_accumulation"
@@ -139,9 +131,7 @@ def run_of(seconds: list[float], batch_size: int, accumulation: int = 1) -> dict
     }
 
 
-def test_ratios_are_quotients_of_medians_without_the_warm_up(
-    benchmark: Callable[[str], Any],
-) -> None:
+def test_ratios_are_quotients_of_medians_without_the_warm_up() -> None:
     rounds = {
         "st_trainer": [run_of([99, 99, 1, 2, 9], 8), run_of([99, 99, 4], 8), run_of([9, 9, 8], 8)],
         "configured": [
@@ -150,7 +140,7 @@ def test_ratios_are_quotients_of_medians_without_the_warm_up(
             run_of([9, 9, 2], 4, 2),
         ],
     }
-    found = benchmark("training_speed").summarise(rounds)
+    found = training_speed.summarise_rounds(rounds)
     reference, ours = found.values()
     assert reference["seconds_per_step"] == {"median": 4, "min": 2, "max": 8}
     assert reference["pairs_per_second"] == {"median": 2, "min": 1, "max": 4}
@@ -160,29 +150,26 @@ def test_ratios_are_quotients_of_medians_without_the_warm_up(
     assert ours["pairs_per_second"] == {"median": 4, "min": 2, "max": 8}
     assert ours["ratio"] == {"of_medians": 2, "min": 1, "max": 4}
     assert ours["peak_memory_mib"] == {"median": 3, "min": 3, "max": 3}
-    header, first, second = benchmark("training_speed").table(found)
+    header, first, second = training_speed.settings_table(found)
     assert header.split()[-2:] == ["MiB", "ratio"]
     assert first.split() == "st_trainer float32 sdpa 4.000 (2.000–8.000) 2.0 3 1.00".split()
     assert second.split() == "configured float32 sdpa 2.000 (1.000–4.000) 4.0 3 2.00".split()
 
 
 @pytest.fixture
-def run(
-    config: Any, benchmark: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> Callable[..., Any]:
+def run(config: TrainingConfig, tmp_path: Path) -> Callable[..., Any]:
     """Runs the benchmark as a command and gives the JSON that it leaves."""
     config.save(tmp_path / "run.yaml")
     out = tmp_path / "results" / "speed.json"
 
     def call(*options: str) -> Any:
-        arguments = ["--config", str(tmp_path / "run.yaml"), "--out", str(out), *options]
-        monkeypatch.setattr(sys, "argv", ["training_speed.py", *arguments])
-        runpy.run_path(str(BENCHMARKS / "training_speed.py"), run_name="__main__")
+        run_command("speed.training", "--config", tmp_path / "run.yaml", "--out", out, *options)
         return json.loads(out.read_text())
 
     return call
 
 
+@pytest.mark.slow
 def test_every_setting_runs_in_a_process_of_its_own(
     run: Callable[..., Any], capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -204,6 +191,7 @@ def test_every_setting_runs_in_a_process_of_its_own(
     assert "round 1: st_trainer" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_a_setting_that_fails_says_why(run: Callable[..., Any]) -> None:
     with pytest.raises(SystemExit, match=r"(?s)st_trainer failed:.*batch_size must be at least 1"):
         run("batch_size=0")
@@ -226,5 +214,5 @@ def test_impossible_options_are_refused(
     assert message in capsys.readouterr().err
 
 
-def test_all_settings_are_run_by_default(benchmark: Callable[[str], Any]) -> None:
-    assert tuple(SETTINGS) == benchmark("training_speed").SETTINGS
+def test_all_settings_are_run_by_default() -> None:
+    assert tuple(SETTINGS) == training_speed.SETTINGS

@@ -1,8 +1,8 @@
-"""Breaks saving and loading of an index in every way that can be tried, and counts what happens.
+"""Breaks saving and loading of an index in many ways, and counts what happens.
 
-    python benchmarks/soak.py --out benchmarks/results/soak.json
+    python -m tests.stress.soak --out benchmarks/results/soak.json
 
-Three parts, each with its own count. *Faults*: changes and commits during which a write fails, at every
+Four parts, each with counts of its own. *Faults*: changes and commits during which a write fails, at every
 write there is: a full disk, a write cut short, a crash. *Kills*: a process that commits all the time is
 killed with SIGKILL. After each the folder has to open with the last commit or the one that was being
 written, and take another. *Mutations*: files of a good index are flipped, cut, swapped and stuffed; loading
@@ -15,14 +15,11 @@ from __future__ import annotations
 import argparse
 import builtins
 import errno
-import json
 import multiprocessing
 import os
 import random
-import shlex
 import shutil
 import signal
-import sys
 import tempfile
 import time
 from collections import Counter
@@ -34,8 +31,9 @@ from typing import Any
 from unittest import mock
 
 import numpy as np
-from machine import environment
 
+from benchmarks.common.environment import command, environment
+from benchmarks.common.results import write_results
 from fastlane_st.modeling.search_fastlane import FastLaneIndex
 
 State = list[tuple[Any, str | None, list[list[float]]]]
@@ -53,7 +51,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=60.0, help="of readers with a writer")
     options = parser.parse_args()
     found: dict[str, Any] = {
-        "command": shlex.join(["python", *sys.argv]),
+        "command": command(),
         "environment": environment(),
     }
     parts: dict[str, Callable[[Path], dict[str, int]]] = {
@@ -68,7 +66,7 @@ def main() -> None:
             found[name] = part(Path(folder) / "index")
             found[name]["seconds"] = round(time.perf_counter() - start)
         print(f"{name}: {found[name]}", flush=True)
-    options.out.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
+    write_results(options.out, found)
 
 
 def first_index() -> FastLaneIndex:

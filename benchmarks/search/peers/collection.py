@@ -1,4 +1,4 @@
-"""The vectors that all engines are given: a folder that `encode_vectors.py` writes. Needs numpy alone."""
+"""The vectors that all engines search: a folder that `vectors.py` writes. Needs numpy alone."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class VectorCollection:
 
     Attributes:
         folder: Where it is.
-        facts: What `encode_vectors.py` says of it.
+        facts: What `vectors.py` says of it.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -32,13 +32,13 @@ class VectorCollection:
 
     @cached_property
     def ids(self) -> list[str]:
-        """Of the documents."""
+        """The documents' ids."""
         ids: list[str] = json.loads((self.folder / "ids.json").read_text("utf-8"))
         return ids
 
     @cached_property
     def shards(self) -> list[tuple[Vectors, npt.NDArray[np.int64]]]:
-        """The documents' vectors `(n, dim)`, left on the disk, and how many each document has."""
+        """The documents' vectors `(n, dim)`, memory-mapped, and how many each document has."""
         return [
             (np.load(path, mmap_mode="r"), np.load(path.with_name(f"counts-{path.name[8:]}")))
             for path in sorted(self.folder.glob("vectors-*.npy"))
@@ -46,7 +46,7 @@ class VectorCollection:
 
     @property
     def num_vectors(self) -> int:
-        """Of all documents."""
+        """The number of vectors of all documents."""
         return sum(len(vectors) for vectors, _ in self.shards)
 
     def read(self) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]:
@@ -68,7 +68,7 @@ class VectorCollection:
 
     @cached_property
     def texts(self) -> list[str]:
-        """Of the documents."""
+        """The documents' texts."""
         texts: list[str] = json.loads((self.folder / "texts.json").read_text("utf-8"))
         return texts
 
@@ -83,7 +83,8 @@ class VectorCollection:
     @cached_property
     def routed(self) -> npt.NDArray[np.float32]:
         """(queries, dim): the one routed view of each query."""
-        return np.load(self.folder / "queries-routed.npy").astype(np.float32)
+        routed: Vectors = np.load(self.folder / "queries-routed.npy")
+        return routed.astype(np.float32)
 
     @cached_property
     def full(self) -> list[npt.NDArray[np.float32]]:

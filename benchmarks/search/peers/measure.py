@@ -1,11 +1,12 @@
 """Builds one engine's index over a collection of vectors and measures its searches.
 
-    python benchmarks/peers/measure.py plaid --collection runs/peers/vectors --index runs/peers/plaid-4 \
-        --build '{"nbits": 4}' --search '[{"n_ivf_probe": 8, "n_full_scores": 4096}]' --out out.json
+    python -m benchmarks.search.peers.measure plaid --collection runs/peers/vectors \
+        --index runs/peers/plaid-4 --build '{"nbits": 4}' \
+        --search '[{"n_ivf_probe": 8, "n_full_scores": 4096}]' --out out.json
 
-Runs in the engine's own environment, which holds the engine, torch and numpy. An index is built on all
-cores. It is searched on one thread, one query after another; then once more by as many such callers at
-once as there are cores.
+Runs in the engine's own environment, which holds the engine, torch and numpy, from the repository root. An
+index is built on all cores. It is searched on one thread, one query at a time; then by as many such callers
+at once as there are cores.
 """
 
 from __future__ import annotations
@@ -24,19 +25,20 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from collection import VectorCollection
+
+from .collection import VectorCollection
 
 TOP_K = 10
 WARM_UP = 10  # queries
 ROUNDS = 3
 LONG_S = 60  # a round that takes longer isn't repeated
-CONCURRENT_S = 30  # about so long one takes with callers at once
+CONCURRENT_S = 30  # about how long a round with several callers takes
 THREADS = [f"{name}_NUM_THREADS" for name in ("OMP", "MKL", "OPENBLAS", "RAYON")]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("engine", help="a module of benchmarks/peers/engines")
+    parser.add_argument("engine", help="a module of benchmarks/search/peers/engines")
     parser.add_argument("--collection", type=Path, required=True)
     parser.add_argument("--index", type=Path, required=True, help="a folder, kept for later calls")
     parser.add_argument("--build", type=json.loads, default={})
@@ -45,8 +47,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     options = parser.parse_args()
 
-    sys.path.insert(0, str(Path(__file__).parent / "engines"))
-    engine = importlib.import_module(options.engine)
+    engine = importlib.import_module(f".engines.{options.engine}", __package__)
     collection = VectorCollection(options.collection)
     built = options.index / "built.json"
     if not built.exists():
@@ -63,10 +64,10 @@ def main() -> None:
         }
         built.write_text(json.dumps(facts), "utf-8")
     if os.environ.get(THREADS[0]) != "1":
-        # Libraries read this when they are loaded; nor is what building has left in memory what
-        # searching takes. So start anew.
+        # Libraries read this when they are loaded, and memory left from building isn't part of what
+        # searching takes: the process starts again.
         limited = os.environ | dict.fromkeys(THREADS, "1")
-        os.execve(sys.executable, [sys.executable, *sys.argv], limited)
+        os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], limited)
     facts = json.loads(built.read_text("utf-8"))
     if facts["build"] != options.build:
         raise SystemExit(f"{options.index} was built with {facts['build']}: delete it first")
@@ -80,25 +81,26 @@ def main() -> None:
         "settings": [],
     }
     for setting in options.search:
-        measured = measure(search, setting, count)
+        measured = measure_searches(search, setting, count)
         at_once = int(CONCURRENT_S * measured["queries_per_second_median"])
         if not getattr(engine, "BOUND_TO_ONE_THREAD", False):
-            measured |= concurrent(search, setting, min(count, max(WARM_UP, at_once)))
+            measured |= measure_callers(search, setting, min(count, max(WARM_UP, at_once)))
         found["settings"].append(measured)
     found["search_peak_bytes"] = peak_bytes()
     options.out.parent.mkdir(parents=True, exist_ok=True)
     options.out.write_text(json.dumps(found), "utf-8")
 
 
-def measure(
+def measure_searches(
     search: Callable[..., list[int]], setting: dict[str, Any], count: int
 ) -> dict[str, Any]:
-    """Latencies of `count` queries in some rounds, and what was found, by document number."""
+    """Latencies of `count` queries over some rounds, and the rankings by document number."""
     for query in range(min(WARM_UP, count)):
         search(query, **setting)
     rounds = []
     for _ in range(ROUNDS):
-        latencies, rankings = [], []
+        latencies: list[float] = []
+        rankings: list[list[int]] = []
         for query in range(count):
             started = time.perf_counter()
             ranking = search(query, **setting)
@@ -117,10 +119,10 @@ def measure(
     }
 
 
-def concurrent(
+def measure_callers(
     search: Callable[..., list[int]], setting: dict[str, Any], count: int
 ) -> dict[str, Any]:
-    """Searches a second by a caller a core, each on a thread of its own."""
+    """Searches per second by one caller per core, each on a thread of its own."""
     callers = os.cpu_count() or 1
     with ThreadPoolExecutor(callers) as pool:
         started = time.perf_counter()
@@ -132,11 +134,11 @@ def concurrent(
 
 
 def peak_bytes() -> int:
-    """The most memory that this program held at a time; pages of mapped files count."""
+    """The peak resident memory of this program, pages of mapped files included."""
     status = Path("/proc/self/status")
     if not status.exists():
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    # Unlike the other this begins anew where a program takes another one's place.
+    # Unlike ru_maxrss, VmHWM starts again after execve.
     [most] = [line for line in status.read_text().splitlines() if line.startswith("VmHWM")]
     return int(most.split()[1]) * 1024
 

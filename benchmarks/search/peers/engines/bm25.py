@@ -1,4 +1,4 @@
-"""BM25, alone or as the first stage of MaxSim with all views of the query. Module of `measure.py`."""
+"""BM25, alone or as the first stage of MaxSim with all views of the query. See `measure.py`."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import bm25s
-from collection import VectorCollection
-from exhaustive import reranker
+
+from ..collection import VectorCollection
+from .exhaustive import reranker
 
 
 def build(collection: VectorCollection, folder: Path) -> None:

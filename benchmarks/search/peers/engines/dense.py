@@ -1,4 +1,4 @@
-"""One vector a text, in FAISS: the untouched backbone, or another dense model. Module of `measure.py`."""
+"""One vector per text, in FAISS: the untouched backbone, or another dense model. See `measure.py`."""
 
 from __future__ import annotations
 
@@ -9,10 +9,11 @@ from typing import Any
 import faiss
 import numpy as np
 import torch
-from collection import VectorCollection
 from sentence_transformers import SentenceTransformer
 
 from fastlane_st.hub import base_weights
+
+from ..collection import VectorCollection
 
 
 def build(collection: VectorCollection, folder: Path, codec: str, model: str | None = None) -> None:

@@ -1,4 +1,4 @@
-"""Every document view is compared: with all views of the query, or its one route. Module of `measure.py`."""
+"""Every document view is compared: with all views of the query, or its one route. See `measure.py`."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from collection import VectorCollection
+
+from ..collection import VectorCollection
 
 BLOCK = 4_096  # documents
 

@@ -1,4 +1,4 @@
-"""FastLaneIndex, one route or a cascade to all views of the query. Module of `measure.py`."""
+"""FastLaneIndex, one route or a cascade to all views of the query. See `measure.py`."""
 
 from __future__ import annotations
 
@@ -10,12 +10,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from collection import VectorCollection
 
 from fastlane_st import FastLaneIndex
 
+from ..collection import VectorCollection
+
 CHUNK = 10_000  # documents
-FIRST = 50_000  # documents, to which what quantises vectors is fitted, as by `build_folder`
+FIRST = 50_000  # documents that quantisers and clusters are fitted to, as in `build_folder`
 
 
 def build(collection: VectorCollection, folder: Path, **settings: Any) -> None:
@@ -30,7 +31,7 @@ def build(collection: VectorCollection, folder: Path, **settings: Any) -> None:
 
 
 def load(collection: VectorCollection, folder: Path) -> Callable[..., list[int]]:
-    index = FastLaneIndex.load(folder, Given(collection), memory_map=False)
+    index = FastLaneIndex.load(folder, PrecomputedEncoder(collection), memory_map=False)
     original = index.vectors
 
     def search(query: int, effort: float = 1.0, **options: Any) -> list[int]:
@@ -41,11 +42,11 @@ def load(collection: VectorCollection, folder: Path) -> Callable[..., list[int]]
     return search
 
 
-class Given:
-    """An encoder whose texts are the numbers of queries that were encoded before."""
+class PrecomputedEncoder:
+    """An encoder whose texts are numbers of queries that were encoded before."""
 
     def __init__(self, collection: VectorCollection) -> None:
-        self.features = []
+        self.features: list[dict[str, torch.Tensor]] = []
         for routed, full in zip(collection.routed, collection.full, strict=True):
             everything = torch.from_numpy(np.ascontiguousarray(full))
             mask = torch.ones(len(full), dtype=torch.bool)
@@ -58,8 +59,11 @@ class Given:
                 }
             )
 
-    def encode_query(self, texts: list[str], **options: Any) -> list[dict[str, torch.Tensor]]:
+    def encode_query(self, texts: list[str], /, **options: Any) -> list[dict[str, torch.Tensor]]:
         return [self.features[int(text)] for text in texts]
+
+    def encode_document(self, texts: list[str], /, **options: Any) -> list[dict[str, torch.Tensor]]:
+        raise NotImplementedError("documents are given as vectors")
 
     def get_embedding_dimension(self) -> int:
         return int(self.features[0]["token_embeddings"].shape[1])

@@ -1,4 +1,4 @@
-"""Sentence Transformers' own scoring: every document, all views of the query. Module of `measure.py`."""
+"""Sentence Transformers' own scoring: every document, all views of the query. See `measure.py`."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from collection import VectorCollection
 from sentence_transformers.util import maxsim
+
+from ..collection import VectorCollection
 
 
 def build(collection: VectorCollection, folder: Path) -> None:

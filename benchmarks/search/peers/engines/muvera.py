@@ -1,20 +1,22 @@
-"""Fixed-dimensional encodings (MUVERA, arXiv 2405.19504) in FAISS, then MaxSim. Module of `measure.py`.
+"""Fixed-dimensional encodings (MUVERA, arXiv 2405.19504) in FAISS, then MaxSim. See `measure.py`.
 
-A set of vectors becomes one, whose inner product with another's is near their MaxSim: random hyperplanes
-cut space into buckets; a query gives each bucket the sum of its vectors there, a document their mean, or the
-vector that is nearest by Hamming distance where it has none; all repeated, with random projections.
+A set of vectors becomes one vector, whose inner products approximate MaxSim: random hyperplanes cut space
+into buckets. A query has the sum of its vectors in each bucket, a document their mean, or in an empty bucket
+the nearest vector by Hamming distance. This is repeated, with random projections.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import faiss
 import numpy as np
 import numpy.typing as npt
-from collection import VectorCollection
-from exhaustive import reranker
+
+from ..collection import VectorCollection
+from .exhaustive import reranker
 
 Floats = npt.NDArray[np.float32]
 REPETITIONS, HYPERPLANES, PROJECTED = 20, 4, 16  # 20 x 2**4 x 16 = 5,120 dimensions
@@ -23,7 +25,7 @@ TRAINING = 20_000  # documents
 
 
 def build(collection: VectorCollection, folder: Path, codec: str) -> None:
-    encoding = Encoding(collection.routed.shape[1])
+    encoding = FixedEncoding(collection.routed.shape[1])
     index = faiss.index_factory(encoding.size, codec, faiss.METRIC_INNER_PRODUCT)
     pending: list[Floats] = []
     for number, views in enumerate(collection.documents(), start=1):
@@ -39,8 +41,8 @@ def build(collection: VectorCollection, folder: Path, codec: str) -> None:
 
 
 def load(collection: VectorCollection, folder: Path) -> Callable[..., list[int]]:
-    index = faiss.read_index(str(folder / "index.faiss"))
-    encoding = Encoding(collection.routed.shape[1])
+    index: Any = faiss.read_index(str(folder / "index.faiss"))
+    encoding = FixedEncoding(collection.routed.shape[1])
     rank_again = reranker(collection)
 
     def search(query: int, nprobe: int, rerank: int = 0) -> list[int]:
@@ -53,11 +55,11 @@ def load(collection: VectorCollection, folder: Path) -> Callable[..., list[int]]
     return search
 
 
-class Encoding:
-    """The random buckets and projections, the same wherever they are made.
+class FixedEncoding:
+    """Random buckets and projections, the same in every process.
 
     Args:
-        dim: Of the vectors.
+        dim: The vectors' dimension.
     """
 
     def __init__(self, dim: int) -> None:
@@ -69,12 +71,12 @@ class Encoding:
         self.size = REPETITIONS * len(self.buckets) * PROJECTED
 
     def query(self, views: Floats) -> Floats:
-        """(size,), of views (n, dim)."""
+        """The encoding `(size,)` of a query's views `(n, dim)`."""
         sums, _ = self._sums(*self._placed(views))
         return sums.ravel()
 
     def document(self, views: Floats) -> Floats:
-        """(size,), of views (n, dim)."""
+        """The encoding `(size,)` of a document's views `(n, dim)`."""
         codes, projected = self._placed(views)
         sums, counts = self._sums(codes, projected)
         differing = self.buckets[:, None] ^ codes[:, None, :]  # (repetitions, buckets, n)
@@ -91,6 +93,6 @@ class Encoding:
         return codes.T, np.tensordot(views, self.projections, 1).transpose(1, 0, 2)
 
     def _sums(self, codes: npt.NDArray[np.int64], projected: Floats) -> tuple[Floats, Floats]:
-        """By bucket the sum of its vectors and their number."""
+        """The sum of the vectors in each bucket, and their number."""
         is_in = (codes[:, None, :] == self.buckets[:, None]).astype(np.float32)
         return is_in @ projected, is_in.sum(axis=2)

@@ -1,4 +1,4 @@
-"""fast-plaid, all views of the query. Module of `measure.py`."""
+"""fast-plaid, all views of the query. See `measure.py`."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from collection import VectorCollection
 from fast_plaid.search import FastPlaid
+
+from ..collection import VectorCollection
 
 
 def build(collection: VectorCollection, folder: Path, **settings: Any) -> None:

@@ -1,4 +1,4 @@
-"""PyLate's Voyager index (HNSW over token vectors) and its reranking. Module of `measure.py`.
+"""PyLate's Voyager index (HNSW over token vectors) and its reranking. See `measure.py`.
 
 PyLate reads its maps between vectors and documents from a pickle at every search; they are its own.
 """
@@ -9,8 +9,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from collection import VectorCollection
 from pylate import indexes, rank
+
+from ..collection import VectorCollection
 
 CHUNK = 2_000  # documents
 

@@ -1,4 +1,4 @@
-"""xtr-warp-rs, all views of the query. Module of `measure.py`."""
+"""xtr-warp-rs, all views of the query. See `measure.py`."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from collection import VectorCollection
 from xtr_warp.search import XTRWarp
+
+from ..collection import VectorCollection
 
 BOUND_TO_ONE_THREAD = True  # its searcher panics on another
 THREADS = int(os.environ.get("OMP_NUM_THREADS", os.cpu_count() or 1))

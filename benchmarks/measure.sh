@@ -3,7 +3,7 @@
 # CPU cores. What is measured already is kept, so that a run that stops goes on.
 #
 #     benchmarks/measure.sh runs/results
-#     python benchmarks/report.py --results runs/results
+#     python -m benchmarks.report.report --results runs/results
 set -euo pipefail
 cd "$(dirname "$0")/.."
 results=${1:?the folder for what is measured}
@@ -14,51 +14,51 @@ backbone=$(python -c 'from fastlane_st.hub import base_weights; print(base_weigh
 
 # Quality, with the dense twin trained on the same batches, and a run of another seed.
 if [ ! -d runs/dense-twin ]; then
-  python training/dense_twin.py --config training/fastlane-minilm.yaml --output runs/dense-twin
+  python -m training.dense_twin --config training/fastlane-minilm.yaml --output runs/dense-twin
 fi
-python benchmarks/quality.py --data data/eval --sets "$sets" --dtype bfloat16 --backbone "$backbone" \
+python -m benchmarks.quality.quality --data data/eval --sets "$sets" --dtype bfloat16 --backbone "$backbone" \
   --dense runs/dense-twin --out "$results"/quality.json
-PYTHONPATH=training python benchmarks/variants.py --config training/fastlane-minilm.yaml --steps 64 --data data/eval \
+python -m benchmarks.quality.variants --config training/fastlane-minilm.yaml --steps 64 --data data/eval \
   --sets mlquestions:dev,scitldr:dev,stackexchange:dev,wikiqa:dev --limit-queries 300 --limit-documents 1000 \
   --dtype bfloat16 --scratch runs/variants --out "$results"/variants.json
-python benchmarks/pooling.py --data data/eval --sets cranfield,wikiqa:test,stackexchange:test --dtype bfloat16 \
+python -m benchmarks.quality.pooling --data data/eval --sets cranfield,wikiqa:test,stackexchange:test --dtype bfloat16 \
   --out "$results"/pooling.json
 fastlane diagnose fastlane-minilm data/eval/wikiqa --split dev --limit-documents 2000 --json "$results"/diagnostics.json
 if [ ! -d runs/seed-1 ]; then
-  accelerate launch training/train.py --config training/fastlane-minilm.yaml seed=1 output_dir=runs/seed-1
+  accelerate launch -m training.train --config training/fastlane-minilm.yaml seed=1 output_dir=runs/seed-1
 fi
-python benchmarks/reproduce.py --model runs/seed-1 --released "$results"/quality.json --data data/eval \
+python -m benchmarks.quality.reproduce --model runs/seed-1 --released "$results"/quality.json --data data/eval \
   --sets "${sets%,scitldr:test}" --dtype bfloat16 --out "$results"/seed.json
 
 # A domain of one's own.
 if [ ! -d runs/medquad ]; then
-  python training/train.py --config training/medquad-lora.yaml
+  python -m training.train --config training/medquad-lora.yaml
 fi
-python benchmarks/domain.py --base fastlane-minilm --adapter runs/medquad --data data/eval --target medquad \
+python -m benchmarks.quality.domain --base fastlane-minilm --adapter runs/medquad --data data/eval --target medquad \
   --others nqgold --dtype bfloat16 --out "$results"/medquad.json
-python benchmarks/training_speed.py --config training/fastlane-minilm.yaml --steps 6 --rounds 3 \
+python -m benchmarks.speed.training --config training/fastlane-minilm.yaml --steps 6 --rounds 3 \
   --settings st_trainer,st_trainer_st_loss,configured --out "$results"/training_speed.json
 
 # Search. An environment is made for the engines of others; on two cores their indexes take long to build.
-python benchmarks/encode_vectors.py --judged data/eval/nqgold --others data/scale/manuals.jsonl.xz \
+python -m benchmarks.search.vectors --judged data/eval/nqgold --others data/scale/manuals.jsonl.xz \
   --num-others 100000 --num-queries 500 --routes 0.25 --out runs/peers/vectors
-python benchmarks/engines.py --collection runs/peers/vectors --scratch runs/peers --queries 300 \
+python -m benchmarks.search.engines --collection runs/peers/vectors --scratch runs/peers --queries 300 \
   --engines exhaustive,fastlane-ivf-int8,plaid,bm25 --out "$results"/engines.json
-python benchmarks/paper/brute_force.py --collection runs/peers/vectors --out "$results"/brute_force.json
+python -m benchmarks.search.brute_force --collection runs/peers/vectors --out "$results"/brute_force.json
 # With more engines over fewer documents.
-python benchmarks/encode_vectors.py --judged data/eval/nqgold --others data/scale/manuals.jsonl.xz \
+python -m benchmarks.search.vectors --judged data/eval/nqgold --others data/scale/manuals.jsonl.xz \
   --num-others 36000 --num-queries 500 --routes 0.25 --out runs/peers-50k/vectors
-python benchmarks/engines.py --collection runs/peers-50k/vectors --scratch runs/peers-50k --queries 300 \
+python -m benchmarks.search.engines --collection runs/peers-50k/vectors --scratch runs/peers-50k --queries 300 \
   --engines exhaustive,fastlane-ivf-int8,plaid,warp,bm25 --out "$results"/peers.json
-python benchmarks/encode_vectors.py --judged data/eval/nqgold --num-queries 500 --routes 0.25 \
+python -m benchmarks.search.vectors --judged data/eval/nqgold --num-queries 500 --routes 0.25 \
   --out runs/peers-14k/vectors
-python benchmarks/engines.py --collection runs/peers-14k/vectors --scratch runs/peers-14k --queries 300 \
+python -m benchmarks.search.engines --collection runs/peers-14k/vectors --scratch runs/peers-14k --queries 300 \
   --dense runs/dense-twin --out "$results"/small.json
-python benchmarks/recall.py --collection runs/peers-50k/vectors --documents 10000 --out "$results"/recall.json
-python benchmarks/scale.py --collection runs/peers-50k/vectors --scratch runs/scale --queries 300 \
+python -m benchmarks.search.recall --collection runs/peers-50k/vectors --documents 10000 --out "$results"/recall.json
+python -m benchmarks.search.scale --collection runs/peers-50k/vectors --scratch runs/scale --queries 300 \
   --efforts 0.125,0.25,0.5,1,2,4 --out "$results"/scale.json
-python benchmarks/paper/selections.py --data data/eval --sets cranfield,wikiqa:test,stackexchange:test \
+python -m benchmarks.quality.selections --data data/eval --sets cranfield,wikiqa:test,stackexchange:test \
   --dtype bfloat16 --out "$results"/selections.json
-python benchmarks/paper/routes.py --data data/eval --sets cranfield,wikiqa:test,stackexchange:test --dtype bfloat16 \
+python -m benchmarks.quality.routes --data data/eval --sets cranfield,wikiqa:test,stackexchange:test --dtype bfloat16 \
   --index runs/scale/100000 --out "$results"/by_routes.json
-python benchmarks/soak.py --out "$results"/soak.json
+python -m tests.stress.soak --out "$results"/soak.json

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import runpy
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,26 +11,24 @@ import numpy as np
 import pytest
 import torch
 
+from benchmarks.quality.domain import verdict_on
 from fastlane_st import FastLaneEncoder, FastLaneModel
 from fastlane_st.adapters import lora_config
 from fastlane_st.evaluation.collection import read_collection
 from fastlane_st.evaluation.controls import measure_controls
 from fastlane_st.evaluation.metrics import paired_difference
 from fastlane_st.evaluation.scoring import encode_documents, encode_queries
-from tests.benchmarks.test_quality import BENCHMARKS, write_set
 from tests.conftest import DOCUMENTS, QUERIES
+from tests.support.benchmarks import run_command, write_set
 
 Benchmark = Callable[..., dict[str, Any]]
 
 
 @pytest.fixture
-def benchmark(
-    tmp_path: Path, checkpoint: Path, monkeypatch: pytest.MonkeyPatch
-) -> Callable[..., dict[str, Any]]:
-    """Measures an adapter whose projection is turned by noise, and gives the JSON that it leaves."""
+def benchmark(tmp_path: Path, checkpoint: Path) -> Benchmark:
+    """Measures an adapter whose projection is turned by noise, and gives the JSON of the command."""
     for shift, name in enumerate(("target", "other")):
         write_set(tmp_path / "sets" / name, shift)
-    monkeypatch.syspath_prepend(str(BENCHMARKS))
 
     def call(noise: float, *options: str) -> dict[str, Any]:
         model = FastLaneModel.from_pretrained(checkpoint)
@@ -44,8 +40,7 @@ def benchmark(
         out = tmp_path / "results" / "domain.json"
         where = ["--base", str(checkpoint), "--adapter", str(tmp_path / "adapter")]
         sets = ["--data", str(tmp_path / "sets"), "--target", "target", "--others", "other"]
-        monkeypatch.setattr(sys, "argv", ["domain.py", *where, *sets, "--out", str(out), *options])
-        runpy.run_path(str(BENCHMARKS / "domain.py"), run_name="__main__")
+        run_command("quality.domain", *where, *sets, "--out", out, *options)
         found: dict[str, Any] = json.loads(out.read_text())
         return found
 
@@ -101,17 +96,14 @@ def test_an_adapter_that_changes_nothing_gains_and_forgets_nothing(benchmark: Be
         (0.0, -0.021, {"gained": False, "kept": {"other": False}}),
     ],
 )
-def test_the_verdict_is_on_one_route(
-    low: float, relative: float, verdict: dict[str, Any], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.syspath_prepend(str(BENCHMARKS))
-    judge = runpy.run_path(str(BENCHMARKS / "domain.py"))["judge"]
+def test_the_verdict_is_on_one_route(low: float, relative: float, verdict: dict[str, Any]) -> None:
     rows = {
         "target": {"difference": {"low": low}, "relative": 1.0},
         "other": {"difference": {"low": -1.0}, "relative": relative},
     }
     sets = {name: {"ndcg@10": {"router_1": row}} for name, row in rows.items()}
-    assert judge({"target": "target", "allowed_loss": 0.02, "sets": sets}, ["other"]) == verdict
+    found = {"target": "target", "allowed_loss": 0.02, "sets": sets}
+    assert verdict_on(found, ["other"]) == verdict
 
 
 def test_a_trial_takes_fewer_queries_and_documents(benchmark: Benchmark) -> None:

@@ -11,14 +11,14 @@ from sentence_transformers.multi_vector_encoder.modules import HierarchicalToken
 from fastlane_st import FastLaneEncoder
 from fastlane_st.evaluation.collection import read_collection
 from fastlane_st.evaluation.metrics import evaluate_rankings
-from tests.benchmarks.test_quality import run_on_one_set
 from tests.conftest import DOCUMENTS
+from tests.support.benchmarks import run_on_one_set
 
 
 def test_pooled_documents_rank_as_sentence_transformers_pools_them(
-    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    checkpoint: Path, tmp_path: Path
 ) -> None:
-    found = run_on_one_set("pooling.py", checkpoint, tmp_path, monkeypatch)["sets"]["one"]
+    found = run_on_one_set("quality.pooling", checkpoint, tmp_path)["sets"]["one"]
 
     encoder = FastLaneEncoder(checkpoint)
     collection = read_collection(tmp_path / "one")

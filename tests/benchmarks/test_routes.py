@@ -8,17 +8,15 @@ import pytest
 
 from fastlane_st import FastLaneEncoder, FastLaneIndex
 from fastlane_st.evaluation.collection import read_collection
-from tests.benchmarks.test_quality import run_on_one_set
 from tests.conftest import DOCUMENTS
+from tests.support.benchmarks import run_on_one_set
 
 
-def test_as_many_routes_as_views_are_all_views(
-    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_as_many_routes_as_views_are_all_views(checkpoint: Path, tmp_path: Path) -> None:
     encoder = FastLaneEncoder(checkpoint)
     FastLaneIndex.build(encoder, DOCUMENTS).save(tmp_path / "index")
     options = ["--index", str(tmp_path / "index")]
-    found = run_on_one_set("paper/routes.py", checkpoint, tmp_path, monkeypatch, *options)
+    found = run_on_one_set("quality.routes", checkpoint, tmp_path, *options)
     one = found["sets"]["one"]
     assert one["ndcg@10"]["router_64"] == one["ndcg@10"]["full"]
     texts = list(read_collection(tmp_path / "one").queries.values())

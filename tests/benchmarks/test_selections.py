@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -10,14 +9,10 @@ import pytest
 import torch
 from torch.nn.functional import scaled_dot_product_attention
 
+from benchmarks.quality import selections
+from benchmarks.quality.selections import Selection, same_as_by_words, share_of_variance
 from fastlane_st import FastLaneEncoder
-from tests.benchmarks.test_quality import BENCHMARKS, run_on_one_set
-
-sys.path.append(str(BENCHMARKS))
-sys.path.append(str(BENCHMARKS / "paper"))
-
-import selections
-from selections import Selection, same_as_by_words, share_of_variance
+from tests.support.benchmarks import run_on_one_set
 
 
 def choice(tokens: str, *logits: float) -> Selection:
@@ -65,10 +60,8 @@ def test_attention_is_what_the_router_mixes(checkpoint: Path) -> None:
     assert (found[1, :, 3:] == 0).all()
 
 
-def test_the_command_tells_of_every_set(
-    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    found = run_on_one_set("paper/selections.py", checkpoint, tmp_path, monkeypatch)
+def test_the_command_tells_of_every_set(checkpoint: Path, tmp_path: Path) -> None:
+    found = run_on_one_set("quality.selections", checkpoint, tmp_path)
     assert found["sets"]["one"]["queries"] == found["queries"]
     for example in found["examples"]:
         views = len(example["tokens"])

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import gzip
 import json
-import runpy
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,7 +13,8 @@ import torch
 import yaml
 from safetensors.torch import load_file
 
-from tests.benchmarks.test_quality import BENCHMARKS, write_set
+from benchmarks.quality.variants import write_cloze
+from tests.support.benchmarks import run_command, write_set
 from tests.training.test_train import write_pairs
 
 ROUTES = ("full", "router_1", "router_2", "router_4", "router_8")
@@ -25,11 +24,9 @@ ROUTES = ("full", "router_1", "router_2", "router_4", "router_8")
 def run(
     tmp_path: Path,
     backbone_folder: Callable[[str], Path],
-    monkeypatch: pytest.MonkeyPatch,
 ) -> Callable[..., dict[str, Any]]:
     """Runs some variants of a tiny recipe and gives the JSON that they leave."""
     write_set(tmp_path / "one", 0)
-    monkeypatch.syspath_prepend(str(BENCHMARKS))
     recipe = {
         "output_dir": "unused",
         "backbone": str(backbone_folder("bert")),
@@ -47,14 +44,14 @@ def run(
         arguments = ["--config", str(tmp_path / "recipe.yaml"), "--steps", "2", "--sets", "one"]
         where = ["--data", str(tmp_path), "--scratch", str(tmp_path / "runs"), "--out", str(out)]
         named = ["--variants", variants]
-        monkeypatch.setattr(sys, "argv", ["variants.py", *arguments, *where, *named])
-        runpy.run_path(str(BENCHMARKS / "variants.py"), run_name="__main__")
+        run_command("quality.variants", *arguments, *where, *named)
         found: dict[str, Any] = json.loads(out.read_text())
         return found
 
     return call
 
 
+@pytest.mark.slow
 def test_variants_are_compared_with_the_same_steps_of_the_recipe(
     run: Callable[..., dict[str, Any]], tmp_path: Path
 ) -> None:
@@ -84,7 +81,6 @@ def test_variants_are_compared_with_the_same_steps_of_the_recipe(
 
 
 def test_a_cloze_asks_for_the_rest_of_its_abstract(tmp_path: Path) -> None:
-    write_cloze = runpy.run_path(str(BENCHMARKS / "variants.py"))["write_cloze"]
     long = [f"{name} " + "word " * 15 + "end." for name in ("First", "Second", "Third")]
     rows = [
         {"query": "title", "positive": " ".join(long)},

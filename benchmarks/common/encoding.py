@@ -1,0 +1,111 @@
+"""Reads judged collections and encodes them as the options say."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import nn
+
+from fastlane_st import FastLaneEncoder
+from fastlane_st.evaluation.collection import Collection, read_collection
+from fastlane_st.evaluation.metrics import Metrics
+from fastlane_st.evaluation.routes import measure_routes
+from fastlane_st.evaluation.scoring import (
+    NUM_ROUTES,
+    DocumentViews,
+    encode_documents,
+    encode_queries,
+)
+from fastlane_st.modeling.fingerprint_fastlane import base_digest
+from fastlane_st.modeling.modeling_fastlane import FastLaneModel
+from fastlane_st.modeling.st_fastlane import FastLaneTransformer
+
+from .results import Values
+
+ROUTES_AND_ALL = ("full", *(f"router_{k}" for k in NUM_ROUTES))
+"""All views of a query, and each number of routes that is measured by default."""
+
+
+def fastlane_model(encoder: FastLaneEncoder) -> FastLaneModel:
+    """The Hugging Face model inside an encoder."""
+    module = encoder[0]
+    assert isinstance(module, FastLaneTransformer)
+    return module.model
+
+
+def describe_checkpoint(name: str, model: nn.Module) -> dict[str, str]:
+    """What identifies a checkpoint: its folder's name, and the digest of its weights as float32.
+
+    Adapters don't count.
+    """
+    return {"name": Path(name).name, "sha256": base_digest(model, torch.float32)[:16]}
+
+
+def read_set(name: str, options: argparse.Namespace) -> Collection:
+    """The collection `name`, or `name:split` where it has several splits."""
+    folder, _, split = name.partition(":")
+    collection = read_collection(options.data / folder, split or None)
+    return collection.limit(options.limit_queries, options.limit_documents)
+
+
+def autocast(options: argparse.Namespace, device: str) -> torch.autocast:
+    """Computes in bfloat16 where `--dtype` says so."""
+    return torch.autocast(device, torch.bfloat16, enabled=options.dtype == "bfloat16")
+
+
+def encode_set(
+    collection: Collection,
+    encoder: FastLaneEncoder,
+    options: argparse.Namespace,
+    storage: npt.DTypeLike,
+    fractions: Sequence[float] = (),
+) -> DocumentViews:
+    """The views of a collection's documents: all of them, and each of `fractions` by the router."""
+    with autocast(options, encoder.device.type):
+        return encode_documents(
+            encoder,
+            list(collection.documents.values()),
+            batch_size=options.batch_size,
+            fractions=fractions,
+            dtype=storage,
+            show_progress=True,
+        )
+
+
+def measure_router(
+    collection: Collection,
+    encoder: FastLaneEncoder,
+    options: argparse.Namespace,
+    settings: Iterable[str],
+    num_routes: Sequence[int] = NUM_ROUTES,
+    document_encoder: FastLaneEncoder | None = None,
+) -> dict[str, Metrics]:
+    """Encodes a collection and measures some settings of the router (see `measure_routes`).
+
+    Args:
+        collection: The judged set.
+        encoder: Encodes queries, and documents unless they have an encoder of their own.
+        options: Of `collection_parser`.
+        settings: Names as in `measure_routes`.
+        num_routes: The numbers of routes that the settings name.
+        document_encoder: Encodes the documents in place of `encoder`.
+    """
+    with autocast(options, encoder.device.type):
+        queries = encode_queries(
+            encoder,
+            list(collection.queries.values()),
+            num_routes=num_routes,
+            batch_size=options.batch_size,
+        )
+    documents = encode_set(collection, document_encoder or encoder, options, np.float16)
+    return measure_routes(collection, queries, documents, settings)
+
+
+def ndcg_by_query(measured: Mapping[str, Metrics]) -> dict[str, Values]:
+    """nDCG@10 of every query, by setting."""
+    return {setting: metrics["ndcg@10"].astype(np.float32) for setting, metrics in measured.items()}

@@ -1,0 +1,216 @@
+"""Sections of the report on retrieval quality: a function per JSON file."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from .tables import markdown_table, mean_and_interval, quality_table
+
+TRAINED_ON = {
+    "stackexchange": "same sites",
+    "scitldr": "same collection",
+    "xquad": "SQuAD's other paragraphs",
+    "wikiqa": "Wikipedia, not these questions",
+    "nqgold": "Wikipedia, not these questions",
+}
+"""Training data of `training/fastlane-minilm.yaml` from a set's domain; the other sets have none."""
+
+
+def quality_section(found: dict[str, Any]) -> str:
+    """Settings by sets, and where fewer vectors lose."""
+    over, sets = found["over_sets"], found["sets"]
+    lost = {
+        "one route is behind the dense twin": ("router_1", "dense_checkpoint"),
+        "all views are behind the untouched backbone's MaxSim": ("full", "maxsim_backbone"),
+        "one route is behind BM25": ("router_1", "bm25"),
+    }
+    lines = [
+        "One vector, FastLane with k routes, full late interaction: one backbone, brute force, test splits.",
+        "",
+        quality_table(found),
+        "",
+        "![nDCG@10 against the number of routes](../docs/routes.svg)",
+        "",
+        *markdown_table(
+            ("difference of means", "nDCG@10", "interval", "p"),
+            (
+                (pair, *mean_and_interval(one), f"{one['p_value']:.4f}")
+                for pair, one in over["differences"].items()
+            ),
+        ),
+        "",
+        "Where we lose:",
+        "",
+    ]
+    for what, (ours, theirs) in lost.items():
+        behind = [
+            name.partition(":")[0]
+            for name, one in sets.items()
+            if ours in one["means"]
+            and theirs in one["means"]
+            and one["means"][ours]["ndcg@10"] < one["means"][theirs]["ndcg@10"]
+        ]
+        lines.append(f"- {what} on {', '.join(behind) or 'none'};")
+    worst = min(sets, key=lambda name: sets[name]["ratio_to_full"]["router_1"])
+    share = sets[worst]["ratio_to_full"]["router_1"]
+    lines.append(f"- one route keeps least on {worst.partition(':')[0]}: {share:.1%} of all views.")
+    return "\n".join([*lines, "", *domains_and_lengths(sets)])
+
+
+def domains_and_lengths(sets: dict[str, Any]) -> list[str]:
+    """What one route keeps on domains that training never saw, and for the longest documents."""
+    rows = []
+    for name, one in sets.items():
+        binned = one["by_document_length"]
+        means = binned["ndcg@10"]
+        ends = (
+            f"{means['router_1'][end] / means['full'][end]:.1%} ({binned['mean_views'][end]:.0f} views)"
+            for end in (0, -1)
+        )
+        short = name.partition(":")[0]
+        share = one["ratio_to_full"]["router_1"]
+        rows.append((short, TRAINED_ON.get(short, "no"), f"{share:.1%}", *ends))
+    columns = ("set", "in training", "one route of all views", "shortest documents", "longest")
+    return [
+        "One route on domains that training never saw, and for the queries with the shortest and with the "
+        "longest relevant documents, of five parts (fewer where many documents are as long as the limit):",
+        "",
+        *markdown_table(columns, rows),
+        "",
+        "![nDCG@10 against the length of the relevant documents](../docs/lengths.svg)",
+    ]
+
+
+def seed_section(found: dict[str, Any]) -> str:
+    """Another run of the same configuration."""
+    rows = (
+        (
+            name,
+            f"{one['released']:.4f}",
+            f"{one['other']:.4f}",
+            *mean_and_interval(one["difference"]),
+        )
+        for name, one in found["over_sets"].items()
+    )
+    columns = ("setting", "released", "another seed", "difference", "interval")
+    return "\n".join(markdown_table(columns, rows))
+
+
+def variants_section(found: dict[str, Any]) -> str:
+    """Changes to the recipe, in short runs."""
+    asked = found["settings"]
+    rows = (
+        (
+            name.replace("_", " "),
+            *(f"{mean:.4f}" for mean in one["ndcg@10"].values()),
+            *(f"{one['ratio_to_full'][setting]:.1%}" for setting in ("router_2", "router_8")),
+            *mean_and_interval(one["gain"]["router_1"]),
+        )
+        for name, one in found["sets"].items()
+    )
+    columns = ("run", *next(iter(found["sets"].values()))["ndcg@10"], "2 / full", "8 / full")
+    return "\n".join(
+        [
+            f"{asked['steps']} steps with the released recipe, and with one change to it: mean nDCG@10 over "
+            f"{asked['sets'].replace(',', ', ')}, {asked['limit_queries']} queries and "
+            f"{asked['limit_documents']:,} documents of each at most, and how much better one route is than "
+            "in the first run. `benchmarks/quality/variants.py` says what each change is.",
+            "",
+            *markdown_table((*columns, "one route's gain", "interval"), rows),
+        ]
+    )
+
+
+def pooling_section(found: dict[str, Any]) -> str:
+    """Routed documents beside pooled ones."""
+    over = found["over_sets"]
+    rows = (
+        (
+            "all views" if setting.startswith("full") else "one route",
+            setting.rpartition("_")[2],
+            *(f"{one[way]:.4f}" for way in ("routed", "pooled")),
+            *mean_and_interval(one["difference"]),
+        )
+        for setting, one in over.items()
+        if "routed" in one
+    )
+    return "\n".join(
+        [
+            f"Mean nDCG@10 over {', '.join(found['sets'])}, brute force: documents by our router, and by "
+            "Sentence Transformers' `HierarchicalTokenPooling` of all their views to as many. With all of a "
+            f"document's views, all views of the query have {over['full']['all']:.4f} and one route "
+            f"{over['router_1']['all']:.4f}.",
+            "",
+            *markdown_table(
+                (
+                    "of the query",
+                    "views kept",
+                    "routed",
+                    "pooled",
+                    "routed less pooled",
+                    "interval",
+                ),
+                rows,
+            ),
+        ]
+    )
+
+
+def selections_section(found: dict[str, Any]) -> str:
+    """What the router's choice depends on, and what it is worth."""
+    shares = found["share_of_variance"]
+    attention, interval = mean_and_interval(found["attention"], digits=3)
+    rows = (
+        (
+            name.partition(":")[0],
+            str(one["queries"]),
+            *mean_and_interval(one["rank_correlation"], digits=3),
+            f"{one['as_good_as_the_oracle']:.1%}",
+            f"{one['as_good_by_chance']:.1%}",
+        )
+        for name, one in found["sets"].items()
+    )
+    return "\n".join(
+        [
+            f"Are selections a query's own? Over {found['queries']:,} queries the token alone tells "
+            f"{shares['token']:.0%} of the variance of logits within queries, its place alone "
+            f"{shares['place']:.0%}. A list of words, each with its mean logit in other queries, chooses the "
+            f"router's token in {found['same_as_by_words']:.0%} of the queries, chance in "
+            f"{found['same_by_chance']:.0%}. The attention that a token gets and its logit have a rank "
+            f"correlation of {attention} ({interval}).",
+            "",
+            "Do router scores follow what a token is worth? Its worth is the margin by which it finds a "
+            "relevant document as the one route; the oracle takes the best nDCG@10 that any token has.",
+            "",
+            *markdown_table(
+                (
+                    "set",
+                    "queries",
+                    "rank correlation",
+                    "interval",
+                    "as good as the oracle",
+                    "by chance",
+                ),
+                rows,
+            ),
+            "",
+            "![Logits and attention over queries with the same token](../docs/selections.svg)",
+        ]
+    )
+
+
+def medquad_section(found: dict[str, Any]) -> str:
+    """Quality without an adapter and with it."""
+    rows = (
+        (
+            name,
+            setting,
+            f"{one['before']:.4f}",
+            f"{one['after']:.4f}",
+            *mean_and_interval(one["difference"]),
+        )
+        for name, measured in found["sets"].items()
+        for setting, one in measured["ndcg@10"].items()
+    )
+    columns = ("collection", "setting", "before", "after", "difference", "interval")
+    return "\n".join(markdown_table(columns, rows))

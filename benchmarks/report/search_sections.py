@@ -1,0 +1,115 @@
+"""Sections of the report on indexes and search: a function per JSON file."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from .tables import engines_table, markdown_table, scale_table
+
+
+def engines_section(found: dict[str, Any], figure: str = "engines") -> str:
+    """One row per index, at its fastest good setting."""
+    facts = found["collection"]
+    return "\n".join(
+        [
+            f"{facts['documents']:,} documents, {found['vectors']:,} vectors: each document keeps "
+            f"{facts['routes']:.0%} of its views. All engines are given the same vectors, each in an "
+            "environment and a process of its own; queries come one at a time, on one thread, and then "
+            "from a caller a core (in brackets how many), each on a thread. A row is the fastest setting "
+            "within half a percent of its index's best nDCG@10."
+            + (f" {found['remarks']}" if found.get("remarks") else ""),
+            "",
+            engines_table(found),
+            "",
+            f"![nDCG@10 against queries a second](../docs/{figure}.svg)",
+        ]
+    )
+
+
+def scale_section(found: dict[str, Any]) -> str:
+    """Cost against documents."""
+    facts = found["collection"]
+    return "\n".join(
+        [
+            "One route in an index of kind auto, int8, each document a quarter of its views. Of these "
+            f"{facts['documents']:,} are real, the others are these with noise. Below each effort stands "
+            "the p50 in ms of searches one at a time on one thread, memory-mapped, and in brackets the share "
+            "that they found of the ten best of exhaustive search over the same stored vectors. Memory is "
+            "without the pages of mapped files, building without encoding.",
+            "",
+            scale_table(found),
+            "",
+            "![Cost against documents](../docs/scale.svg)",
+        ]
+    )
+
+
+def by_routes_section(found: dict[str, Any]) -> str:
+    """Quality and latency against the number of routes."""
+    settings = found["settings"]
+    rows = (
+        (
+            setting.replace("router_", ""),
+            f"{one['views']:.1f}",
+            f"{one['ndcg@10']:.4f}",
+            f"{one['p50_ms']:.1f}, {one['p95_ms']:.1f}",
+        )
+        for setting, one in found["over_sets"].items()
+    )
+    return "\n".join(
+        [
+            f"Mean nDCG@10 over {', '.join(found['sets'])}, brute force; and latencies of the same queries, "
+            f"one at a time on one thread, in an index of {settings['documents']:,} passages "
+            f"({settings['vectors']:,} vectors, ivf, int8), where each of several routes proposes a hundred "
+            "documents. A query has as many routes as asked for, or all of its views.",
+            "",
+            *markdown_table(("routes", "views of a query", "nDCG@10", "p50, p95 ms"), rows),
+        ]
+    )
+
+
+def recall_section(found: dict[str, Any]) -> str:
+    """The share of the best documents that each kind of index finds."""
+    kinds = found["recall"]
+    storages = list(next(iter(kinds.values())))
+    lines = [
+        "The share of the ten best documents of exhaustive search with one route, over "
+        f"{found['documents']:,} passages ({found['vectors']:,} vectors) and {found['queries']} queries, at "
+        "the default effort:",
+        "",
+        *markdown_table(
+            ("kind", *storages),
+            (
+                (kind, *(f"{shares[one]:.3f}" if one in shares else "" for one in storages))
+                for kind, shares in kinds.items()
+            ),
+        ),
+    ]
+    return "\n".join(lines)
+
+
+def brute_force_section(found: dict[str, Any]) -> str:
+    """The paper's latencies and comparisons."""
+    comparisons = found["comparisons_per_query"]
+    ratio = comparisons["summaxsim"] / comparisons["one_route"]
+    return (
+        f"{found['documents']:,} documents, {found['vectors']:,} vectors, {found['queries']} queries of "
+        f"{found['query_views']} views, on {found['device']}: SumMaxSim takes {found['ratio_median']:.1f} "
+        f"times as long as one route ({found['ratio_smallest']:.1f} to {found['ratio_largest']:.1f} in "
+        f"{len(found['seconds'])} rounds), for {ratio:.0f} times the comparisons. The paper has 112.04 s "
+        "against 14.48 s: 7.7 times."
+    )
+
+
+def soak_section(found: dict[str, Any]) -> str:
+    """An index folder under faults."""
+    faults, kills, mutations = found["faults"], found["kills"], found["mutations"]
+    readers = found["readers"]
+    return (
+        f"{faults['points']:,} faults at writes: the folder held the last commit "
+        f"{faults['kept the last commit']:,} times, the new one {faults['held the new commit']:,}. "
+        f"{kills['kills']} processes killed in the middle of {kills['commits']:,} commits. "
+        f"{mutations['mutations']:,} damaged files: {mutations['refused']:,} refused, "
+        f"{mutations['unchanged']:,} read as they were. {readers['searches']:,} searches and "
+        f"{readers['loads']:,} loads beside {readers['changes']:,} changes in {readers['seconds']} s."
+    )

@@ -1,0 +1,1 @@
+"""Search over the same vectors: our index, other engines, growth and recall."""

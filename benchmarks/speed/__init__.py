@@ -1,0 +1,1 @@
+"""Speed of encoding, importing and training, as ratios within one run."""

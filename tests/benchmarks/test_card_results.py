@@ -1,0 +1,15 @@
+"""The results that a model card shows."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from tests.support.benchmarks import BENCHMARKS, ROOT, run_command
+
+
+def test_the_released_card_has_the_committed_results(tmp_path: Path) -> None:
+    out = tmp_path / "results.json"
+    run_command("report.card_results", BENCHMARKS / "results" / "quality.json", out)
+    released = ROOT / "fastlane_st" / "weights" / "fastlane-minilm" / "results.json"
+    assert json.loads(out.read_text()) == json.loads(released.read_text())

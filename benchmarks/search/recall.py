@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 from fastlane_st import FastLaneIndex
-from fastlane_st.modeling.vector_index_fastlane import Kind, Storage
+from fastlane_st.index.vectors.settings import Kind, Storage
 
 from ..common.environment import command, environment
 from ..common.results import write_results
@@ -44,8 +44,6 @@ def main() -> None:
     best: list[list[int]] = []
     for kind in get_args(Kind):
         for storage in get_args(Storage):
-            if (kind, storage) == ("hnsw", "pq"):
-                continue
             started = time.perf_counter()
             index = FastLaneIndex.from_embeddings(documents, kind=kind, storage=storage)
             ranked = [[int(hit.id) for hit in hits] for hits in index.search(queries, top_k=10)]

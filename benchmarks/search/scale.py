@@ -28,9 +28,9 @@ import torch
 from threadpoolctl import threadpool_limits
 
 from fastlane_st import FastLaneIndex
-from fastlane_st.building import build_folder
 from fastlane_st.corpus import Document
-from fastlane_st.modeling.scoring_fastlane import PartScorer
+from fastlane_st.index.building import build_folder
+from fastlane_st.index.scoring import PartScorer
 
 from ..common.environment import ROOT, command, environment
 from ..common.results import write_results

@@ -34,7 +34,7 @@ import numpy as np
 
 from benchmarks.common.environment import command, environment
 from benchmarks.common.results import write_results
-from fastlane_st.modeling.search_fastlane import FastLaneIndex
+from fastlane_st.index.index import FastLaneIndex
 
 State = list[tuple[Any, str | None, list[list[float]]]]
 """The documents of an index in their order: id, text and vectors."""

@@ -35,9 +35,8 @@ from training_config import TrainingConfig
 from transformers import TrainerCallback
 
 from fastlane_st import FastLaneEncoder
-from fastlane_st.cached_loss import CachedRoutedContrastiveLoss
 from fastlane_st.hub import BASE_MODEL, base_weights, save_delta
-from fastlane_st.losses import RoutedContrastiveLoss
+from fastlane_st.losses import CachedRoutedContrastiveLoss, RoutedContrastiveLoss
 
 CONFIG_NAME = "training_config.yaml"
 # What a resumed run may have anew.

@@ -7,7 +7,7 @@
 `--resume` goes on from the newest checkpoint of the run, to the same weights as if it had never
 stopped. With several processes each takes batches of its own: a query's negatives are those of its
 process, and gradients are averaged. With `lora` in the configuration the run trains and saves only an
-adapter.
+adapter. `accelerate launch --quiet` keeps accelerate's own traceback out of a failed run's message.
 """
 
 from __future__ import annotations

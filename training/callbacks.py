@@ -1,4 +1,4 @@
-"""What happens around the steps of a training run: temperature, log, and stops with a reason."""
+"""Callbacks of a training run: the gate's schedule, the log, and checks that stop it."""
 
 from __future__ import annotations
 
@@ -14,14 +14,15 @@ from typing import Any
 import torch
 from accelerate.utils.memory import should_reduce_batch_size  # type: ignore[import-untyped]
 from torch import Tensor
-from training_config import TrainingConfig
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from fastlane_st.modeling.st_fastlane import FastLaneTransformer
 
+from .training_config import TrainingConfig
+
 
 def temperature_at(config: TrainingConfig, progress: float) -> float:
-    """The Gumbel gate's temperature at a progress from 0 (first step) to 1 (last step)."""
+    """Returns the Gumbel gate's temperature at a progress from 0 (first step) to 1 (last step)."""
     start, end = config.temperature_start, config.temperature_end
     if end is None:
         return start
@@ -33,7 +34,7 @@ def temperature_at(config: TrainingConfig, progress: float) -> float:
 
 
 class GateSchedule(TrainerCallback):
-    """Sets the routing gate's temperature and noise before each step; a resumed run goes on so."""
+    """Sets the Gumbel gate's temperature and noise before each step, from the step's number alone."""
 
     def __init__(self, config: TrainingConfig) -> None:
         self.config = config
@@ -41,7 +42,7 @@ class GateSchedule(TrainerCallback):
     def on_step_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Sets those of the step."""
+        """Sets temperature and noise of the step that begins."""
         progress = state.global_step / max(1, state.max_steps - 1)
         module = module_of(kwargs["model"])
         module.temperature = temperature_at(self.config, progress)
@@ -49,7 +50,7 @@ class GateSchedule(TrainerCallback):
 
 
 class FiniteGradients(TrainerCallback):
-    """Looks at the gradients before the optimiser does: a broken one would spoil the weights."""
+    """Checks the gradients before the optimiser applies them to the weights."""
 
     def __init__(self, check_finite: Callable[[str, Tensor], None]) -> None:
         self.check_finite = check_finite
@@ -57,7 +58,7 @@ class FiniteGradients(TrainerCallback):
     def on_pre_optimizer_step(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Stops the run unless every gradient is finite."""
+        """Passes the sum of all gradient norms to `check_finite`."""
         gradients = [each.grad for each in kwargs["model"].parameters() if each.grad is not None]
         self.check_finite("gradient", torch.stack([grad.norm() for grad in gradients]).sum())
 
@@ -65,9 +66,9 @@ class FiniteGradients(TrainerCallback):
 class JsonLog(TrainerCallback):
     """Writes a JSON object for each logging step to `log.jsonl`.
 
-    It holds the step, the loss and its parts (the mean over the steps since the last line, parts
+    An object holds the step, the loss and its parts (means over the steps since the last line, parts
     without their weights), the router's entropy in nats, the gradient's norm, learning rates,
-    temperature, context weights, pairs per second of all processes, and the peak memory of this one.
+    temperature, context weights, pairs per second of all processes, and this process's peak memory.
     """
 
     def __init__(self, path: Path) -> None:
@@ -78,7 +79,7 @@ class JsonLog(TrainerCallback):
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Takes back the lines of steps that a resumed run goes through once more."""
+        """Removes the lines of steps that a resumed run repeats."""
         self.since = (time.perf_counter(), state.global_step)
         if state.is_world_process_zero:
             lines = self.path.read_text("utf-8").splitlines() if self.path.exists() else []
@@ -88,7 +89,7 @@ class JsonLog(TrainerCallback):
     def on_optimizer_step(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Remembers the rates of this step; when it is logged they're already the next one's."""
+        """Notes the learning rates of this step: at `on_log` they are already those of the next."""
         groups = kwargs["optimizer"].param_groups
         rates = {id(each): group["lr"] for group in groups for each in group["params"]}
         for name, part in parts_of(kwargs["model"]).items():
@@ -98,7 +99,7 @@ class JsonLog(TrainerCallback):
     def on_log(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Writes a line, unless this is the summary at the end."""
+        """Writes a line; the summary at the end of the run gets none."""
         logs = dict(kwargs["logs"])
         if "loss" not in logs or not state.is_world_process_zero:
             return
@@ -126,20 +127,20 @@ class JsonLog(TrainerCallback):
 
 
 def module_of(encoder: torch.nn.Module) -> FastLaneTransformer:
-    """The encoder's one module."""
+    """Returns the only module of a FastLane encoder."""
     module = next(encoder.children())
     assert isinstance(module, FastLaneTransformer)
     return module
 
 
 def parts_of(encoder: torch.nn.Module) -> dict[str, torch.nn.Module]:
-    """The parts that have a learning rate of their own."""
+    """Returns the model's parts by the names that their learning rates have."""
     model = module_of(encoder).model
     return {"encoder": model.backbone, "projection": model.projection, "router": model.router}
 
 
 def peak_memory() -> int:
-    """Most bytes held so far: by tensors on the GPU or, without one, by the process."""
+    """Returns the peak memory in bytes: of tensors on the GPU or, without one, of the process."""
     if torch.cuda.is_available():
         return torch.cuda.max_memory_allocated()
     if sys.platform == "win32":
@@ -154,7 +155,7 @@ def peak_memory() -> int:
 
 @contextmanager
 def explain_out_of_memory(config: TrainingConfig) -> Iterator[None]:
-    """Turns an out-of-memory error into one that names the settings to lower."""
+    """Raises an out-of-memory error as a MemoryError that names the settings to lower."""
     try:
         yield
     except (RuntimeError, MemoryError) as error:  # torch.OutOfMemoryError is a RuntimeError

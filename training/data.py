@@ -1,15 +1,15 @@
-"""Reading training data: each source becomes one `datasets.Dataset`, checked before training.
+"""Reads training data: each source becomes one `datasets.Dataset`, checked before training.
 
-A row of JSON Lines, or of a dataset, has one of these forms:
+A row of a JSON Lines file, or of a dataset, has one of these forms:
 
     {"query", "positive"}                     a pair
     {"query", "positive", "negative"}         a triplet; negative_1, negative_2 … for several
     {"query", "positive", "negatives": […]}   the same, the hardest first
     {"query", "documents": […], "scores": […]}
 
-Of a scored list the best document becomes the positive (of equals the first), and those that score
-less become hard negatives, the best first. The scores themselves aren't used further: the loss has a
-teacher of its own for distillation.
+In the last form the document with the highest score becomes the positive (the first of equal ones),
+and those with lower scores become hard negatives, the best first. Training doesn't use the scores:
+distillation has a teacher of its own.
 """
 
 from __future__ import annotations
@@ -24,7 +24,9 @@ from pathlib import Path
 from typing import Any
 
 from datasets import Dataset, DatasetDict, load_dataset
-from training_config import Source
+from datasets.exceptions import DatasetBuildError
+
+from .training_config import Source
 
 Row = dict[str, Any]
 
@@ -32,11 +34,11 @@ Row = dict[str, Any]
 def load_sources(
     sources: Sequence[Source], batch_size: int, num_processes: int = 1, seed: int = 0
 ) -> DatasetDict:
-    """Reads all sources and checks that batches can be drawn from each.
+    """Reads all sources and checks that each can fill a batch.
 
     Returns:
-        By source, columns `query`, `positive`, `negative_1` … `negative_n` and `origin`, which says
-        where the row came from: `data/pairs.jsonl:17`.
+        For each source the columns `query`, `positive`, `negative_1` … `negative_n`, and `origin`,
+        the row's file and line: `data/pairs.jsonl:17`.
 
     Raises:
         ValueError: A row is broken (the message starts with its file and line), or a source can't
@@ -80,18 +82,21 @@ def load_source(source: Source, seed: int = 0) -> Dataset:
 
 
 def draw_capped(rows: list[Any], cap: int | None, seed: int) -> list[Any]:
-    """At most `cap` of the rows, drawn at random, in their order."""
+    """Draws at most `cap` rows at random and keeps their order."""
     if cap is None or cap >= len(rows):
         return rows
     return [rows[index] for index in sorted(random.Random(seed).sample(range(len(rows)), cap))]
 
 
 def read_rows(source: Source) -> Iterator[tuple[str, Row]]:
-    """Yields the rows of a file or dataset, each with where it came from."""
+    """Yields the rows of a file or dataset, each with its origin, such as `pairs.jsonl:17`."""
     if source.path is not None:
         yield from read_json_lines(Path(source.path))
         return
-    dataset = load_dataset(source.dataset, source.subset, split=source.split or "train")
+    try:
+        dataset = load_dataset(source.dataset, source.subset, split=source.split or "train")
+    except DatasetBuildError as error:
+        raise ValueError(f"{source.dataset}: {error.__cause__ or error}") from error
     for index, row in enumerate(dataset):
         yield f"{source.label}:{index}", row
 
@@ -123,7 +128,7 @@ def readable(lines: Iterable[bytes], path: Path) -> Iterator[bytes]:
 
 
 def rename(row: Row, columns: dict[str, str]) -> Row:
-    """Gives the row our names for its fields."""
+    """Renames the fields that `columns` maps to ours; a missing one is a ValueError."""
     for theirs in columns.values():
         if theirs not in row:
             raise ValueError(f"no column {theirs!r} as `columns` says; the row has {list(row)}")
@@ -132,7 +137,7 @@ def rename(row: Row, columns: dict[str, str]) -> Row:
 
 
 def texts_of(row: Row) -> list[str]:
-    """The texts of a row: query, positive and hard negatives.
+    """Returns the texts of a row: query, positive and hard negatives.
 
     Example:
         >>> texts_of({"query": "q", "documents": ["a", "b", "c"], "scores": [0.2, 0.9, 0.4]})
@@ -149,7 +154,7 @@ def texts_of(row: Row) -> list[str]:
 
 
 def text_of(row: Row, name: str) -> str:
-    """The text in a field of a row."""
+    """Returns the text of a field; a ValueError says if it is missing, empty or no text."""
     if name not in row:
         raise ValueError(f"no field {name!r}; the row has {list(row)}")
     text = row[name]
@@ -165,7 +170,7 @@ def text_of(row: Row, name: str) -> str:
 
 
 def negatives_of(row: Row) -> list[str]:
-    """The hard negatives of a row, in whichever form they are."""
+    """Returns the hard negatives of a row that has a positive, from any of the three forms."""
     if "negatives" in row:
         return texts_in_list(row, "negatives")
     if "negative" in row:
@@ -175,7 +180,7 @@ def negatives_of(row: Row) -> list[str]:
 
 
 def texts_in_list(row: Row, name: str) -> list[str]:
-    """The texts of a field that holds a list."""
+    """Returns the texts of a field that must hold a list of them."""
     texts = row.get(name)
     if not isinstance(texts, list):
         raise ValueError(f"{name} must be a list of texts, got {texts!r}")
@@ -184,7 +189,7 @@ def texts_in_list(row: Row, name: str) -> list[str]:
 
 
 def ranked(row: Row) -> list[str]:
-    """The best of the scored documents, then those that score less, the best first."""
+    """Returns the document with the highest score, then those with lower scores, in order."""
     documents, scores = texts_in_list(row, "documents"), row.get("scores")
     if not isinstance(scores, list) or len(scores) != len(documents):
         raise ValueError(f"scores must be a list, one for each document, got {scores!r}")
@@ -199,10 +204,10 @@ def ranked(row: Row) -> list[str]:
 
 
 def check_batches(name: str, dataset: Dataset, batch_size: int) -> None:
-    """Raises a ValueError unless a batch can be filled with rows that share no text.
+    """Raises a ValueError unless `batch_size` rows share no text.
 
-    The other rows of a batch are a query's negatives, so two rows with the same query or document
-    can't be in one batch: the sampler keeps them apart, and rows that all share one never fill it.
+    The other rows of a batch are a query's negatives, so the sampler never puts two rows with the
+    same query or document into one batch.
     """
     if batch_size == 1 and "negative_1" not in dataset.column_names:
         raise ValueError(

@@ -1,23 +1,22 @@
-"""Trains the dense twin of a FastLane run: the control that a multi-vector claim is measured against.
+"""Trains the dense twin of a FastLane run, the control for what many vectors gain.
 
-    python training/dense_twin.py --config training/fastlane-minilm.yaml --output runs/dense-twin
-    python benchmarks/quality.py --dense runs/dense-twin …
+    python -m training.dense_twin --config training/fastlane-minilm.yaml --output runs/dense-twin
 
-One mean-pooled vector of the same backbone, trained from the same configuration: the same batches in
-the same order, steps, encoder learning rate, schedule, dtype, lengths, prompts, dropout and frozen
-layers, with Sentence Transformers' own trainer and loss. What a run gains over its twin comes from
-many vectors and their routing, not from the data or the training.
+The twin is one mean-pooled vector of the same backbone, trained from the same configuration: the same
+batches in the same order, steps, encoder learning rate, schedule, dtype, lengths, prompts, dropout and
+frozen layers, with Sentence Transformers' own trainer and loss. The difference between a run and its
+twin comes from many vectors and their routing, not from the data or the training.
 
-What it leaves out, since one vector has none of it: projection and router with their learning rates,
-the number of routes, the Gumbel gate with its temperature, distillation, the teacher, the oracle, and
-the parts of the loss. `loss_weights`, `num_routes` and the like may stand in the configuration, so that
-it is the run's own file. `--resume` goes on from the newest checkpoint, as in `train.py`.
+The configuration is the run's own file. The twin ignores the settings that one vector has no use for:
+projection and router with their learning rates, the number of routes, the Gumbel gate, the teacher, and
+the parts of the loss. `--resume` goes on from the newest checkpoint, as in `train.py`.
 """
 
 from __future__ import annotations
 
 import argparse
 import re
+import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -25,7 +24,6 @@ from typing import Any
 
 import torch
 from accelerate.utils import set_seed  # type: ignore[import-untyped]
-from callbacks import explain_out_of_memory
 from sentence_transformers import (
     MultiVectorEncoderTrainingArguments,
     SentenceTransformer,
@@ -38,49 +36,58 @@ from sentence_transformers.sentence_transformer.losses import (
     MultipleNegativesRankingLoss,
 )
 from sentence_transformers.sentence_transformer.modules import Pooling
-from train import (
-    CONFIG_NAME,
-    backbone_folder,
+from transformers import TrainerCallback
+
+from fastlane_st import FastLaneConfig
+
+from .callbacks import explain_out_of_memory
+from .command_line import HOW_TO_RESUME, add_run_options, exit_status
+from .runs import CONFIG_NAME, backbone_folder, find_checkpoint
+from .train import (
     build_encoder,
-    find_checkpoint,
     load_dataset,
     prompts_by_column,
     set_dropout,
     training_arguments,
 )
-from trainer import OriginCollator
-from training_config import TrainingConfig
-from transformers import TrainerCallback
-
-from fastlane_st import FastLaneConfig
+from .trainer import OriginCollator
+from .training_config import TrainingConfig
 
 
 class DenseTrainer(SentenceTransformerTrainer):
     """Sentence Transformers' trainer, with the arguments and the batches of a FastLane run."""
 
-    training_args_class = MultiVectorEncoderTrainingArguments
-    data_collator_class = OriginCollator  # queries and documents have lengths of their own
+    training_args_class: type[Any] = MultiVectorEncoderTrainingArguments
+    data_collator_class: type[Any] = OriginCollator  # cuts queries and documents at own lengths
 
     def add_model_card_callback(self, default_args_dict: dict[str, Any]) -> None:
-        """Adds none: theirs copies training texts and their files into the card."""
+        """Adds no callback: it would copy training texts and paths into the model card."""
 
 
-def main() -> None:
-    """Reads the command line and trains."""
-    parser = argparse.ArgumentParser(description="Train the dense twin of a FastLane run.")
-    parser.add_argument("--config", required=True, help="YAML file of the run")
-    parser.add_argument("--output", required=True, help="in place of its output_dir")
-    parser.add_argument("--resume", action="store_true", help="go on from the newest checkpoint")
-    parser.add_argument("overrides", nargs="*", metavar="key=value", help="in place of the file's")
-    arguments = parser.parse_args()
-    config = TrainingConfig.load(arguments.config, arguments.overrides)
-    train_twin(replace(config, output_dir=arguments.output), resume=arguments.resume)
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Trains as the command line says; returns the exit status."""
+    parser = argparse.ArgumentParser(
+        prog="python -m training.dense_twin", description="Train the dense twin of a FastLane run."
+    )
+    parser.add_argument("--output", required=True, help="replaces the run's output_dir")
+    add_run_options(parser)
+    options = parser.parse_args(arguments)
+
+    def command() -> None:
+        config = TrainingConfig.load(options.config, options.overrides)
+        train_twin(replace(config, output_dir=options.output), resume=options.resume)
+
+    return exit_status("dense_twin", command, HOW_TO_RESUME)
 
 
 def train_twin(
     config: TrainingConfig, resume: bool = False, callbacks: Sequence[TrainerCallback] = ()
 ) -> SentenceTransformer:
-    """Trains by `config` and leaves a Sentence Transformers checkpoint in its `output_dir`."""
+    """Trains by `config` and saves a Sentence Transformers checkpoint in its `output_dir`.
+
+    Arguments and errors are those of `train.train`; a configuration with `model` in place of
+    `backbone`, or several processes, are a ValueError too.
+    """
     if config.backbone is None:
         raise ValueError(
             f"a twin starts from a plain encoder, got the FastLane checkpoint {config.model}; set "
@@ -88,8 +95,8 @@ def train_twin(
         )
     output = Path(config.output_dir)
     checkpoint = find_checkpoint(config, resume)
-    arguments = training_arguments(config)
-    arguments.learning_rate_mapping = {}  # of projection and router
+    arguments: Any = training_arguments(config)
+    arguments.learning_rate_mapping = {}  # without projection and router
     if arguments.world_size > 1 or arguments.n_gpu > 1:
         raise ValueError(
             f"the twin trains in one process on one device, got {arguments.world_size} processes and "
@@ -97,11 +104,11 @@ def train_twin(
         )
 
     set_seed(config.seed)
-    encoder = build_encoder(config)  # as the run starts
+    encoder = build_encoder(config)  # draws from the generator as the run does, and clusters topics
     twin = build_twin(config, encoder.fastlane_config)
     freeze(twin, config)
     dataset = load_dataset(config, encoder)
-    arguments.prompts = prompts_by_column(twin, dataset)
+    arguments.prompts = prompts_by_column(twin.prompts, dataset)
     trainer = DenseTrainer(
         model=twin,
         args=arguments,
@@ -120,9 +127,11 @@ def train_twin(
 
 
 def build_twin(config: TrainingConfig, settings: FastLaneConfig) -> SentenceTransformer:
-    """The untrained twin: the run's backbone and a mean over all of its token states.
+    """Builds the untrained twin: the run's backbone and the mean over its token states.
 
-    `settings` is the configuration of the run's model, whose lengths and prompts it shares.
+    Args:
+        config: The settings of the run.
+        settings: The configuration of the run's model; the twin has its lengths and prompts.
     """
     assert config.backbone is not None
     transformer = Transformer(
@@ -137,7 +146,7 @@ def build_twin(config: TrainingConfig, settings: FastLaneConfig) -> SentenceTran
     return SentenceTransformer(
         modules=[transformer, Pooling(transformer.get_embedding_dimension(), "mean")],
         prompts={"query": settings.query_prompt, "document": settings.document_prompt},
-        # Neither looks for the backbone on the Hub nor makes examples of the training texts.
+        # The card needs no look at the Hub, and must not show training texts.
         model_card_data=SentenceTransformerModelCardData(
             local_files_only=True, generate_widget_examples=False
         ),
@@ -145,10 +154,10 @@ def build_twin(config: TrainingConfig, settings: FastLaneConfig) -> SentenceTran
 
 
 def freeze(twin: SentenceTransformer, config: TrainingConfig) -> None:
-    """Freezes what the run keeps, and the pooler, which a mean doesn't use."""
+    """Freezes the parameters that match `frozen`, and the pooler, which a mean has no use for."""
     backbone: Any = twin[0].model
     for name, parameter in backbone.named_parameters():
-        name = f"backbone.{name}"  # as FastLaneModel has it, so that the patterns mean the same
+        name = f"backbone.{name}"  # its name in FastLaneModel, for which the patterns are written
         if name.startswith("backbone.pooler.") or any(
             re.search(pattern, name) for pattern in config.frozen
         ):
@@ -162,7 +171,7 @@ def freeze(twin: SentenceTransformer, config: TrainingConfig) -> None:
 
 
 def build_loss(twin: SentenceTransformer, config: TrainingConfig) -> torch.nn.Module:
-    """Contrastive over the batch's documents, by the cosine times `config.scale`."""
+    """Builds the contrastive loss over the batch's documents, with cosine times `config.scale`."""
     if config.mini_batch_size is None:
         return MultipleNegativesRankingLoss(twin, scale=config.scale)
     return CachedMultipleNegativesRankingLoss(
@@ -171,4 +180,4 @@ def build_loss(twin: SentenceTransformer, config: TrainingConfig) -> torch.nn.Mo
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -1,20 +1,20 @@
 """Mines hard negatives with the model itself, through its index.
 
-    python training/mine.py --model fastlane-minilm \\
+    python -m training.mine --model fastlane-minilm \\
         --source data/train/squadnqg.jsonl.gz --out data/mined/squadnqg.jsonl.gz
 
 Each query searches the distinct positives of its own source, so that negatives are of the same kind
-as positives. Rows `query`, `positive`, `negative_1` … come out in the order of the input, ready for
-training. Of what a query finds, these are no negatives (the summary counts them by these names):
+as positives. The result holds rows `query`, `positive`, `negative_1` … in the order of the input, ready
+for training. Four rules drop retrieved documents; the summary counts them by these names:
 
-    positive    a positive of the same query, anywhere in the source
-    overlap     what contains such a positive, or is contained in one
-    score       what scores too close to the row's positive (see `negatives.score_limit`)
-    skipped     the `--skip` best of the rest
+    positive    equals a positive of the same query, anywhere in the source
+    overlap     contains such a positive, or is part of one
+    score       scores too close to the row's positive (see `negatives.score_limit`)
+    skipped     is one of the `--skip` best of the rest
 
-The first two compare texts case-folded, with white space as single blanks. A row that keeps too few
-gets documents drawn at random from the source, for which the first two rules hold as well. A row
-whose positive scores worse than everything that its query finds gets no others.
+The first two fold case and white space. A row that keeps too few documents gets others, drawn at random
+from the source under the first two rules. A row whose positive scores below all that its query
+retrieves gets only such documents.
 """
 
 from __future__ import annotations
@@ -25,15 +25,21 @@ import json
 import os
 import sys
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict
 from io import BufferedIOBase
 from pathlib import Path
 from typing import Any
 
-from data import draw_capped, read_rows, rename, texts_of
-from negatives import (
+from tqdm.auto import tqdm
+
+from fastlane_st import FastLaneEncoder, FastLaneIndex
+from fastlane_st.corpus import read_corpus
+
+from .command_line import exit_status
+from .data import draw_capped, read_rows, rename, texts_of
+from .negatives import (
     MiningConfig,
     Row,
     choose_negatives,
@@ -41,54 +47,71 @@ from negatives import (
     draw_negatives,
     normalise,
 )
-from tqdm.auto import tqdm
-from training_config import Source
-
-from fastlane_st import FastLaneEncoder, FastLaneIndex
-from fastlane_st.cli import parse_routes
-from fastlane_st.corpus import read_corpus
+from .training_config import Source
 
 OPTIONS = {
-    "num_negatives": "hard negatives a row",
-    "depth": "documents found for each query",
-    "skip": "leave out so many of the best",
+    "num_negatives": "hard negatives of each row",
+    "depth": "documents that each query retrieves",
+    "skip": "leave out this many of the best",
     "num_routes": "token views of a query, or 'all'",
     "document_routes": "token views of a document: a number, a fraction, or 'all'",
-    "max_relative_score": "of the positive's score",
-    "batch_size": "texts at once",
-    "seed": "of --cap, and of what is drawn at random",
+    "max_relative_score": "drop documents above this fraction of the positive's score",
+    "batch_size": "texts encoded at a time",
+    "seed": "seed of --cap and of random documents",
 }
 RULES = ("positive", "overlap", "score", "skipped")
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Reads the command line, mines, and prints the summary as a line of JSON."""
-    parser = argparse.ArgumentParser(description="Mine hard negatives with the model itself.")
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Mines, prints the summary as a line of JSON, and returns the exit status."""
+    given = vars(build_parser().parse_args(arguments))
+    how_to_go_on = f"{given['out']} is as it was before; run the command again"
+    return exit_status("mine", lambda: run(given), how_to_go_on)
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Builds the parser; each field of `MiningConfig` is an option."""
+    parser = argparse.ArgumentParser(
+        prog="python -m training.mine", description="Mine hard negatives with the model itself."
+    )
     parser.add_argument("--model", required=True, help="checkpoint folder, or fastlane-minilm")
     pairs = parser.add_mutually_exclusive_group(required=True)
     pairs.add_argument("--source", dest="path", metavar="FILE", help="JSON Lines; see data.py")
-    pairs.add_argument("--dataset", metavar="NAME", help="in its place, for datasets.load_dataset")
+    pairs.add_argument("--dataset", metavar="NAME", help="instead, for datasets.load_dataset")
     parser.add_argument("--out", metavar="FILE", required=True, type=Path, help="plain or .gz")
     parser.add_argument("--overwrite", action="store_true", help="replace the file there")
     parser.add_argument("--corpus", metavar="FILE", type=Path, help="more documents, {title, text}")
     parser.add_argument("--cap", type=int, metavar="N", help="only N rows, drawn as for training")
-    parser.add_argument("--stats", metavar="FILE", type=Path, help="write the summary there, too")
+    parser.add_argument("--stats", metavar="FILE", type=Path, help="also write the summary there")
     for name, text in OPTIONS.items():
         default = getattr(MiningConfig, name)
-        kind = parse_routes if name.endswith("routes") else type(default)
+        kind = parse_num_routes if name.endswith("routes") else type(default)
         text += f" (default: {default})"
         parser.add_argument("--" + name.replace("_", "-"), type=kind, default=default, help=text)
-    given = vars(parser.parse_args(arguments))
+    return parser
+
+
+def parse_num_routes(text: str) -> int | float | None:
+    """Parses "all" as None, and other texts as a number or, with a point, a fraction."""
+    if text == "all":
+        return None
     try:
-        source = Source(**{name: given[name] for name in ("path", "dataset", "cap")})
-        config = MiningConfig(**{name: given[name] for name in OPTIONS})
-        rest = {name: given[name] for name in ("model", "out", "corpus", "overwrite")}
-        summary = mine(source=source, config=config, **rest)
-        print(json.dumps(summary))
-        if given["stats"] is not None:
-            given["stats"].write_text(json.dumps(summary, indent=2) + "\n", "utf-8")
-    except (ValueError, OSError, ImportError) as error:
-        sys.exit(f"mine.py: {error}")
+        return float(text) if "." in text else int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"expected a number or 'all', got {text!r}") from None
+
+
+def run(given: Mapping[str, Any]) -> None:
+    """Mines by the parsed options, prints the summary, and writes it if `stats` names a file."""
+    source = Source(**{name: given[name] for name in ("path", "dataset", "cap")})
+    config = MiningConfig(**{name: given[name] for name in OPTIONS})
+    rest = {name: given[name] for name in ("model", "out", "corpus", "overwrite")}
+    if given["stats"] is not None:
+        given["stats"].parent.mkdir(parents=True, exist_ok=True)  # as for `out`
+    summary = mine(source=source, config=config, **rest)
+    print(json.dumps(summary))
+    if given["stats"] is not None:
+        given["stats"].write_text(json.dumps(summary, indent=2) + "\n", "utf-8")
 
 
 def mine(
@@ -99,18 +122,18 @@ def mine(
     corpus: Path | None = None,
     overwrite: bool = False,
 ) -> dict[str, Any]:
-    """Writes the rows of `source` with hard negatives; `out` appears when it is whole.
+    """Writes the rows of `source` with hard negatives to `out`, which appears once it is complete.
 
-    A cap leaves out rows, but neither documents nor known positives. Documents of the `corpus` (but
-    for empty ones) can be found, but aren't drawn at random.
+    A cap leaves out rows, but neither documents nor known positives. Queries retrieve the documents
+    of the `corpus` too (without empty ones), but random documents never come from it.
 
     Returns:
-        The summary: the settings, how many rows found their positive, how many candidates each rule
-        dropped, how many rows were filled at random, and with how many documents.
+        The summary: the settings, how many rows found their positive, how many documents each rule
+        dropped, and how many rows were filled with how many random documents.
 
     Raises:
         ValueError: A row is broken or has hard negatives already, there are too few documents, or
-            `out` exists; all that before anything is encoded.
+            `out` exists. All of this is checked before anything is encoded.
     """
     if out.exists() and not overwrite:
         raise ValueError(f"{out} exists; name another file, or pass --overwrite")
@@ -150,7 +173,7 @@ def mine_rows(
     config: MiningConfig,
     counts: Counter[str],
 ) -> Iterator[dict[str, str]]:
-    """Yields rows for training, with the found negatives before the drawn, and counts both."""
+    """Yields rows for training, retrieved negatives before random ones, and updates `counts`."""
     for start in range(0, len(rows), config.batch_size):
         batch = rows[start : start + config.batch_size]
         for row, ranked, score in search(batch, index, encoder, config):
@@ -165,7 +188,7 @@ def mine_rows(
 
 
 def read_pairs(source: Source) -> list[Row]:
-    """Reads the rows of a source, whatever its cap; hard negatives are a ValueError."""
+    """Reads all rows of a source and ignores its cap; a row with hard negatives is a ValueError."""
     rows: list[Row] = []
     positives: dict[str, set[str]] = defaultdict(set)
     for origin, theirs in read_rows(source):
@@ -186,7 +209,7 @@ def read_pairs(source: Source) -> list[Row]:
 
 
 def check_enough(rows: Sequence[Row], documents: Sequence[str], config: MiningConfig) -> None:
-    """Raises a ValueError unless each row could be filled at random."""
+    """Raises a ValueError unless random documents alone could fill each row."""
     wanted = config.num_negatives
     for row in rows:
         possible = len(draw_negatives(row, documents, wanted, config.seed))
@@ -200,9 +223,9 @@ def check_enough(rows: Sequence[Row], documents: Sequence[str], config: MiningCo
 def search(
     rows: Sequence[Row], index: FastLaneIndex, encoder: FastLaneEncoder, config: MiningConfig
 ) -> Iterator[tuple[Row, list[tuple[str, float]], float]]:
-    """Yields with each row what its query finds, best first, and the score of its own positive.
+    """Yields each row with the documents its query retrieves, best first, and its positive's score.
 
-    The encoder computes that score, from the same routes, where the positive isn't found.
+    If the query doesn't retrieve the positive, the encoder computes that score from the same routes.
     """
     found = index.search(
         [row.query for row in rows],
@@ -219,7 +242,7 @@ def search(
 
 
 def score_pairs(rows: Sequence[Row], encoder: FastLaneEncoder, config: MiningConfig) -> list[float]:
-    """The similarity of each query with its own positive."""
+    """Computes the similarity of each query with its own positive."""
     queries = encoder.encode_query(
         [row.query for row in rows], num_routes=config.num_routes, show_progress_bar=False
     )
@@ -232,12 +255,12 @@ def score_pairs(rows: Sequence[Row], encoder: FastLaneEncoder, config: MiningCon
 
 @contextmanager
 def atomic_writer(path: Path) -> Iterator[BufferedIOBase]:
-    """A stream, gzipped for .gz, that becomes the file `path` if the block ends well."""
+    """Opens a stream, gzipped for .gz, that becomes the file `path` if the block raises nothing."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
     try:
         with partial.open("wb") as plain:
-            # Neither name nor time in its head: the same rows make the same file.
+            # The header holds neither name nor time, so that the same rows make the same bytes.
             is_packed = path.suffix == ".gz"
             packed = gzip.GzipFile("", "wb", fileobj=plain, mtime=0) if is_packed else None
             with packed or nullcontext(plain) as lines:
@@ -248,4 +271,4 @@ def atomic_writer(path: Path) -> Iterator[BufferedIOBase]:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

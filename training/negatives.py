@@ -1,4 +1,4 @@
-"""Which documents are hard negatives of a query: the rules of `mine.py`, without model or files."""
+"""Chooses the hard negatives of a query: the rules of `mine.py`, without model or files."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ from fastlane_st.modeling.routing_fastlane import NumRoutes, check_num_routes
 
 @dataclass(frozen=True)
 class MiningConfig:
-    """What the negatives depend on besides model and texts."""
+    """Settings that the negatives depend on, besides model and texts."""
 
     num_negatives: int = 4
-    depth: int = 50  # documents found for each query
-    skip: int = 0  # the best ones, where they are often relevant all the same
+    depth: int = 50  # documents that each query retrieves
+    skip: int = 0  # leaves out this many of the best, which may be unlabelled positives
     num_routes: int | None = 1  # of queries; None is full late interaction
     document_routes: NumRoutes = 0.25  # a quarter of the memory
-    max_relative_score: float = 0.95  # NV-Retriever's
+    max_relative_score: float = 0.95  # the value of NV-Retriever
     batch_size: int = 64
     seed: int = 0
 
     def __post_init__(self) -> None:
-        """Refuses what can't be."""
+        """Raises a ValueError if a setting is out of range."""
         enough = self.skip + self.num_negatives
         at_least = {"num_negatives": 1, "batch_size": 1, "skip": 0, "depth": enough}
         for name, least in at_least.items():
@@ -42,7 +42,7 @@ class MiningConfig:
 
 
 class Row(NamedTuple):
-    """A pair, where it came from (`pairs.jsonl:17`), and all positives of its query, normalised."""
+    """A pair with its origin (`pairs.jsonl:17`) and all positives of its query, normalised."""
 
     origin: str
     query: str
@@ -59,13 +59,13 @@ def choose_negatives(
     """Chooses the negatives of one query.
 
     Args:
-        ranked: Documents with their scores, best first.
+        ranked: The retrieved documents with their scores, best first.
         positives: All positives of the query, normalised.
-        positive_score: That of the row's own positive.
-        config: Its `num_negatives`, `skip` and `max_relative_score` count.
+        positive_score: The score of the row's own positive.
+        config: Gives `num_negatives`, `skip` and `max_relative_score`.
 
     Returns:
-        At most `num_negatives` documents, best first, and how many each rule dropped.
+        At most `num_negatives` documents, best first, and how many documents each rule dropped.
 
     Example:
         >>> ranked = [("Top", 0.9), ("a top", 0.8), ("near", 0.7), ("c", 0.5), ("d", 0.25)]
@@ -85,10 +85,10 @@ def choose_negatives(
 
 
 def score_limit(positive_score: float, max_relative_score: float) -> float:
-    """The score above which a document may well be relevant: s - (1 - r) |s|.
+    """Returns the score above which a document may well be relevant: s - (1 - r) |s|.
 
     For a positive's score s >= 0 that is r s, TopK-PercPos of NV-Retriever (arXiv 2407.15831). For
-    s < 0, r s would be above s; the same margin below s is taken instead.
+    s < 0, r s would be above s; the limit lies the same margin below s.
 
     Example:
         >>> score_limit(2.0, 0.75), score_limit(-2.0, 0.75)
@@ -98,7 +98,7 @@ def score_limit(positive_score: float, max_relative_score: float) -> float:
 
 
 def false_negative(text: str, positives: Collection[str]) -> str | None:
-    """The rule on texts by which this is no negative, if one applies."""
+    """Returns "positive" or "overlap" if a text equals, contains or is part of a positive."""
     text = normalise(text)
     if text in positives:
         return "positive"
@@ -114,10 +114,18 @@ def draw_negatives(
     chosen: Collection[str] = (),
     found: Collection[str] = (),
 ) -> list[str]:
-    """Draws up to `count` documents for a row that has some `chosen` from what its query `found`.
+    """Draws up to `count` documents at random as further negatives of a row.
 
-    What was found and not chosen is drawn only if nothing else is left: a rule was against it. The
-    draw depends on the seed and the row's own texts, not on other rows.
+    The draw depends on the seed and the row's own texts, not on other rows.
+
+    Args:
+        row: The row; no positive of its query and nothing that overlaps one is drawn.
+        documents: The documents to draw from.
+        count: How many to draw at most.
+        seed: Seed of the draw.
+        chosen: The row's negatives so far, which are not drawn again.
+        found: The documents that its query retrieved. Those of them that a rule dropped are drawn
+            only if no other is left.
     """
     generator = random.Random(f"{seed} {row.query} {row.positive}")
     drawn: list[str] = []
@@ -131,7 +139,7 @@ def draw_negatives(
 
 
 def shuffled(documents: Sequence[str], generator: random.Random) -> Iterator[str]:
-    """Yields all documents in random order; a few cost little, unlike those of a shuffled list."""
+    """Yields all documents in random order; the first few need no shuffle of the whole list."""
     seen: set[int] = set()
     while len(seen) < len(documents):
         number = generator.randrange(len(documents))
@@ -141,14 +149,14 @@ def shuffled(documents: Sequence[str], generator: random.Random) -> Iterator[str
 
 
 def distinct(texts: Iterable[str]) -> list[str]:
-    """The texts that differ once normalised, each as it comes first."""
+    """Returns the first of all texts that are equal once normalised."""
     first: dict[str, str] = {}
     for text in texts:
         first.setdefault(normalise(text), text)
     return list(first.values())
 
 
-@cache  # the same documents are found again and again
+@cache  # queries retrieve the same documents again and again
 def normalise(text: str) -> str:
-    """Case-folded, with white space as single blanks: how texts are compared."""
+    """Folds case and makes white space single blanks: texts are compared in this form."""
     return " ".join(text.casefold().split())

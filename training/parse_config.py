@@ -1,12 +1,15 @@
-"""From what a YAML file holds to dataclasses, with errors that name the key."""
+"""Reads YAML files and makes dataclasses of them; errors name the file or the key."""
 
 from __future__ import annotations
 
 import difflib
 from collections.abc import Mapping
 from dataclasses import MISSING, fields, is_dataclass
+from pathlib import Path
 from types import NoneType
 from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
+
+import yaml  # type: ignore[import-untyped]
 
 T = TypeVar("T")
 
@@ -20,6 +23,54 @@ _KINDS = {
 }
 
 
+def read_yaml(path: Path) -> dict[str, Any]:
+    """Reads a YAML file that holds a mapping.
+
+    Raises:
+        ValueError: The file is no text, no YAML, or holds something else.
+    """
+    try:
+        values = yaml.safe_load(path.read_text("utf-8"))
+    except (UnicodeDecodeError, yaml.YAMLError) as error:
+        raise ValueError(f"{path}: broken YAML ({_on_one_line(error)})") from None
+    if not isinstance(values, dict):
+        raise ValueError(f"{path} must hold a mapping, got {values!r}")
+    return values
+
+
+def replace_value(values: dict[str, Any], override: str) -> None:
+    """Sets the value that `override` names, in place.
+
+    Example:
+        >>> values = {"loss_weights": {"full": 1.0}}
+        >>> replace_value(values, "loss_weights.oracle=0.1")
+        >>> values
+        {'loss_weights': {'full': 1.0, 'oracle': 0.1}}
+
+    Raises:
+        ValueError: It isn't `key=value`, its value is no YAML, or the key lies below a plain value.
+    """
+    key, is_given, value = override.partition("=")
+    if not is_given:
+        raise ValueError(f"expected key=value, got {override!r}")
+    *sections, last = key.split(".")
+    for name in sections:
+        inner = values.get(name)
+        if inner is None:
+            inner = values[name] = {}
+        if not isinstance(inner, dict):
+            raise ValueError(f"{override}: {name} must be a mapping, got {inner!r}")
+        values = inner
+    try:
+        values[last] = yaml.safe_load(value)
+    except yaml.YAMLError as error:
+        raise ValueError(f"{override}: broken YAML ({_on_one_line(error)})") from None
+
+
+def _on_one_line(error: Exception) -> str:
+    return " ".join(str(error).split())
+
+
 def parse(kind: type[T], values: Any, where: str = "") -> T:
     """Makes a dataclass from a mapping, each value converted to its field's type.
 
@@ -27,10 +78,11 @@ def parse(kind: type[T], values: Any, where: str = "") -> T:
         kind: The dataclass; its fields may be numbers, strings, `Literal`, tuples of one type, dicts,
             dataclasses, and any of them or None.
         values: The mapping.
-        where: What errors call it: the key under which it was found.
+        where: The key of the mapping in the file, for errors; empty at the top.
 
     Raises:
-        ValueError: A key is unknown (the nearest is named) or missing, or a value of the wrong kind.
+        ValueError: A key is unknown (the message names the nearest) or missing, or a value is of the
+            wrong kind.
     """
     if not isinstance(values, Mapping):
         raise ValueError(f"{where or 'a configuration'} must be a mapping, got {values!r}")
@@ -48,7 +100,7 @@ def parse(kind: type[T], values: Any, where: str = "") -> T:
 
 
 def convert(value: Any, hint: Any, name: str) -> Any:
-    """`value` as `hint` wants it: lists become tuples, and `2e-5`, a string to YAML, a number."""
+    """Converts `value` to the type `hint`: lists to tuples, and `2e-5`, a string to YAML, to a number."""
     choices = get_args(hint)
     if NoneType in choices:
         return None if value is None else convert(value, choices[0], name)

@@ -1,7 +1,7 @@
-"""Passages of several statements, made of a source whose documents are a single statement each.
+"""Joins near positives of a source into passages.
 
-A question about one sentence of a paragraph has to find the paragraph. Where a source holds the sentences
-alone, those that are near to one another are joined, so that training sees documents like that.
+A question about one sentence must find the paragraph that holds it. If a source holds single sentences,
+joining those that are near to one another gives training such paragraphs.
 """
 
 from __future__ import annotations
@@ -12,28 +12,29 @@ import faiss
 import numpy as np
 import numpy.typing as npt
 from datasets import Dataset
-from topics import one_view_each
 
 from fastlane_st import FastLaneEncoder
+
+from .topics import one_view_each
 
 _NEIGHBOURS = 64
 
 
 def join_positives(dataset: Dataset, encoder: FastLaneEncoder, size: int, seed: int = 0) -> Dataset:
-    """Puts in place of each positive the passage that it is part of.
+    """Replaces each positive by a passage of up to `size` near positives that contains it.
 
-    Every text of the source is in one passage, so that rows whose positives were joined have the same
-    document, and the sampler keeps them apart. Near means near by the texts' one routed view; texts
-    whose neighbours are all taken make shorter passages.
+    Every text is in exactly one passage. Rows whose positives were joined have the same document, so
+    that the sampler never puts them into one batch. Near texts are those whose single routed views
+    have a large inner product; a text whose neighbours are all taken makes a shorter passage.
 
     Args:
-        dataset: Columns `query` and `positive`, and others that aren't documents.
-        encoder: The one that the run starts with.
-        size: How many texts make a passage.
-        seed: Of the order in which passages are made and of the texts in each.
+        dataset: Columns `query` and `positive`, and others that hold no documents.
+        encoder: The untrained encoder of the run.
+        size: The number of texts in a passage.
+        seed: Seed of the order in which passages are made and of the texts in each.
 
     Raises:
-        ValueError: The rows have hard negatives, which would stay as short as they are.
+        ValueError: The rows have hard negatives, which would stay shorter than the passages.
     """
     if "negative_1" in dataset.column_names:
         raise ValueError("join is for pairs: hard negatives would be shorter than the positives")
@@ -47,12 +48,12 @@ def join_positives(dataset: Dataset, encoder: FastLaneEncoder, size: int, seed: 
 
 
 def group_near(vectors: npt.NDArray[np.float32], size: int, seed: int = 0) -> list[list[int]]:
-    """Puts the rows of `vectors`, (N, D), into groups of at most `size` that are near to one another.
+    """Splits the rows of `vectors`, (N, D), into groups of at most `size` near rows.
 
-    Greedy: a random row that is left takes the nearest ones that are left too.
+    Greedy: in random order, each row without a group takes its nearest rows without one.
 
     Returns:
-        The groups, each in random order; every row is in one of them.
+        The groups of row numbers, each in random order.
     """
     index = faiss.IndexFlatIP(vectors.shape[1])
     index.add(vectors)

@@ -1,8 +1,7 @@
-"""Topic-aware batches: a query's negatives are documents of near queries, at no cost a step.
+"""Topic-aware batches: a query's negatives are documents of near queries, at no cost per step.
 
-Random batches of a source are soon too easy: any view of a query tells the positive from 63
-documents on other matters. TAS-B (arXiv 2104.06967) clusters the queries once and draws each batch
-from one cluster.
+Random batches soon become too easy: any view of a query tells its positive from 63 documents on other
+topics. TAS-B (arXiv 2104.06967) clusters the queries once and draws each batch from one cluster.
 """
 
 from __future__ import annotations
@@ -22,16 +21,16 @@ from fastlane_st.modeling.routing_fastlane import Task
 
 TOPIC = "topic"
 NOT_TEXTS = ("origin", TOPIC)
-"""The columns that say something of a row; all others are its texts."""
+"""The columns that hold no text."""
 
 
 def add_topics(
     dataset: Dataset, encoder: FastLaneEncoder, topic_size: int, seed: int = 0
 ) -> Dataset:
-    """Adds a column `topic`: the k-means cluster of each row's query, some `topic_size` rows each.
+    """Adds a column `topic`: the k-means cluster of each row's query.
 
-    Queries are compared by their one routed view. Whatever the number of processes or the batch size
-    of training, the clusters are the same.
+    Clusters hold `topic_size` rows on average and compare queries by their single routed view. They
+    don't depend on the number of processes or the batch size of training.
     """
     vectors = one_view_each(encoder, dataset["query"], "query")
     num_topics = max(1, len(vectors) // topic_size)
@@ -46,7 +45,7 @@ def add_topics(
 def one_view_each(
     encoder: FastLaneEncoder, texts: Sequence[str], task: Task
 ) -> npt.NDArray[np.float32]:
-    """The one routed view of each text, (N, D), computed in bfloat16: enough to say what is near."""
+    """Encodes each text as one routed view, (N, D) float32, computed in bfloat16."""
     encode = encoder.encode_query if task == "query" else encoder.encode_document
     with torch.autocast(encoder.device.type, torch.bfloat16):
         views = encode(list(texts), num_routes=1, batch_size=128, convert_to_numpy=True)
@@ -54,10 +53,11 @@ def one_view_each(
 
 
 class TopicBatchSampler(DefaultBatchSampler):
-    """Batches of rows of one topic that share no text; what a topic leaves over is joined by the next.
+    """Draws batches of one topic whose rows share no text.
 
-    Takes the arguments of Sentence Transformers' samplers. The dataset's columns other than `topic`
-    and `origin` are texts.
+    Rows that don't fill a batch of their topic are put into a batch with rows of the next topic. The
+    arguments are those of Sentence Transformers' samplers. All columns of the dataset but `topic` and
+    `origin` are texts.
     """
 
     def __init__(self, dataset: Dataset, batch_size: int, drop_last: bool, **kwargs: Any) -> None:
@@ -68,14 +68,14 @@ class TopicBatchSampler(DefaultBatchSampler):
         self.texts = [set(row) for row in zip(*columns, strict=True)]
 
     def __len__(self) -> int:
-        """The number of batches in a pass over the rows."""
+        """Returns the number of batches in an epoch."""
         return len(self.texts) // self.batch_size
 
     def __iter__(self) -> Iterator[list[int]]:
-        """One pass, in an order of topics and of rows that depends on seed and epoch."""
+        """Yields the batches of an epoch, in an order that depends on seed and epoch."""
         generator = torch.Generator().manual_seed(self.seed + self.epoch)
         num_given = 0
-        while num_given < len(self):  # again from the start, if rows that share texts are left over
+        while num_given < len(self):  # another pass if shared texts kept rows out of all batches
             batches = list(self.fill(self.draw_order(generator)))
             if not batches:
                 return
@@ -85,13 +85,13 @@ class TopicBatchSampler(DefaultBatchSampler):
                     num_given += 1
 
     def draw_order(self, generator: torch.Generator) -> list[int]:
-        """All rows: the topics in random order, and those of a topic too."""
+        """Returns all row numbers, topic by topic; topics and the rows of each in random order."""
         rows = torch.randperm(len(self.texts), generator=generator).numpy()
         places = torch.randperm(int(self.topics.max()) + 1, generator=generator).numpy()
         return rows[np.argsort(places[self.topics[rows]], kind="stable")].tolist()  # type: ignore[no-any-return]
 
     def fill(self, order: list[int]) -> Iterator[list[int]]:
-        """Whole batches in the given order; a row that shares a text with a batch starts the next."""
+        """Yields full batches in the given order; a row that shares a text waits for the next one."""
         while order:
             batch: list[int] = []
             skipped: list[int] = []

@@ -1,31 +1,31 @@
-"""What of a model a run trains: all of its weights or an adapter's, less what stays frozen."""
+"""Chooses the parameters that a run trains: those of the model or an adapter that aren't frozen."""
 
 from __future__ import annotations
 
 import re
 
-from callbacks import module_of, parts_of
-from training_config import TrainingConfig
-
 from fastlane_st import FastLaneEncoder
 from fastlane_st.adapters import lora_config
 from fastlane_st.modeling.adapters_fastlane import loaded_adapters
 
-ADAPTER_NAME = "default"  # what PEFT and transformers call the only one
+from .callbacks import module_of, parts_of
+from .training_config import TrainingConfig
+
+ADAPTER_NAME = "default"  # the name that PEFT and transformers give to a single adapter
 
 
 def add_adapter(encoder: FastLaneEncoder, config: TrainingConfig) -> None:
-    """Gives the encoder the run's adapter, if it trains one: all else is frozen from then on."""
+    """Adds the run's adapter, if it trains one, and freezes all other parameters."""
     if config.lora is None:
         return
     adapter = lora_config(module_of(encoder).model, config.lora)
     encoder.add_adapter(adapter, ADAPTER_NAME)
-    # As the run names it: a released checkpoint lies in the cache of this machine.
+    # The name in the configuration: the folder of a released checkpoint is a cache of this machine.
     adapter.base_model_name_or_path = config.model
 
 
 def check_base(encoder: FastLaneEncoder, config: TrainingConfig) -> None:
-    """Raises a ValueError if the run's model can't be trained, or not with an adapter."""
+    """Raises a ValueError if the model is an adapter, or if `lora` would change its default routes."""
     if loaded_adapters(module_of(encoder).model):
         raise ValueError(
             f"the model {config.model} is an adapter; merge it into its base first: "
@@ -39,10 +39,13 @@ def check_base(encoder: FastLaneEncoder, config: TrainingConfig) -> None:
 
 
 def freeze_unused(encoder: FastLaneEncoder, config: TrainingConfig) -> None:
-    """Freezes what has no learning rate, what the loss doesn't reach, and what the run keeps.
+    """Freezes the parameters that get no gradient, have learning rate 0, or are named in `frozen`.
 
-    DistributedDataParallel waits for the gradient of every trainable parameter, and where several
-    forward passes precede one backward pass it can't find out by itself which don't get one.
+    DistributedDataParallel hangs on a trainable parameter without a gradient. Its
+    `find_unused_parameters` can't find them here: one backward pass follows several forward passes.
+
+    Raises:
+        ValueError: No trainable parameter is left.
     """
     model, weights = module_of(encoder).model, config.loss_weights
     for name, part in parts_of(encoder).items():
@@ -51,11 +54,11 @@ def freeze_unused(encoder: FastLaneEncoder, config: TrainingConfig) -> None:
     routed = weights.routed or weights.distillation or weights.documents
     compared = routed or weights.full or weights.teacher
     projection, router = model.projection, model.router
-    if not compared:  # the oracle takes the views as they are
+    if not compared:  # the oracle part has no gradient to the views
         projection.requires_grad_(False)
     if not routed:
         projection.route_context_weight.requires_grad_(False)
-    # A side's logits choose its routes; its salience is in the views of routes and of documents.
+    # Logits choose routes. Salience weighs the tokens in routed views and in documents' context.
     sides = (router.query_scorer, router.document_scorer or router.query_scorer)
     used = dict.fromkeys(sides, frozenset[str]())
     for side, is_chosen, is_salient in (
@@ -71,10 +74,15 @@ def freeze_unused(encoder: FastLaneEncoder, config: TrainingConfig) -> None:
     for name, parameter in model.named_parameters():
         if any(re.search(pattern, plain_name(name)) for pattern in config.frozen):
             parameter.requires_grad_(False)
+    if not any(parameter.requires_grad for parameter in model.parameters()):
+        raise ValueError(
+            f"nothing is trained: frozen is {list(config.frozen)}, and learning rates and loss_weights "
+            "leave no other parameter"
+        )
 
 
 def plain_name(name: str) -> str:
-    """A parameter's name as it is without an adapter; LoRA's own go by their layer's.
+    """Removes what an adapter adds to a parameter's name; LoRA's parameters keep `lora_A` or `lora_B`.
 
     Example:
         >>> plain_name("projection.modules_to_save.default.linear.weight")

@@ -1,36 +1,38 @@
-"""What one training run depends on: a frozen dataclass, checked when made, from and to YAML."""
+"""The settings of a training run: a frozen dataclass, checked when made, read from YAML."""
 
 from __future__ import annotations
 
+import math
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 import yaml  # type: ignore[import-untyped]
-from parse_config import parse
 
 from fastlane_st.adapters import LoraSettings
 from fastlane_st.losses import LossWeights
 
+from .parse_config import parse, read_yaml, replace_value
+
 
 @dataclass(frozen=True)
 class Source:
-    """Where some of the training rows come from; `data.py` says which rows it takes.
+    """One source of training rows; `data.py` describes the rows that it may hold.
 
     Attributes:
         path: JSON Lines file, plain or .gz.
-        dataset: In place of `path`, a dataset's name for `datasets.load_dataset`: on the Hub, or a
-            folder.
-        subset: The dataset's configuration, where it has several.
+        dataset: Instead of `path`, a dataset for `datasets.load_dataset`: a Hub name or a folder.
+        subset: The dataset's configuration, if it has several.
         split: The dataset's split; "train" if not given.
-        name: What logs and errors call the source; from `path` or `dataset` if not given.
-        cap: At most so many rows, drawn at random; None for all.
-        columns: Our field to the source's own, such as `{query: question}`.
-        num_negatives: How many hard negatives of each row are used; None for all, where every row
-            has equally many.
-        join: So many positives that are near to one another become one document, so that sentences
-            train for paragraphs; for pairs only.
+        name: The source's name in logs and errors; from `path` or `dataset` if not given.
+        cap: Uses at most this many rows, drawn at random; None uses all.
+        columns: Maps our fields to those of the source, such as `{query: question}`.
+        num_negatives: How many hard negatives of each row are used; None uses all, and then every
+            row must have equally many.
+        join: Joins this many positives that are near to one another into one document, so that a
+            model trained on sentences finds paragraphs; for pairs only.
     """
 
     path: str | None = None
@@ -44,7 +46,7 @@ class Source:
     join: int = 1
 
     def __post_init__(self) -> None:
-        """Refuses what can't be."""
+        """Raises a ValueError if a field is out of range or doesn't apply to the source."""
         if (self.path is None) == (self.dataset is None):
             raise ValueError(f"a source has either a path or a dataset, got {self}")
         if self.path is not None and (self.subset or self.split):
@@ -58,69 +60,69 @@ class Source:
 
     @property
     def label(self) -> str:
-        """The source's name."""
+        """The source's name in logs and errors."""
         where = self.path or self.dataset or ""
         return self.name or Path(where).name.removesuffix(".gz").removesuffix(".jsonl")
 
 
 @dataclass(frozen=True)
 class TrainingConfig:
-    """One training run. Lengths are in tokens, special tokens included."""
+    """The settings of one training run. Lengths are in tokens, special tokens included."""
 
     output_dir: str
     sources: tuple[Source, ...]
 
-    # One of the two: a FastLane checkpoint to go on from, or an encoder to build a new model over.
+    # One of the two: a FastLane checkpoint to train further, or an encoder to build a new model over.
     model: str | None = None
     backbone: str | None = None
     backbone_options: dict[str, Any] = field(default_factory=dict)  # fields of FastLaneConfig
 
-    lora: LoraSettings | None = None  # train an adapter of `model`, and leave it as it is
+    lora: LoraSettings | None = None  # trains an adapter of `model`, whose own weights stay
 
     # One of the two, counted in optimiser steps or in passes over the data.
     max_steps: int | None = None
     epochs: float | None = None
-    batch_size: int = 32  # pairs a process: each has the batch's other documents as negatives
-    gradient_accumulation: int = 1  # batches a step; it adds no negatives, a larger batch does
-    mini_batch_size: int | None = None  # texts at a time through the encoder; None caches nothing
-    topic_size: int | None = None  # batches from clusters of so many near queries (topics.py)
+    batch_size: int = 32  # pairs in each process; a pair's negatives are the other documents
+    gradient_accumulation: int = 1  # batches in a step; unlike a larger batch it adds no negatives
+    mini_batch_size: int | None = None  # texts in a forward pass, with gradient caching; None: all
+    topic_size: int | None = None  # draws batches from clusters of this many queries (topics.py)
     source_sampling: Literal["proportional", "round_robin"] = "proportional"  # uses every row
 
-    encoder_learning_rate: float = 2e-5  # hotter spoils the MaxSim that the backbone brings along
-    projection_learning_rate: float = 1e-4  # starts as principal components, which is close
+    encoder_learning_rate: float = 2e-5  # a higher rate spoils the backbone's own MaxSim
+    projection_learning_rate: float = 1e-4  # starts near its goal, as principal components
     router_learning_rate: float = 1e-3  # starts at random
-    frozen: tuple[str, ...] = ()  # regexes of the model's parameters that stay as they are
-    warmup: float = 0.05  # below 1 a fraction of all steps, else their number
+    frozen: tuple[str, ...] = ()  # regexes; parameters whose name matches one are not trained
+    warmup: float = 0.05  # below 1 a fraction of all steps, otherwise a number of steps
     max_gradient_norm: float = 1.0  # Hugging Face's default
 
     dtype: Literal["float32", "bfloat16"] = "float32"  # weights are float32 either way
     attention: str = "sdpa"  # eager is faster in bfloat16 on small CPUs
     dropout: float = 0.0  # three times the speed on a CPU, and short runs don't overfit
-    query_length: int | None = None  # None is the model's own
-    document_length: int | None = None  # shorter than the model's own is faster and costs little
+    query_length: int | None = None  # None uses the model's own
+    document_length: int | None = None  # a shorter one is faster and costs little
 
     loss_weights: LossWeights = field(default_factory=LossWeights)
-    num_routes: tuple[int, ...] = (1, 1, 2, 4, 8)  # drawn from at each step, one route most often
-    scale: float = 20.0  # as sentence-transformers has it for cosines
+    num_routes: tuple[int, ...] = (1, 1, 2, 4, 8)  # each step draws one; one route most often
+    scale: float = 20.0  # the default of sentence-transformers for cosines
     oracle_scale: float = 2.0  # soft enough that near-equal views share the credit
-    document_fraction: float = 0.25  # what the `documents` part keeps
-    teacher: str | None = None  # a checkpoint, or "initial": the model as it is before training
+    document_fraction: float = 0.25  # of a document's views, kept by the `documents` part
+    teacher: str | None = None  # a checkpoint, or "initial" for the model before training
 
     temperature_start: float = 1.0  # the plain straight-through Gumbel-Softmax
-    temperature_end: float | None = None  # where a schedule other than constant ends
+    temperature_end: float | None = None  # the last value of a schedule other than constant
     temperature_schedule: Literal["constant", "linear", "exponential", "cosine"] = "constant"
 
-    noise: float = 1.0  # fraction of the steps, the first ones, in which the gate draws noise
+    noise: float = 1.0  # the gate draws noise in this first fraction of the steps
 
     seed: int = 0
     log_every: int = 10  # steps
     save_every: int = 500  # steps between the checkpoints that a run can be resumed from
-    keep_checkpoints: int = 2  # the newest, and one in case that was cut off
+    keep_checkpoints: int = 2  # the newest may be incomplete if the run was killed
     query_num_routes: int | None = 1  # the result's default; None is full late interaction
-    delta: bool = False  # also write what the result adds to its backbone
+    delta: bool = False  # also saves the result's difference from its backbone
 
     def __post_init__(self) -> None:
-        """Refuses what can't be, and what could only be ignored."""
+        """Raises a ValueError if a value is out of range or would be ignored."""
         self._check_choices()
         self._check_ranges()
         labels = [source.label for source in self.sources]
@@ -155,6 +157,9 @@ class TrainingConfig:
                 raise ValueError(f"{name} must not be empty")
 
     def _check_ranges(self) -> None:
+        for name, value in vars(self).items():
+            if isinstance(value, float) and not math.isfinite(value):
+                raise ValueError(f"{name} must be finite, got {value}")
         at_least_one = (
             *("max_steps", "batch_size", "gradient_accumulation", "mini_batch_size", "topic_size"),
             *("query_length", "document_length", "log_every", "save_every", "keep_checkpoints"),
@@ -170,6 +175,11 @@ class TrainingConfig:
         _check(self, ("document_fraction",), lambda value: 0 < value <= 1, "in (0, 1]")
         if min(self.num_routes) < 1:
             raise ValueError(f"num_routes must each be at least 1, got {list(self.num_routes)}")
+        for pattern in self.frozen:
+            try:
+                re.compile(pattern)
+            except re.error as error:
+                raise ValueError(f"frozen holds no regex: {pattern!r} ({error})") from None
         if not any(getattr(self, rate) for rate in rates):
             raise ValueError(f"one of {', '.join(rates)} must be above 0, or nothing is trained")
         if not any(vars(self.loss_weights).values()):
@@ -187,7 +197,7 @@ class TrainingConfig:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> TrainingConfig:
-        """Makes a configuration from what a YAML file holds.
+        """Makes a configuration from the mapping of a YAML file.
 
         Raises:
             ValueError: A key is unknown or missing, or a value is of the wrong kind or range.
@@ -196,21 +206,18 @@ class TrainingConfig:
 
     @classmethod
     def load(cls, path: str | Path, overrides: Iterable[str] = ()) -> TrainingConfig:
-        """Reads a YAML file; `overrides` such as `loss_weights.oracle=0.1` replace its values."""
-        values = yaml.safe_load(Path(path).read_text("utf-8"))
+        """Reads a YAML file; `overrides` such as `loss_weights.oracle=0.1` replace its values.
+
+        Raises:
+            ValueError: The file or an override is broken, or as `from_dict`.
+        """
+        values = read_yaml(Path(path))
         for override in overrides:
-            key, is_given, value = override.partition("=")
-            if not is_given:
-                raise ValueError(f"expected key=value, got {override!r}")
-            *sections, last = key.split(".")
-            section = values
-            for name in sections:
-                section = section.setdefault(name, {})
-            section[last] = yaml.safe_load(value)
+            replace_value(values, override)
         return cls.from_dict(values)
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain lists and dicts; `from_dict` gives the configuration back."""
+        """Returns lists and dicts that `from_dict` makes the same configuration from."""
         values: dict[str, Any] = _plain(asdict(self))
         values["sources"] = [
             {key: value for key, value in source.items() if value not in (None, {})}

@@ -31,7 +31,8 @@ from datasets import DatasetDict
 
 from fastlane_st import FastLaneEncoder
 from fastlane_st.evaluation.metrics import macro_difference
-from fastlane_st.losses import RoutedContrastiveLoss, Views
+from fastlane_st.losses import RoutedContrastiveLoss
+from fastlane_st.losses.column_views import ColumnViews
 from training import train
 from training.mine import mine
 from training.negatives import MiningConfig
@@ -175,7 +176,7 @@ def train_variant(
 
 
 @torch.no_grad()
-def encode_by_teacher(loss: RoutedContrastiveLoss, column: dict[str, Any]) -> Views:
+def encode_by_teacher(loss: RoutedContrastiveLoss, column: dict[str, Any]) -> ColumnViews:
     """Encodes documents by the frozen teacher; replaces the loss's `encode_document`."""
     views = loss.teacher_views(column)
     return replace(views, embeddings=views.embeddings.float())

@@ -13,7 +13,7 @@ from sentence_transformers.base.trainer import BaseTrainer
 
 from benchmarks.speed import training as training_speed
 from tests.support.benchmarks import run_command
-from tests.training.test_train import write_pairs
+from tests.support.training import write_pairs
 from training.training_config import Source, TrainingConfig
 
 STEPS = 4

@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 
 from benchmarks.quality.variants import write_cloze
 from tests.support.benchmarks import run_command, write_set
-from tests.training.test_train import write_pairs
+from tests.support.training import write_pairs
 
 ROUTES = ("full", "router_1", "router_2", "router_4", "router_8")
 

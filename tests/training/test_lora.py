@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -17,20 +16,19 @@ from fastlane_st import FastLaneEncoder, hub
 from fastlane_st.modeling.adapters_fastlane import loaded_adapters
 from fastlane_st.modeling.fingerprint_fastlane import base_state
 from tests.support.checkpoints import assert_same, embeddings_of
-from tests.training.test_train import (
-    TRAINING,
+from tests.support.training import (
+    ROOT,
     Run,
     StopAt,
     StopError,
-    config,
     read_log,
     runner,
     short_run,
-    train,
     write_pairs,
 )
-
-trainable = import_module("trainable")
+from training import train
+from training.trainable import plain_name
+from training.training_config import TrainingConfig
 
 
 @pytest.fixture
@@ -44,7 +42,7 @@ def lora_settings(checkpoint: Path, tmp_path: Path) -> dict[str, Any]:
 
 @pytest.fixture
 def run(lora_settings: dict[str, Any]) -> Run:
-    """Trains with `lora_settings` and some in their place."""
+    """Trains with `lora_settings`, some of them replaced."""
     return runner(lora_settings)
 
 
@@ -55,7 +53,7 @@ def adapter_weights(folder: Path) -> dict[str, torch.Tensor]:
 def test_a_run_lowers_the_loss_and_leaves_an_adapter_and_its_base_as_it_was(
     run: Run, checkpoint: Path, tmp_path: Path
 ) -> None:
-    encoder = run(max_steps=40, log_every=10, encoder_learning_rate=1e-2)
+    encoder = run(max_steps=24, log_every=6, encoder_learning_rate=1e-2)
     log = read_log(tmp_path / "run")
     assert log[-1]["loss"] < 0.9 * log[0]["loss"]
     names = {path.name for path in (tmp_path / "run").iterdir()}
@@ -81,11 +79,10 @@ def test_a_run_lowers_the_loss_and_leaves_an_adapter_and_its_base_as_it_was(
 
 
 class Rates(TrainerCallback):
-    """Remembers the learning rate of each parameter, and who has a gradient."""
+    """Keeps the learning rate of each parameter, and checks which of them have a gradient."""
 
     def __init__(self) -> None:
         self.rates: dict[str, float] = {}
-        self.with_gradient: set[str] = set()
 
     def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         for name, parameter in kwargs["model"][0].model.named_parameters():
@@ -158,25 +155,36 @@ def test_names_of_an_adapters_weights_say_where_they_belong() -> None:
         "backbone.layers.0.mlp.Wi.lora_A.default.weight": "backbone.layers.0.mlp.Wi.lora_A.weight",
         "router.norm.weight": "router.norm.weight",
     }
-    assert {name: trainable.plain_name(name) for name in names} == names
+    assert {name: plain_name(name) for name in names} == names
 
 
-@pytest.mark.parametrize("stopped", [5, 8])  # in the first epoch of six steps, in the second
-def test_a_resumed_adapter_equals_an_uninterrupted_one(
-    run: Run, tmp_path: Path, stopped: int
-) -> None:
-    moving = {
-        "max_steps": 10,
+@pytest.fixture(scope="module")
+def moving(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """Settings of a run that has ended in `output_dir`: eight steps, four in each epoch."""
+    folder = tmp_path_factory.mktemp("uninterrupted")
+    settings = {
+        **short_run(checkpoint, folder, [write_pairs(folder / "domain.jsonl", 18, 0)]),
+        "query_num_routes": None,
+        "max_steps": 8,
         "lora": {"rank": 2, "dropout": 0.3},
         "loss_weights": {"documents": 0.5, "teacher": 0.2},
         "teacher": "initial",
         "frozen": [r"lora_A"],
     }
-    run(**moving, output_dir=str(tmp_path / "whole"))
+    runner(settings)()
+    return settings
+
+
+@pytest.mark.parametrize("stopped", [3, 7])  # resumed in the first epoch, in the second
+def test_a_resumed_adapter_equals_an_uninterrupted_one(
+    moving: dict[str, Any], tmp_path: Path, stopped: int
+) -> None:
+    run = runner({**moving, "output_dir": str(tmp_path / "run"), "save_every": 2})
     with pytest.raises(StopError):
-        run(**moving, save_every=3, watch=StopAt(stopped))
-    run(**moving, save_every=3, resume=True)
-    expected, found = (adapter_weights(tmp_path / name) for name in ("whole", "run"))
+        run(watch=StopAt(stopped))
+    run(resume=True)
+    expected = adapter_weights(Path(moving["output_dir"]))
+    found = adapter_weights(tmp_path / "run")
     assert expected.keys() == found.keys()
     for name, value in expected.items():
         assert torch.equal(found[name], value), name
@@ -260,14 +268,16 @@ def test_an_adapters_configuration_survives_its_file(
     lora_settings: dict[str, Any], tmp_path: Path
 ) -> None:
     lora = {"rank": 4, "target_modules": ["query", "value"]}
-    made = config.TrainingConfig.from_dict({**lora_settings, "lora": lora})
+    made = TrainingConfig.from_dict({**lora_settings, "lora": lora})
     made.save(tmp_path / "made.yaml")
-    assert config.TrainingConfig.load(tmp_path / "made.yaml") == made
+    assert TrainingConfig.load(tmp_path / "made.yaml") == made
+    assert made.lora is not None
     assert made.lora.target_modules == ("query", "value")
 
 
 def test_the_domain_configuration_is_valid() -> None:
-    made = config.TrainingConfig.load(TRAINING / "medquad-lora.yaml")
+    made = TrainingConfig.load(ROOT / "training/medquad-lora.yaml")
     assert made.model == hub.DEFAULT_CHECKPOINT
+    assert made.lora is not None
     assert made.lora.rank == 8
     assert [source.cap for source in made.sources] == [4000]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +11,9 @@ from datasets import Dataset
 
 from fastlane_st import FastLaneEncoder
 from tests.conftest import DOCUMENTS
-
-sys.path.insert(0, str(Path(__file__).parents[2] / "training"))
-
-from passages import group_near, join_positives
-from train import load_dataset
-from training_config import TrainingConfig
+from training.passages import group_near, join_positives
+from training.train import load_dataset
+from training.training_config import TrainingConfig
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 50])

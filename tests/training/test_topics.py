@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 import pytest
@@ -11,10 +10,7 @@ from datasets import Dataset
 
 from fastlane_st import FastLaneEncoder
 from tests.conftest import QUERIES
-
-sys.path.insert(0, str(Path(__file__).parents[2] / "training"))
-
-from topics import TopicBatchSampler, add_topics
+from training.topics import TopicBatchSampler, add_topics
 
 
 def rows(topics: list[int], shared: dict[int, str] | None = None) -> Dataset:

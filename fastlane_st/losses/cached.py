@@ -1,4 +1,4 @@
-"""The training loss for batches whose activations don't fit into memory: gradient caching."""
+"""The training loss with gradient caching, for batches whose activations don't fit into memory."""
 
 from __future__ import annotations
 
@@ -15,22 +15,23 @@ from sentence_transformers.base.losses.gradcache import (
 )
 from torch import Tensor, nn
 
-from .losses import RoutedContrastiveLoss, Views, check_columns
+from .column_views import ColumnViews
+from .routed_contrastive import RoutedContrastiveLoss, check_columns
 
 
 class CachedRoutedContrastiveLoss(CachedLossMixin, RoutedContrastiveLoss):
-    """`RoutedContrastiveLoss`, with `mini_batch_size` texts at a time in the encoder.
+    """`RoutedContrastiveLoss` that encodes `mini_batch_size` texts at a time.
 
-    The same loss and gradients: texts are encoded without a graph, the loss is taken of the whole
-    batch, and each mini-batch is encoded again to carry its views' gradients on (GradCache, arXiv
-    2101.06983). That costs a forward pass more, and memory no longer grows with the batch but for
-    the similarities of its views. What is drawn of the global generator is replayed, so that dropout
-    is the same both times.
+    Loss and gradients are the same. All texts are encoded without a graph, the loss of the whole batch
+    gives the gradients of the views, and each mini-batch is encoded again to pass them on (GradCache,
+    arXiv 2101.06983). This costs a second forward pass; of the memory only the similarities between
+    views still grow with the batch. The second pass replays the random state of the first, so that
+    dropout is the same.
 
     Args:
-        *args: Those of `RoutedContrastiveLoss`.
-        mini_batch_size: Texts encoded at a time.
-        **kwargs: Those of `RoutedContrastiveLoss`.
+        *args: The arguments of `RoutedContrastiveLoss`.
+        mini_batch_size: How many texts are encoded at a time.
+        **kwargs: The keyword arguments of `RoutedContrastiveLoss`.
     """
 
     def __init__(self, *args: Any, mini_batch_size: int = 32, **kwargs: Any) -> None:
@@ -42,16 +43,16 @@ class CachedRoutedContrastiveLoss(CachedLossMixin, RoutedContrastiveLoss):
     def forward(
         self, sentence_features: Iterable[dict[str, Any]], labels: Tensor | None = None
     ) -> Tensor:
-        """The loss of one batch of columns, a scalar whose backward pass encodes once more."""
+        """Computes the loss of one batch, a scalar whose backward pass encodes the texts again."""
         columns = list(sentence_features)
         check_columns(columns)
         self.draw_num_routes()
-        # What ST calls labels reaches `calculate_loss` as it is: there, the teacher's scores.
+        # The mixin passes its labels on to `calculate_loss`; ours are the teacher's scores.
         loss: Tensor = self.forward_cached(columns, self.teacher_scores(columns))
         return loss
 
-    def teacher_views(self, column: dict[str, Any]) -> Views:
-        """One column's views by the teacher, a mini-batch at a time."""
+    def teacher_views(self, column: dict[str, Any]) -> ColumnViews:
+        """Encodes a column with the teacher, one mini-batch at a time."""
         rows = [
             _create_minibatch(column, begin, end)
             for begin, end in _minibatch_ranges(column, self.mini_batch_size)
@@ -68,7 +69,7 @@ class CachedRoutedContrastiveLoss(CachedLossMixin, RoutedContrastiveLoss):
         copy_random_state: bool,
         random_state: RandContext | None = None,
     ) -> tuple[Tensor, RandContext | None]:
-        """The views of some rows of a column as one tensor, the only kind whose gradient is kept."""
+        """Encodes the rows `begin` to `end` of a column into one tensor, whose gradient is cached."""
         rows = _create_minibatch(sentence_feature, begin, end)
         with random_state or nullcontext(), nullcontext() if with_grad else torch.no_grad():
             state = RandContext(*rows.values()) if copy_random_state else None
@@ -83,7 +84,7 @@ class CachedRoutedContrastiveLoss(CachedLossMixin, RoutedContrastiveLoss):
         *,
         with_backward: bool = False,
     ) -> Tensor:
-        """The loss of packed mini-batches, by column; `labels` are the teacher's scores."""
+        """Computes the loss of packed mini-batches, by column; `labels` are the teacher's scores."""
         routed = bool(self.weights.documents)
         query, *documents = [join(one, is_routed=routed or not n) for n, one in enumerate(reps)]
         loss = self.total(query, documents, labels)
@@ -93,10 +94,11 @@ class CachedRoutedContrastiveLoss(CachedLossMixin, RoutedContrastiveLoss):
         return loss
 
 
-def pack(views: Views) -> Tensor:
-    """The embeddings with logits and mask as more columns, routed views and gate first.
+def pack(views: ColumnViews) -> Tensor:
+    """Packs views into one tensor: routed views and gate if there are any, embeddings, logits, mask.
 
-    (B, T, D + 2), or (B, T, 2 D + 3) of a column that is routed.
+    Returns:
+        (B, T, D + 2), or (B, T, 2 D + 3) for a routed column.
     """
     columns = [views.embeddings, views.logits.unsqueeze(-1), views.mask.unsqueeze(-1)]
     if views.routed is not None and views.gate is not None:
@@ -105,8 +107,8 @@ def pack(views: Views) -> Tensor:
     return torch.cat([part.to(kind) for part in columns], dim=-1)
 
 
-def join(packed: Sequence[Tensor], is_routed: bool = False) -> Views:
-    """The views of all rows of a column; mini-batches with shorter texts are padded."""
+def join(packed: Sequence[Tensor], is_routed: bool = False) -> ColumnViews:
+    """Unpacks the mini-batches of a column into its views; shorter mini-batches are padded."""
     longest = max(part.shape[1] for part in packed)
     padded = [nn.functional.pad(part, (0, 0, 0, longest - part.shape[1])) for part in packed]
     whole = torch.cat(padded)
@@ -114,4 +116,4 @@ def join(packed: Sequence[Tensor], is_routed: bool = False) -> Views:
     if is_routed:
         size = (whole.shape[-1] - 3) // 2
         routed, gate, whole = whole[..., :size], whole[..., size], whole[..., size + 1 :]
-    return Views(whole[..., :-2], whole[..., -2], whole[..., -1] > 0, routed, gate)
+    return ColumnViews(whole[..., :-2], whole[..., -2], whole[..., -1] > 0, routed, gate)

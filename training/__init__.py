@@ -1,0 +1,1 @@
+"""Training of FastLane encoders: commands that run from the repository root with `python -m`."""

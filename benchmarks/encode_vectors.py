@@ -26,8 +26,8 @@ from machine import environment
 from tqdm import tqdm
 
 from fastlane_st import FastLaneEncoder
-from fastlane_st.corpus import Document
-from fastlane_st.evaluation.collection import read_collection
+from fastlane_st.data.collection import read_collection
+from fastlane_st.data.corpus import CorpusDocument as Document
 from fastlane_st.modeling.fingerprint_fastlane import encoder_digests
 
 SHARD = 2_000  # documents

@@ -25,7 +25,7 @@ import numpy.typing as npt
 from judged import write_json
 from machine import environment
 
-from fastlane_st.evaluation.collection import Collection
+from fastlane_st.data.collection import Collection
 from fastlane_st.evaluation.metrics import evaluate_rankings, paired_difference
 
 PEERS = Path(__file__).parent / "peers"

@@ -32,8 +32,8 @@ from quality_summary import Values, describe, load_results, load_rows, save, sum
 from sentence_transformers import SentenceTransformer
 
 from fastlane_st import FastLaneEncoder
+from fastlane_st.data.collection import Collection
 from fastlane_st.evaluation.baselines import Backbone, rank_by_bm25, rank_by_dense_encoder
-from fastlane_st.evaluation.collection import Collection
 from fastlane_st.evaluation.controls import FRACTIONS, measure_controls
 from fastlane_st.evaluation.metrics import Metrics, Ranking, evaluate_rankings, mean_metrics
 from fastlane_st.evaluation.scoring import DocumentViews, encode_queries

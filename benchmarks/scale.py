@@ -34,7 +34,7 @@ from threadpoolctl import threadpool_limits
 
 from fastlane_st import FastLaneIndex
 from fastlane_st.building import build_folder
-from fastlane_st.corpus import Document
+from fastlane_st.data.corpus import CorpusDocument as Document
 from fastlane_st.modeling.scoring_fastlane import PartScorer
 
 PEERS = Path(__file__).parent / "peers"

@@ -17,7 +17,7 @@ import torch
 from machine import environment
 
 from fastlane_st import FastLaneModel
-from fastlane_st.evaluation.collection import Collection, read_collection
+from fastlane_st.data.collection import Collection, read_collection
 from fastlane_st.evaluation.controls import measure_controls
 from fastlane_st.evaluation.metrics import mean_metrics
 from fastlane_st.evaluation.scoring import NUM_ROUTES, encode_documents, encode_queries

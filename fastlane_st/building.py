@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from tqdm.auto import tqdm
 
-from .corpus import Document
+from .data.corpus import CorpusDocument as Document
 from .encoder import FastLaneEncoder
 from .modeling.incoming_fastlane import DocumentRoutes
 from .modeling.search_fastlane import FastLaneIndex

@@ -46,7 +46,7 @@ from training_config import Source
 
 from fastlane_st import FastLaneEncoder, FastLaneIndex
 from fastlane_st.cli import parse_routes
-from fastlane_st.corpus import read_corpus
+from fastlane_st.data.corpus import read_corpus
 
 OPTIONS = {
     "num_negatives": "hard negatives a row",

@@ -28,7 +28,7 @@ from machine import environment
 from quality_summary import load_results, load_rows, save
 
 from fastlane_st import FastLaneEncoder, FastLaneIndex
-from fastlane_st.evaluation.collection import Collection
+from fastlane_st.data.collection import Collection
 from fastlane_st.hub import DEFAULT_CHECKPOINT
 
 NUM_ROUTES = (1, 2, 4, 8, 16, 32, 64)

@@ -24,7 +24,7 @@ try:
 except ImportError as error:
     raise ImportError('MTEB isn\'t installed: pip install "fastlane-st[mteb]"') from error
 
-from ..corpus import Document
+from ..data.corpus import CorpusDocument as Document
 from ..encoder import FastLaneEncoder
 from ..hub import DEFAULT_CHECKPOINT
 from ..modeling.fingerprint_fastlane import encoder_digests

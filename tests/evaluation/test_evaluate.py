@@ -15,7 +15,7 @@ from sentence_transformers.multi_vector_encoder.evaluation import (
 )
 
 from fastlane_st import FastLaneEncoder, cli
-from fastlane_st.evaluation.collection import Collection, read_collection
+from fastlane_st.data.collection import Collection, read_collection
 from fastlane_st.evaluation.evaluate import ALL_ROUTES, Evaluation, run_evaluate
 from fastlane_st.evaluation.metrics import METRICS, evaluate_run
 from fastlane_st.evaluation.routes import measure_routes

@@ -10,7 +10,7 @@ import pytest
 
 from fastlane_st import FastLaneEncoder, FastLaneIndex, building, cli
 from fastlane_st.building import UNFINISHED, build_folder
-from fastlane_st.corpus import Document
+from fastlane_st.data.corpus import CorpusDocument as Document
 from tests.conftest import DOCUMENTS
 from tests.index.test_index import WordEncoder
 

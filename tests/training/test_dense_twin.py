@@ -18,8 +18,8 @@ from torch import Tensor
 from transformers import AutoModel, TrainerCallback
 
 from fastlane_st import FastLaneConfig
+from fastlane_st.data.collection import Collection
 from fastlane_st.evaluation.baselines import rank_by_dense_encoder
-from fastlane_st.evaluation.collection import Collection
 from tests.conftest import DOCUMENTS, QUERIES
 from tests.training.test_train import (
     TRAINING,

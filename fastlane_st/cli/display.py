@@ -7,9 +7,9 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, cast
 
 if TYPE_CHECKING:
-    from .encoder import FastLaneEncoder
-    from .modeling.search_fastlane import Hit
-    from .modeling.st_fastlane import FastLaneTransformer
+    from ..encoder import FastLaneEncoder
+    from ..modeling.search_fastlane import Hit
+    from ..modeling.st_fastlane import FastLaneTransformer
 
 MARKS = ("»", "«")
 ANSI_MARKS = ("\033[1;33m", "\033[0m")

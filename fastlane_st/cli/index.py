@@ -8,11 +8,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from . import quiet
+from .. import quiet
 
 if TYPE_CHECKING:
-    from .corpus import Document
-    from .modeling.search_fastlane import FastLaneIndex
+    from ..data.corpus import CorpusDocument
+    from ..modeling.search_fastlane import FastLaneIndex
 
 CHECKPOINT = "checkpoint"
 """The key of an index's metadata that names the model it was built with."""
@@ -103,10 +103,10 @@ def add_corpus(parser: argparse.ArgumentParser) -> None:
 
 def run_index(options: argparse.Namespace) -> None:
     """`fastlane index`."""
-    from .building import build_folder, check_folder, encoding_processes
-    from .corpus import read_corpus
-    from .modeling import search_fastlane
-    from .modeling.index_arguments_fastlane import check_counts
+    from ..building import build_folder, check_folder, encoding_processes
+    from ..data.corpus import read_corpus
+    from ..modeling import search_fastlane
+    from ..modeling.index_arguments_fastlane import check_counts
 
     check_folder(options.out, options.resume)  # before the long work
     check_counts(processes=options.processes)
@@ -134,7 +134,7 @@ def run_index(options: argparse.Namespace) -> None:
 
 def run_add(options: argparse.Namespace) -> None:
     """`fastlane add`."""
-    from .building import as_arguments
+    from ..building import as_arguments
 
     index = load(options)
     documents = read(options)
@@ -186,14 +186,14 @@ def run_verify(options: argparse.Namespace) -> None:
 
 def load(options: argparse.Namespace) -> FastLaneIndex:
     """The index that a command is about."""
-    from .modeling.search_fastlane import FastLaneIndex
+    from ..modeling.search_fastlane import FastLaneIndex
 
     return FastLaneIndex.load(options.index)
 
 
-def read(options: argparse.Namespace) -> list[Document]:
+def read(options: argparse.Namespace) -> list[CorpusDocument]:
     """The corpus that a command reads."""
-    from .corpus import read_corpus
+    from ..data.corpus import read_corpus
 
     return list(read_corpus(options.corpus))
 

@@ -9,14 +9,14 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from . import __version__, quiet
-from .index_commands import CHECKPOINT, add_commands, add_document_routes, add_folder, load
+from .. import __version__, quiet
+from .index import CHECKPOINT, add_commands, add_document_routes, add_folder, load
 
 if TYPE_CHECKING:
-    from .diagnostics.diagnose import RouterDiagnostics
-    from .encoder import FastLaneEncoder
-    from .evaluation.evaluate import Evaluation
-    from .modeling.search_fastlane import FastLaneIndex
+    from ..diagnostics.diagnose import RouterDiagnostics
+    from ..encoder import FastLaneEncoder
+    from ..evaluation.evaluate import Evaluation
+    from ..modeling.search_fastlane import FastLaneIndex
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -155,7 +155,7 @@ def parse_filter(text: str) -> Any:
 def run_export(options: argparse.Namespace) -> None:
     """`fastlane export`."""
     quiet.quiet_transformers()
-    from .hub import export
+    from ..hub import export
 
     export(options.directory)
     print(f"wrote {options.directory}")
@@ -172,7 +172,7 @@ def run_search(options: argparse.Namespace) -> None:
 def run_evaluate(options: argparse.Namespace) -> None:
     """`fastlane evaluate`."""
     quiet.quiet_transformers()
-    from .evaluation.evaluate import run_evaluate
+    from ..evaluation.evaluate import run_evaluate
 
     found = run_evaluate(
         options.checkpoint,
@@ -192,7 +192,7 @@ def run_evaluate(options: argparse.Namespace) -> None:
 def run_diagnose(options: argparse.Namespace) -> None:
     """`fastlane diagnose`."""
     quiet.quiet_transformers()
-    from .diagnostics.diagnose import run_diagnose
+    from ..diagnostics.diagnose import run_diagnose
 
     found = run_diagnose(options.checkpoint, options.data, **judged_options(options))
     print(found.render())
@@ -201,8 +201,8 @@ def run_diagnose(options: argparse.Namespace) -> None:
 
 def run_demo(options: argparse.Namespace) -> None:
     """`fastlane demo`."""
-    from .demo import demo_index
-    from .python_docs import DEMO_QUESTIONS
+    from ..demo.index import demo_index
+    from ..demo.python_docs import DEMO_QUESTIONS
 
     encoder = quiet.load_encoder("fastlane-minilm")
     index = demo_index(encoder)

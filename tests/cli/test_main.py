@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from fastlane_st import FastLaneEncoder, FastLaneIndex, cli, hub, quiet
-from fastlane_st.display import ANSI_MARKS, MARKS, excerpt, format_hits, mark, word_spans
+from fastlane_st.cli.display import ANSI_MARKS, MARKS, excerpt, format_hits, mark, word_spans
 from fastlane_st.modeling.modeling_fastlane import FastLaneModel
 from tests.conftest import DOCUMENTS
 

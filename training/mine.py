@@ -45,7 +45,7 @@ from tqdm.auto import tqdm
 from training_config import Source
 
 from fastlane_st import FastLaneEncoder, FastLaneIndex
-from fastlane_st.cli import parse_routes
+from fastlane_st.cli.arguments import parse_routes
 from fastlane_st.data.corpus import read_corpus
 
 OPTIONS = {

@@ -1,4 +1,5 @@
 """The command line: parses, calls the library, prints."""
 
-from .main import main as main
-from .main import parse_routes as parse_routes
+from .main import main
+
+__all__ = ["main"]

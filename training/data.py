@@ -14,17 +14,16 @@ distillation has a teacher of its own.
 
 from __future__ import annotations
 
-import gzip
-import json
 import math
 import random
-import zlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from datasets import Dataset, DatasetDict, load_dataset
 from datasets.exceptions import DatasetBuildError
+
+from fastlane_st.data.json_lines import read_json_lines
 
 from .training_config import Source
 
@@ -99,32 +98,6 @@ def read_rows(source: Source) -> Iterator[tuple[str, Row]]:
         raise ValueError(f"{source.dataset}: {error.__cause__ or error}") from error
     for index, row in enumerate(dataset):
         yield f"{source.label}:{index}", row
-
-
-def read_json_lines(path: Path) -> Iterator[tuple[str, Row]]:
-    """Yields the objects of a JSON Lines file, plain or .gz, but for blank lines."""
-    with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as lines:
-        for number, line in enumerate(readable(lines, path), start=1):
-            if not line.strip():
-                continue
-            origin = f"{path}:{number}"
-            try:
-                row = json.loads(line.decode("utf-8"))
-            except UnicodeDecodeError as error:
-                raise ValueError(f"{origin}: not UTF-8 ({error.reason})") from None
-            except json.JSONDecodeError as error:
-                raise ValueError(f"{origin}: broken JSON ({error})") from None
-            if not isinstance(row, dict):
-                raise ValueError(f"{origin}: expected a JSON object, got {type(row).__name__}")
-            yield origin, row
-
-
-def readable(lines: Iterable[bytes], path: Path) -> Iterator[bytes]:
-    """Yields the lines of a file, which may be cut off or no gzip file at all."""
-    try:
-        yield from lines
-    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
-        raise ValueError(f"{path}: broken gzip file ({error})") from None
 
 
 def rename(row: Row, columns: dict[str, str]) -> Row:

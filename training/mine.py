@@ -35,7 +35,7 @@ from typing import Any
 from tqdm.auto import tqdm
 
 from fastlane_st import FastLaneEncoder, FastLaneIndex
-from fastlane_st.corpus import read_corpus
+from fastlane_st.data.corpus import read_corpus
 
 from .command_line import exit_status
 from .data import draw_capped, read_rows, rename, texts_of

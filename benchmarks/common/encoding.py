@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from fastlane_st import FastLaneEncoder
-from fastlane_st.evaluation.collection import Collection, read_collection
+from fastlane_st.data.collection import Collection, read_collection
 from fastlane_st.evaluation.metrics import Metrics
 from fastlane_st.evaluation.routes import measure_routes
 from fastlane_st.evaluation.scoring import (

@@ -9,8 +9,8 @@ from typing import Any
 from sentence_transformers import SentenceTransformer
 
 from fastlane_st import FastLaneEncoder
+from fastlane_st.data.collection import Collection
 from fastlane_st.evaluation.baselines import Backbone, rank_by_bm25, rank_by_dense_encoder
-from fastlane_st.evaluation.collection import Collection
 from fastlane_st.evaluation.metrics import Metrics, Ranking, evaluate_rankings
 
 from ..common.encoding import autocast

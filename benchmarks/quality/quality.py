@@ -25,7 +25,7 @@ from sentence_transformers import SentenceTransformer
 from transformers import AutoModel
 
 from fastlane_st import FastLaneEncoder
-from fastlane_st.evaluation.collection import Collection
+from fastlane_st.data.collection import Collection
 from fastlane_st.evaluation.controls import FRACTIONS, measure_controls
 from fastlane_st.evaluation.metrics import Metrics, evaluate_rankings, mean_metrics
 from fastlane_st.evaluation.scoring import DocumentViews, encode_queries

@@ -18,7 +18,7 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 from fastlane_st import FastLaneEncoder, FastLaneIndex
-from fastlane_st.evaluation.collection import Collection
+from fastlane_st.data.collection import Collection
 from fastlane_st.hub import DEFAULT_CHECKPOINT
 
 from ..common.encoding import (

@@ -23,6 +23,7 @@ import numpy.typing as npt
 import torch
 
 from fastlane_st import FastLaneEncoder
+from fastlane_st.data.collection import Collection
 from fastlane_st.diagnostics.diagnose import summarise
 from fastlane_st.diagnostics.routed_query import (
     RankCorrelation,
@@ -30,7 +31,6 @@ from fastlane_st.diagnostics.routed_query import (
     routed_query,
 )
 from fastlane_st.diagnostics.token_kinds import token_kind
-from fastlane_st.evaluation.collection import Collection
 from fastlane_st.evaluation.controls import score_queries
 from fastlane_st.evaluation.scoring import encode_queries
 from fastlane_st.hub import DEFAULT_CHECKPOINT

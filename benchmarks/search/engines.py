@@ -23,7 +23,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from fastlane_st.evaluation.collection import Collection
+from fastlane_st.data.collection import Collection
 from fastlane_st.evaluation.metrics import evaluate_rankings, paired_difference
 
 from ..common.environment import ROOT, command, environment

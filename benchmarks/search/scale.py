@@ -28,7 +28,7 @@ import torch
 from threadpoolctl import threadpool_limits
 
 from fastlane_st import FastLaneIndex
-from fastlane_st.corpus import Document
+from fastlane_st.data.corpus import CorpusDocument
 from fastlane_st.index.building import build_folder
 from fastlane_st.index.scoring import PartScorer
 
@@ -82,7 +82,7 @@ def measure_size(size: int, options: argparse.Namespace) -> dict[str, Any]:
     if not (folder / "built.json").exists():
         memory, started = Memory(), time.perf_counter()
         encoder = SimulatedEncoder(collection)
-        documents = (Document(str(number), str(number)) for number in range(size))
+        documents = (CorpusDocument(str(number), str(number)) for number in range(size))
         index = build_folder(
             folder,
             encoder,

@@ -24,8 +24,8 @@ import torch
 from tqdm import tqdm
 
 from fastlane_st import FastLaneEncoder
-from fastlane_st.corpus import Document
-from fastlane_st.evaluation.collection import Collection, read_collection
+from fastlane_st.data.collection import Collection, read_collection
+from fastlane_st.data.corpus import CorpusDocument
 from fastlane_st.modeling.fingerprint_fastlane import encoder_digests
 
 from ..common.environment import command, environment
@@ -77,7 +77,7 @@ def read_others(path: Path, count: int) -> list[tuple[str, str]]:
     """The first documents of a file, id and text."""
     with lzma.open(path, "rt", encoding="utf-8") as lines:
         rows = map(json.loads, islice(lines, count))
-        documents = (Document(row["_id"], row["text"], row.get("title", "")) for row in rows)
+        documents = (CorpusDocument(row["_id"], row["text"], row.get("title", "")) for row in rows)
         return [(document.id, document.content) for document in documents]
 
 

@@ -26,8 +26,8 @@ from sentence_transformers.base.modules.dense import Dense
 from sentence_transformers.multi_vector_encoder.modules import MultiVectorMask
 
 from fastlane_st import FastLaneEncoder
+from fastlane_st.demo.python_docs import python_documents
 from fastlane_st.hub import base_weights
-from fastlane_st.python_docs import python_documents
 
 from ..common.environment import command, environment
 from ..common.results import write_results

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from ..evaluation.collection import Collection, read_collection
+from ..data.collection import Collection, read_collection
 from ..evaluation.controls import score_queries
 from ..evaluation.scoring import encode_documents, encode_queries
 from .collapse import Alarm, find_alarms

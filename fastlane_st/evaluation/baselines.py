@@ -13,7 +13,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 from transformers import AutoModel, AutoTokenizer
 
-from .collection import Collection
+from ..data.collection import Collection
 from .metrics import Ranking, top_documents
 from .routes import rank_by_maxsim
 from .scoring import BlockStore, Floats

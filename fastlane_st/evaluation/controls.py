@@ -26,7 +26,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from .collection import Collection
+from ..data.collection import Collection
 from .metrics import Metrics, Ranking, evaluate_rankings, top_documents
 from .routes import OVER_DOCUMENTS
 from .scoring import DocumentViews, QueryViews, Similarities, TextViews, best_similarities

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .collection import Collection, read_collection
+from ..data.collection import Collection, read_collection
 from .metrics import (
     DEPTH,
     METRICS,

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from .collection import Collection
+from ..data.collection import Collection
 
 if TYPE_CHECKING:
     from pytrec_eval import RelevanceEvaluator

@@ -24,7 +24,7 @@ try:
 except ImportError as error:
     raise ImportError('MTEB isn\'t installed: pip install "fastlane-st[mteb]"') from error
 
-from ..corpus import Document
+from ..data.corpus import CorpusDocument
 from ..encoder import FastLaneEncoder
 from ..hub import DEFAULT_CHECKPOINT
 from ..index.index import FastLaneIndex
@@ -162,7 +162,9 @@ class IndexedModel:
         **kwargs: Any,
     ) -> None:
         """Builds the index of a task's corpus: rows with `id`, `text` and maybe `title`."""
-        documents = [Document(row["id"], row["text"], row.get("title") or "") for row in corpus]
+        documents = [
+            CorpusDocument(row["id"], row["text"], row.get("title") or "") for row in corpus
+        ]
         self.searched = FastLaneIndex.build(
             self.encoder,
             [document.content for document in documents],

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 
-from .collection import Collection
+from ..data.collection import Collection
 from .metrics import Metrics, Ranking, evaluate_rankings, top_documents
 from .scoring import DocumentViews, Floats, QueryViews, Similarities, best_similarities
 

@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from tqdm.auto import tqdm
 
-from ..corpus import Document
+from ..data.corpus import CorpusDocument
 from ..encoder import FastLaneEncoder
 from ..modeling.search_fastlane import Encoder
 from .encoding import DocumentRoutes
@@ -28,7 +28,7 @@ _ENCODED_AT_ONCE = 512
 def build_folder(
     directory: str | os.PathLike[str],
     encoder: Encoder,
-    documents: Iterable[Document],
+    documents: Iterable[CorpusDocument],
     num_documents: int,
     *,
     num_routes: DocumentRoutes = "default",
@@ -136,7 +136,7 @@ def check_folder(directory: str | os.PathLike[str], resume: bool) -> bool:
     return is_there
 
 
-def as_arguments(documents: list[Document]) -> dict[str, Any]:
+def as_arguments(documents: list[CorpusDocument]) -> dict[str, Any]:
     """Documents as `build`, `add` and `upsert` take them."""
     return {
         "documents": [document.content for document in documents],

@@ -14,7 +14,7 @@ import torch
 from benchmarks.quality.domain import verdict_on
 from fastlane_st import FastLaneEncoder, FastLaneModel
 from fastlane_st.adapters import lora_config
-from fastlane_st.evaluation.collection import read_collection
+from fastlane_st.data.collection import read_collection
 from fastlane_st.evaluation.controls import measure_controls
 from fastlane_st.evaluation.metrics import paired_difference
 from fastlane_st.evaluation.scoring import encode_documents, encode_queries

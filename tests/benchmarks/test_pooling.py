@@ -9,7 +9,7 @@ import pytest
 from sentence_transformers.multi_vector_encoder.modules import HierarchicalTokenPooling
 
 from fastlane_st import FastLaneEncoder
-from fastlane_st.evaluation.collection import read_collection
+from fastlane_st.data.collection import read_collection
 from fastlane_st.evaluation.metrics import evaluate_rankings
 from tests.conftest import DOCUMENTS
 from tests.support.benchmarks import run_on_one_set

@@ -11,7 +11,7 @@ import pytest
 from sentence_transformers import SentenceTransformer
 
 from fastlane_st import FastLaneEncoder
-from fastlane_st.evaluation.collection import read_collection
+from fastlane_st.data.collection import read_collection
 from fastlane_st.evaluation.controls import measure_controls
 from fastlane_st.evaluation.scoring import encode_documents, encode_queries
 from tests.conftest import DOCUMENTS, QUERIES

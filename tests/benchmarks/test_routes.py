@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from fastlane_st import FastLaneEncoder, FastLaneIndex
-from fastlane_st.evaluation.collection import read_collection
+from fastlane_st.data.collection import read_collection
 from tests.conftest import DOCUMENTS
 from tests.support.benchmarks import run_on_one_set
 

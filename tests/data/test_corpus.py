@@ -11,22 +11,22 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from fastlane_st.corpus import Document, read_corpus
+from fastlane_st.data.corpus import CorpusDocument, read_corpus
 
 DOCUMENTS = [
-    Document("7", 'Łódź, 東京 and "quotes",\nover two lines\tand a tab', "Städte 🏙"),
-    Document("beta", "", ""),
-    Document("c/3", "plain\u2028text", 'a "title", with\nbreaks'),
+    CorpusDocument("7", 'Łódź, 東京 and "quotes",\nover two lines\tand a tab', "Städte 🏙"),
+    CorpusDocument("beta", "", ""),
+    CorpusDocument("c/3", "plain\u2028text", 'a "title", with\nbreaks'),
 ]
 
 
-def write_jsonl(path: Path, documents: list[Document]) -> None:
+def write_jsonl(path: Path, documents: list[CorpusDocument]) -> None:
     lines = [{"_id": d.id, "title": d.title, "text": d.text} for d in documents]
     data = "\n".join(json.dumps(line, ensure_ascii=False) for line in lines)
     write_bytes(path, data.encode())
 
 
-def write_delimited(path: Path, documents: list[Document]) -> None:
+def write_delimited(path: Path, documents: list[CorpusDocument]) -> None:
     plain = path.with_name("plain")
     with plain.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, delimiter="\t" if ".tsv" in path.name else ",")
@@ -35,7 +35,7 @@ def write_delimited(path: Path, documents: list[Document]) -> None:
     write_bytes(path, plain.read_bytes())
 
 
-def write_parquet(path: Path, documents: list[Document]) -> None:
+def write_parquet(path: Path, documents: list[CorpusDocument]) -> None:
     rows = [{"text": d.text, "_id": d.id, "title": d.title, "year": 1999} for d in documents]
     pq.write_table(pa.Table.from_pylist(rows), path)
 
@@ -46,7 +46,7 @@ def write_bytes(path: Path, data: bytes) -> Path:
     return path
 
 
-def read(path: Path) -> list[Document]:
+def read(path: Path) -> list[CorpusDocument]:
     return list(read_corpus(path))
 
 
@@ -67,7 +67,7 @@ def read(path: Path) -> list[Document]:
     ],
 )
 def test_every_row_format_gives_the_same_documents(
-    tmp_path: Path, name: str, write: Callable[[Path, list[Document]], None]
+    tmp_path: Path, name: str, write: Callable[[Path, list[CorpusDocument]], None]
 ) -> None:
     write(tmp_path / name, DOCUMENTS)
     assert read(tmp_path / name) == DOCUMENTS
@@ -76,9 +76,9 @@ def test_every_row_format_gives_the_same_documents(
 
 def test_a_folder_of_texts_gives_the_same_documents_as_rows_without_titles(tmp_path: Path) -> None:
     documents = [
-        Document("a.txt", "naïve\r\ncafé"),
-        Document("notes/b.md", "# b\n"),
-        Document("notes/deep/c.RST", ""),
+        CorpusDocument("a.txt", "naïve\r\ncafé"),
+        CorpusDocument("notes/b.md", "# b\n"),
+        CorpusDocument("notes/deep/c.RST", ""),
     ]
     for document in documents:
         write_bytes(tmp_path / "texts" / document.id, document.text.encode())
@@ -98,12 +98,12 @@ def test_hidden_and_other_files_of_a_folder_are_left_out(tmp_path: Path) -> None
     for name in (".hidden.txt", ".git/notes.txt", "image.png", "page.html"):
         write_bytes(tmp_path / name, b"\xff")
     write_bytes(tmp_path / "kept.txt", b"kept")
-    assert read(tmp_path) == [Document("kept.txt", "kept")]
+    assert read(tmp_path) == [CorpusDocument("kept.txt", "kept")]
 
 
 def test_a_hidden_parent_of_the_folder_hides_nothing(tmp_path: Path) -> None:
     write_bytes(tmp_path / ".cache" / "docs" / "a.txt", b"kept")
-    assert read(tmp_path / ".cache" / "docs") == [Document("a.txt", "kept")]
+    assert read(tmp_path / ".cache" / "docs") == [CorpusDocument("a.txt", "kept")]
 
 
 @pytest.mark.parametrize(
@@ -132,13 +132,13 @@ def test_a_byte_order_mark_is_no_part_of_the_text(tmp_path: Path, name: str, dat
 )
 def test_rows_without_an_id_are_numbered_from_zero(tmp_path: Path, name: str, data: str) -> None:
     path = write_bytes(tmp_path / name, data.encode())
-    assert read(path) == [Document("0", "a"), Document("1", "b")]
+    assert read(path) == [CorpusDocument("0", "a"), CorpusDocument("1", "b")]
 
 
 def test_parquet_rows_without_an_id_are_numbered_across_batches(tmp_path: Path) -> None:
     texts = [f"text {number}" for number in range(2500)]
     pq.write_table(pa.table({"text": texts}), tmp_path / "c.parquet", row_group_size=700)
-    assert read(tmp_path / "c.parquet") == [Document(str(n), t) for n, t in enumerate(texts)]
+    assert read(tmp_path / "c.parquet") == [CorpusDocument(str(n), t) for n, t in enumerate(texts)]
 
 
 def test_integer_ids_become_strings(tmp_path: Path) -> None:
@@ -150,27 +150,27 @@ def test_integer_ids_become_strings(tmp_path: Path) -> None:
 
 def test_beir_ids_come_before_plain_ids(tmp_path: Path) -> None:
     path = write_bytes(tmp_path / "c.csv", b"id,_id,text\nplain,beir,t\n")
-    assert read(path) == [Document("beir", "t")]
+    assert read(path) == [CorpusDocument("beir", "t")]
 
 
 def test_a_field_longer_than_the_csv_default_is_read(tmp_path: Path) -> None:
     text = "word " * 40_000
     path = write_bytes(tmp_path / "c.csv", f"text\n{text}\n".encode())
-    assert read(path) == [Document("0", text)]
+    assert read(path) == [CorpusDocument("0", text)]
 
 
 def test_documents_before_a_fault_are_yielded(tmp_path: Path) -> None:
     path = write_bytes(tmp_path / "c.jsonl", b'{"_id": "a", "text": "t"}\nbroken')
     documents = read_corpus(path)
-    assert next(documents) == Document("a", "t")
+    assert next(documents) == CorpusDocument("a", "t")
     with pytest.raises(ValueError, match=r"c\.jsonl:2: broken JSON"):
         next(documents)
 
 
 def test_content_is_title_and_text_stripped() -> None:
-    assert Document("d", "text", "title").content == "title text"
-    assert Document("d", " text\n").content == "text"
-    assert Document("d", "", "title").content == "title"
+    assert CorpusDocument("d", "text", "title").content == "title text"
+    assert CorpusDocument("d", " text\n").content == "text"
+    assert CorpusDocument("d", "", "title").content == "title"
 
 
 # --- what is refused
@@ -229,7 +229,7 @@ def test_an_unclosed_quote_stops_at_the_field_limit(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = csv.field_size_limit(1000)
-    monkeypatch.setattr("fastlane_st.corpus._LONGEST_CSV_FIELD", 1000)
+    monkeypatch.setattr("fastlane_st.data.corpus._LONGEST_CSV_FIELD", 1000)
     path = write_bytes(tmp_path / "c.csv", b'text\n"open\n' + b"more text\n" * 200)
     try:
         with pytest.raises(ValueError, match=r"c\.csv:\d+: broken row .*field limit \(1000\)"):

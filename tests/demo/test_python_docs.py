@@ -6,22 +6,24 @@ from collections import Counter
 
 import pytest
 
-from fastlane_st.corpus import Document
-from fastlane_st.python_docs import DEMO_QUESTIONS, MAX_WORDS, python_documents
+from fastlane_st.data.corpus import CorpusDocument
+from fastlane_st.demo.python_docs import DEMO_QUESTIONS, MAX_WORDS, python_documents
 
 
 @pytest.fixture(scope="module")
-def documents() -> dict[str, Document]:
+def documents() -> dict[str, CorpusDocument]:
     return {document.id: document for document in python_documents()}
 
 
-def test_there_are_some_thousand_passages(documents: dict[str, Document]) -> None:
+def test_there_are_some_thousand_passages(documents: dict[str, CorpusDocument]) -> None:
     assert 2500 <= len(documents) <= 4500
     assert 400 <= sum(id.startswith("topic:") for id in documents) <= 1000
 
 
-def test_two_calls_give_the_same_passages_in_the_same_order() -> None:
-    assert list(python_documents()) == list(python_documents())
+def test_two_calls_give_the_same_passages_in_the_same_order(
+    documents: dict[str, CorpusDocument],
+) -> None:
+    assert list(python_documents()) == list(documents.values())
 
 
 def test_ids_and_texts_are_unique() -> None:
@@ -31,14 +33,14 @@ def test_ids_and_texts_are_unique() -> None:
 
 
 def test_every_passage_has_a_title_and_a_text_of_a_readable_length(
-    documents: dict[str, Document],
+    documents: dict[str, CorpusDocument],
 ) -> None:
     for document in documents.values():
         assert document.title.strip(), document.id
         assert 6 <= len(document.text.split()) <= MAX_WORDS, document.id
 
 
-def test_docstrings_stand_under_their_dotted_names(documents: dict[str, Document]) -> None:
+def test_docstrings_stand_under_their_dotted_names(documents: dict[str, CorpusDocument]) -> None:
     assert documents["json.dumps"].title == "json.dumps"
     assert documents["json.dumps"].text.startswith("Serialize obj to a JSON formatted str.")
     assert documents["str.split"].title == "str.split"
@@ -50,7 +52,7 @@ def test_docstrings_stand_under_their_dotted_names(documents: dict[str, Document
 
 
 def test_a_topic_is_split_under_its_headings_and_definitions(
-    documents: dict[str, Document],
+    documents: dict[str, CorpusDocument],
 ) -> None:
     assert documents["topic:assert"].title == "The assert statement"
     titles = {document.title for document in documents.values()}
@@ -58,25 +60,27 @@ def test_a_topic_is_split_under_its_headings_and_definitions(
     assert not any(title.startswith(("1. ", "2. ")) for title in titles)
 
 
-def test_code_stays_with_the_text_before_it(documents: dict[str, Document]) -> None:
+def test_code_stays_with_the_text_before_it(documents: dict[str, CorpusDocument]) -> None:
     passages = [d.text for d in documents.values() if "def whats_on_the_telly" in d.text]
     assert len(passages) == 1
     assert "evaluated from left to right when" in passages[0]
     assert "\n    if penguin is None" in passages[0] or "\n       if penguin" in passages[0]
 
 
-def test_long_docstrings_continue_under_numbered_ids(documents: dict[str, Document]) -> None:
+def test_long_docstrings_continue_under_numbered_ids(documents: dict[str, CorpusDocument]) -> None:
     assert documents["csv"].title == documents["csv#2"].title == "csv"
     assert documents["csv"].text != documents["csv#2"].text
 
 
-def test_markup_is_reduced_to_its_words(documents: dict[str, Document]) -> None:
+def test_markup_is_reduced_to_its_words(documents: dict[str, CorpusDocument]) -> None:
     text = "\n".join(document.text for document in documents.values())
     for markup in (":class:`", ":func:`", ".. versionadded", ".. note::", "**PEP"):
         assert markup not in text
 
 
-def test_inherited_and_generated_docstrings_are_left_out(documents: dict[str, Document]) -> None:
+def test_inherited_and_generated_docstrings_are_left_out(
+    documents: dict[str, CorpusDocument],
+) -> None:
     text = "\n".join(document.text for document in documents.values())
     assert "See help(type(self)) for accurate signature" not in text
     assert "Alias for field number" not in text
@@ -98,7 +102,7 @@ def test_inherited_and_generated_docstrings_are_left_out(documents: dict[str, Do
     ],
 )
 def test_every_demo_question_has_its_answer(
-    documents: dict[str, Document], question: str, title: str, words: str
+    documents: dict[str, CorpusDocument], question: str, title: str, words: str
 ) -> None:
     texts = [" ".join(d.text.split()) for d in documents.values() if d.title == title]
     assert sum(words in text for text in texts) == 1, question
@@ -106,7 +110,7 @@ def test_every_demo_question_has_its_answer(
 
 def test_building_prints_nothing_warns_of_nothing_and_imports_nothing_odd() -> None:
     code = (
-        "import sys; from fastlane_st.python_docs import python_documents; "
+        "import sys; from fastlane_st.demo.python_docs import python_documents; "
         "documents = list(python_documents()); "
         "odd = {'antigravity', 'this', 'tkinter', 'idlelib', 'turtle', 'torch'} & set(sys.modules); "
         "sys.exit(f'{len(documents)} documents, {odd}' if odd or not documents else 0)"

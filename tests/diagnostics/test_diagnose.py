@@ -14,11 +14,11 @@ import torch
 from scipy.stats import spearmanr
 
 from fastlane_st import FastLaneEncoder
+from fastlane_st.data.collection import Collection
 from fastlane_st.diagnostics.collapse import CollapseThresholds, find_alarms
 from fastlane_st.diagnostics.diagnose import RouterDiagnostics, diagnose, run_diagnose, summarise
 from fastlane_st.diagnostics.routed_query import RoutedQuery, spearman
 from fastlane_st.diagnostics.token_kinds import token_kind, token_kinds
-from fastlane_st.evaluation.collection import Collection
 from tests.conftest import WORDS
 
 

@@ -17,9 +17,9 @@ from sentence_transformers.sentence_transformer.modules import Pooling
 from transformers import AutoModel, AutoTokenizer
 
 from fastlane_st import FastLaneEncoder
+from fastlane_st.data.collection import Collection
 from fastlane_st.evaluation import scoring
 from fastlane_st.evaluation.baselines import Backbone, rank_by_bm25, rank_by_dense_encoder
-from fastlane_st.evaluation.collection import Collection
 from fastlane_st.evaluation.controls import (
     choose_routes,
     measure_controls,

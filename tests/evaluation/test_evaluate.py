@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import numpy as np
@@ -14,41 +13,19 @@ from sentence_transformers.multi_vector_encoder.evaluation import (
     MultiVectorNanoBEIREvaluator,
 )
 
-from fastlane_st import FastLaneEncoder, cli
-from fastlane_st.evaluation.collection import Collection, read_collection
+from fastlane_st import FastLaneEncoder
+from fastlane_st.data.collection import Collection, read_collection
 from fastlane_st.evaluation.evaluate import ALL_ROUTES, Evaluation, run_evaluate
 from fastlane_st.evaluation.metrics import METRICS, evaluate_run
 from fastlane_st.evaluation.routes import measure_routes
 from fastlane_st.evaluation.scoring import encode_documents, encode_queries
-from tests.conftest import DOCUMENTS, QUERIES
-
-QRELS = {
-    "q0": {"d0": 2, "d1": 1},
-    "q1": {"d1": 1, "d3": 0, "d2": 1},
-    "q2": {"d2": 1},
-    "q3": {"d4": 0},  # nothing relevant
-}
+from tests.conftest import QUERIES
+from tests.support.collections import QRELS, write_tiny_collection
 
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A BEIR folder whose documents have titles, and no text twice."""
-    folder = tmp_path_factory.mktemp("data") / "tiny"
-    (folder / "qrels").mkdir(parents=True)
-    corpus = [
-        {"_id": f"d{n}", "title": "python" if n % 2 else "", "text": text}
-        for n, text in enumerate(DOCUMENTS)
-    ]
-    queries = [{"_id": f"q{n}", "text": text} for n, text in enumerate(QUERIES)]
-    for name, rows in (("corpus", corpus), ("queries", queries)):
-        (folder / f"{name}.jsonl").write_text("\n".join(map(json.dumps, rows)))
-    lines = [
-        f"{query}\t{document}\t{grade}"
-        for query, judged in QRELS.items()
-        for document, grade in judged.items()
-    ]
-    (folder / "qrels" / "test.tsv").write_text("\n".join(["query-id\tcorpus-id\tscore", *lines]))
-    return folder
+    return write_tiny_collection(tmp_path_factory.mktemp("data") / "tiny")
 
 
 @pytest.fixture(scope="module")
@@ -193,38 +170,6 @@ def test_differences_are_paired_and_compare_with_the_last_setting(found: Evaluat
     assert len(lines) == 2 + len(ALL_ROUTES)
     assert f"{difference.mean:+.4f} [{difference.low:+.4f}" in lines[2]
     assert "[" not in lines[-1]
-
-
-def test_the_command_prints_and_writes(
-    checkpoint: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    out, runs = tmp_path / "found.json", tmp_path / "runs"
-    arguments = ["--routes", "1,auto,all", "--json", str(out), "--runs", str(runs)]
-    more = ["--document-routes", "0.5", "--limit-queries", "3"]
-    assert cli.main(["evaluate", str(checkpoint), str(data), *arguments, *more]) == 0
-    found = json.loads(out.read_text())
-    assert list(found["means"]) == ["1", "auto", "all"]
-    assert list(found["differences"]) == ["1 - auto", "1 - all", "auto - all"]
-    assert found["queries"] == 3
-    assert f"{found['means']['1']['ndcg@10']:.4f}" in capsys.readouterr().out
-    assert len(list(runs.iterdir())) == 3
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        (["--split", "dev"], "dev.tsv: no such split; there: test"),
-        (["--routes", "1,1"], "routes must be different settings, got 1, 1"),
-        (["--rerank", "10"], "rerank is for the search of an index"),
-        (["--index", "nowhere"], "nowhere"),
-        (["--index", "x", "--document-routes", "4"], "an index has its own document routes"),
-    ],
-)
-def test_what_is_wrong_is_said_before_the_checkpoint_is_loaded(
-    arguments: list[str], message: str, data: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert cli.main(["evaluate", "no-such-checkpoint", str(data), *arguments]) == 1
-    assert message in capsys.readouterr().err
 
 
 def test_an_id_with_white_space_fits_no_run_file(tmp_path: Path) -> None:

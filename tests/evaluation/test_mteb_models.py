@@ -12,7 +12,7 @@ from mteb.abstasks import AbsTaskRetrieval
 from mteb.abstasks.task_metadata import TaskMetadata
 
 from fastlane_st import FastLaneEncoder
-from fastlane_st.evaluation.collection import Collection
+from fastlane_st.data.collection import Collection
 from fastlane_st.evaluation.evaluate import encode_all, search_all
 from fastlane_st.evaluation.metrics import evaluate_run, mean_metrics
 from fastlane_st.evaluation.mteb_models import IndexedModel, RoutedModel

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from fastlane_st import FastLaneEncoder, FastLaneIndex, cli
-from fastlane_st.corpus import Document
+from fastlane_st.data.corpus import CorpusDocument
 from fastlane_st.index import building
 from fastlane_st.index.building import UNFINISHED, build_folder
 from tests.conftest import DOCUMENTS
@@ -17,7 +17,9 @@ from tests.support.encoders import WordEncoder
 
 WORDS = ("red", "blue", "car", "bus", "sky")
 CORPUS = [
-    Document(f"d{n}", f"{WORDS[n % 5]} {WORDS[n // 5 % 5]} {WORDS[n // 25 % 5]}", metadata={"n": n})
+    CorpusDocument(
+        f"d{n}", f"{WORDS[n % 5]} {WORDS[n // 5 % 5]} {WORDS[n // 25 % 5]}", metadata={"n": n}
+    )
     for n in range(60)
 ]
 
@@ -39,7 +41,7 @@ def answers(index: FastLaneIndex) -> Any:
     return index.search(["red car", "blue sky", "bus"], top_k=60, num_routes=2)
 
 
-def _until(stop: int) -> Iterator[Document]:
+def _until(stop: int) -> Iterator[CorpusDocument]:
     yield from CORPUS[:stop]
     raise KeyboardInterrupt
 
@@ -127,7 +129,7 @@ def test_the_shell_resumes(checkpoint: Path, tmp_path: Path) -> None:
     corpus, folder = tmp_path / "corpus.csv", tmp_path / "index"
     corpus.write_text("_id,text\n" + "".join(f"{n},{text}\n" for n, text in enumerate(DOCUMENTS)))
     encoder = FastLaneEncoder(checkpoint)
-    documents = [Document(str(n), text) for n, text in enumerate(DOCUMENTS[:4])]
+    documents = [CorpusDocument(str(n), text) for n, text in enumerate(DOCUMENTS[:4])]
     started = FastLaneIndex.build(
         encoder, [d.content for d in documents], [d.id for d in documents]
     )

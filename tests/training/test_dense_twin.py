@@ -15,8 +15,8 @@ from torch import Tensor
 from transformers import AutoModel, TrainerCallback
 
 from fastlane_st import FastLaneConfig
+from fastlane_st.data.collection import Collection
 from fastlane_st.evaluation.baselines import rank_by_dense_encoder
-from fastlane_st.evaluation.collection import Collection
 from tests.conftest import DOCUMENTS, QUERIES
 from tests.support.training import StopAt, StopError, changed, weights, write_pairs, write_rows
 from training.dense_twin import DenseTrainer, build_twin, main, train_twin

@@ -1,19 +1,57 @@
-"""Search results as text for a terminal, with the words that met marked in them."""
+"""Shows search results: as text for a terminal, with the matched words marked, or as JSON."""
 
 from __future__ import annotations
 
+import json
+import os
+import re
 from collections.abc import Iterable, Sequence
 from itertools import pairwise
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, TextIO, cast
 
 if TYPE_CHECKING:
-    from .encoder import FastLaneEncoder
-    from .modeling.search_fastlane import Hit
-    from .modeling.st_fastlane import FastLaneTransformer
+    from ..encoder import FastLaneEncoder
+    from ..modeling.search_fastlane import Hit
+    from ..modeling.st_fastlane import FastLaneTransformer
 
 MARKS = ("»", "«")
 ANSI_MARKS = ("\033[1;33m", "\033[0m")
 MOST_MARKED = 4
+WHITE_SPACE = re.compile(r"\s")
+# Control characters, line and paragraph separators, overrides of the direction, lone surrogates.
+UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+
+
+def printable(text: str) -> str:
+    r"""Escapes what could steer a terminal or break a line.
+
+    Example:
+        >>> print(printable("a\x1b[2Jb\nc"))
+        a\x1b[2Jb\nc
+    """
+    return UNPRINTABLE.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
+
+
+def shows_color(stream: TextIO) -> bool:
+    """Whether a stream is a terminal that shows colours, and NO_COLOR isn't set."""
+    is_dumb = os.environ.get("TERM") == "dumb"
+    return stream.isatty() and not is_dumb and not os.environ.get("NO_COLOR")
+
+
+def hit_to_dict(hit: Hit) -> dict[str, Any]:
+    """A hit as JSON holds it: id, score, text, metadata and matches."""
+    return {
+        "id": hit.id,
+        "score": hit.score,
+        "text": hit.text,
+        "metadata": hit.metadata,
+        "matches": [match._asdict() for match in hit.matches],
+    }
+
+
+def print_json(value: dict[str, Any]) -> None:
+    """Prints one line of ASCII, which any terminal and encoding can hold."""
+    print(json.dumps(value))
 
 
 def format_hits(
@@ -24,10 +62,10 @@ def format_hits(
     color: bool = False,
     width: int = 320,
 ) -> str:
-    """Gives the query and its ranked hits: rank, score, id and text.
+    """Renders the query and its ranked hits: rank, score, id and text.
 
-    In the query the routed words are marked, in a text the words that they met. Of many routes
-    only the strongest few are marked, and none in the query.
+    The routed words are marked in the query, and the words that they matched in the texts. With
+    more than four routes only the four strongest matches are marked, and nothing in the query.
 
     Args:
         encoder: The encoder that answered.
@@ -41,9 +79,11 @@ def format_hits(
     marks = ANSI_MARKS if color else MARKS
     routes = [match.query_position for match in hits[0].matches]
     shown_routes = routes if len(routes) <= MOST_MARKED else []
-    lines = [mark(query, word_spans(encoder, query, shown_routes, "query"), marks)]
+    lines = [
+        mark(WHITE_SPACE.sub(" ", query), word_spans(encoder, query, shown_routes, "query"), marks)
+    ]
     for rank, hit in enumerate(hits, start=1):
-        lines.append(f"\n{rank:3}.  {hit.score:.4f}  {hit.id}")
+        lines.append(f"\n{rank:3}.  {hit.score:.4f}  {printable(str(hit.id))}")
         if hit.text is not None:
             strongest = sorted(hit.matches, key=lambda match: -match.similarity)[:MOST_MARKED]
             met = [match.document_position for match in strongest]
@@ -56,9 +96,15 @@ def format_hits(
 def word_spans(
     encoder: FastLaneEncoder, text: str, positions: Iterable[int], task: str
 ) -> list[tuple[int, int]]:
-    """Where in `text` the words of some tokens stand, as character spans in order of the text.
+    """Gives the character spans in `text` of the words that some tokens belong to, in order.
 
-    A token that isn't of the text itself (a special token, the prompt's) has no span.
+    Special tokens and tokens of the prompt have no span.
+
+    Args:
+        encoder: Its tokenizer and prompts are used.
+        text: The text without the prompt.
+        positions: Of the tokens, counted with special tokens and the prompt.
+        task: "query" or "document".
     """
     module = cast("FastLaneTransformer", encoder[0])
     prompt = encoder.prompts.get(task) or ""
@@ -79,7 +125,12 @@ def word_spans(
 
 
 def mark(text: str, spans: Iterable[tuple[int, int]], marks: tuple[str, str]) -> str:
-    """`text` with an opening and a closing mark around each span; the spans don't overlap.
+    """Puts marks around each span of `text`; its own control characters are escaped.
+
+    Args:
+        text: On one line.
+        spans: Of characters, in order, without overlaps.
+        marks: The opening and the closing one.
 
     Example:
         >>> mark("how to sort", [(7, 11)], MARKS)
@@ -89,7 +140,8 @@ def mark(text: str, spans: Iterable[tuple[int, int]], marks: tuple[str, str]) ->
     parts = [text[start:end] for start, end in pairwise(edges)]
     opening, closing = marks
     return "".join(
-        f"{opening}{part}{closing}" if index % 2 else part for index, part in enumerate(parts)
+        f"{opening}{printable(part)}{closing}" if index % 2 else printable(part)
+        for index, part in enumerate(parts)
     )
 
 
@@ -100,10 +152,11 @@ def excerpt(
     marks: tuple[str, str],
     width: int,
 ) -> str:
-    """About `width` characters of `text` around `center`, on one line, with the spans marked."""
+    """Gives about `width` characters of `text` around `center`, on one line, with spans marked."""
     start = max(0, min(center[0] - width // 2, len(text) - width))
     start = text.rfind(" ", 0, start) + 1 if start else 0
     end = min(len(text), start + width)
     inside = [(a - start, b - start) for a, b in spans if start <= a and b <= end]
-    shown = " ".join(mark(text[start:end], inside, marks).split())
+    part = WHITE_SPACE.sub(" ", text[start:end])
+    shown = " ".join(mark(part, inside, marks).split())
     return f"{'… ' if start else ''}{shown}{' …' if end < len(text) else ''}"

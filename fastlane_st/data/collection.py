@@ -1,4 +1,4 @@
-"""A judged collection: documents, queries and which answers which, from a BEIR-layout folder."""
+"""Reads a judged collection (documents, queries, relevance grades) from a folder in BEIR's layout."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..corpus import read_corpus
+from .corpus import read_corpus
+from .json_lines import read_lines
 
 HEADER = "query-id\tcorpus-id\tscore"
 
@@ -18,7 +19,7 @@ class Collection:
 
     Attributes:
         name: The folder's name.
-        split: Which judgements.
+        split: The name of the judgements, such as "test".
         documents: Text by id, title first, in the order of the corpus.
         queries: Text by id: exactly the queries that `qrels` judges, in the order of their file.
         qrels: Grade by document id by query id; above 0 is relevant.
@@ -31,7 +32,7 @@ class Collection:
     qrels: Mapping[str, Mapping[str, int]]
 
     def limit(self, num_queries: int | None = None, num_documents: int | None = None) -> Collection:
-        """A smaller collection for a trial; its numbers can't be compared with the whole one's.
+        """Gives a smaller collection for a trial; its metrics don't compare with the whole one's.
 
         Args:
             num_queries: Keep the first ones. None keeps all.
@@ -63,8 +64,8 @@ def read_collection(folder: str | os.PathLike[str], split: str | None = None) ->
     """Reads `corpus.jsonl[.gz]`, `queries.jsonl[.gz]` and `qrels/<split>.tsv` of a folder.
 
     Args:
-        folder: Where they are.
-        split: Name of the judgements. Without it, the only ones there or else "test".
+        folder: The collection's folder.
+        split: Name of the judgements. None takes the only ones there are, or else "test".
 
     Raises:
         FileNotFoundError: A file is missing; the message says which, and which splits there are.
@@ -115,21 +116,20 @@ def _find_qrels(folder: Path, split: str | None) -> Path:
 
 
 def _read_qrels(path: Path) -> Iterator[tuple[str, str, str, int]]:
-    """Gives each row's place, `file:line`, and its fields."""
-    with path.open(encoding="utf-8") as lines:
-        for number, line in enumerate(lines, start=1):
-            place, fields = f"{path}:{number}", line.rstrip("\r\n").split("\t")
-            if fields == [""]:
-                continue
-            if len(fields) != 3:
-                raise ValueError(
-                    f"{place}: expected query, document and grade between tabs, got {line!r}"
-                )
-            is_grade = fields[2].lstrip("-").isdecimal()
-            if number == 1 and is_grade:
-                raise ValueError(f"{place}: no header; put {HEADER!r} on the first line")
-            if number == 1:
-                continue
-            if not is_grade:
-                raise ValueError(f"{place}: the grade must be an integer, got {fields[2]!r}")
-            yield place, fields[0], fields[1], int(fields[2])
+    """Yields the place, `file:line`, and the fields of each row."""
+    for number, line in enumerate(read_lines(path), start=1):
+        place, fields = f"{path}:{number}", line.rstrip("\r\n").split("\t")
+        if fields == [""]:
+            continue
+        if len(fields) != 3:
+            raise ValueError(
+                f"{place}: expected query, document and grade between tabs, got {line!r}"
+            )
+        is_grade = fields[2].lstrip("-").isdecimal()
+        if number == 1 and is_grade:
+            raise ValueError(f"{place}: no header; put {HEADER!r} on the first line")
+        if number == 1:
+            continue
+        if not is_grade:
+            raise ValueError(f"{place}: the grade must be an integer, got {fields[2]!r}")
+        yield place, fields[0], fields[1], int(fields[2])

@@ -1,16 +1,15 @@
-"""Reading a corpus of any supported format, one document at a time."""
+"""Reads a corpus in any supported format, one document at a time."""
 
 import codecs
 import csv
-import gzip
-import json
 import os
-import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from math import isfinite
 from pathlib import Path
 from typing import Any
+
+from .json_lines import Wording, decode, read_json_lines, read_lines
 
 SUPPORTED_FORMATS = (
     "BEIR JSONL (.jsonl, .jsonl.gz), CSV (.csv, .csv.gz), TSV (.tsv, .tsv.gz), Parquet (.parquet), "
@@ -19,16 +18,22 @@ SUPPORTED_FORMATS = (
 _BEIR_NAMES = ("corpus.jsonl", "corpus.jsonl.gz")
 _TEXT_SUFFIXES = (".txt", ".md", ".rst")
 _FIELDS = ("_id", "id", "title", "text", "metadata")
-# A longer CSV field is more likely an unclosed quote, which swallows what follows, than a text.
+# A longer CSV field is more likely the rest of the file behind an unclosed quote than a text.
 _LONGEST_CSV_FIELD = 2**24
 _PARQUET_ROWS = 1024
+_WORDING = Wording(
+    broken_gzip="{path}:{line}: truncated or broken gzip ({error}); fetch or compress it again",
+    not_utf8="{path}:{line}: byte {byte} is not UTF-8; save the file as UTF-8",
+    broken_json="{origin}: broken JSON ({error}); write one JSON object on each line",
+    no_object="{origin}: expected a JSON object with 'text' on each line, got {type}",
+)
 
 _Fields = Mapping[str, object]
 
 
 @dataclass(frozen=True, slots=True)
-class Document:
-    """One document of a corpus."""
+class CorpusDocument:
+    """A document as a corpus file gives it, before it is encoded."""
 
     id: str
     text: str
@@ -37,25 +42,25 @@ class Document:
 
     @property
     def content(self) -> str:
-        """What is encoded: the title, a space and the text, stripped, as BEIR joins them.
+        """The text to encode: the title, a space and the text, stripped, as BEIR joins them.
 
-        >>> Document("d1", "Returns a string.", title="json.dumps").content
+        >>> CorpusDocument("d1", "Returns a string.", title="json.dumps").content
         'json.dumps Returns a string.'
         """
         return f"{self.title} {self.text}".strip()
 
 
-def read_corpus(path: Path | str) -> Iterator[Document]:
+def read_corpus(path: Path | str) -> Iterator[CorpusDocument]:
     """Yields the documents of a file or folder; only their ids stay in memory.
 
-    The name chooses the format: see `SUPPORTED_FORMATS`. Rows hold `text` and may hold `title` and
-    `_id` (or `id`); a row without an id gets its number, from 0. Of an object `metadata`, the fields
-    with text, numbers, true, false or null are kept. A text file's id is its path
-    inside the folder, with forward slashes, and it has no title; hidden files are left out.
+    The file name chooses the format, see `SUPPORTED_FORMATS`. Rows hold `text` and may hold `title`
+    and `_id` (or `id`); a row without an id gets its number, from 0. Of a `metadata` object the
+    fields that hold text, numbers, true, false or null are kept. The id of a text file is its path
+    inside the folder, with forward slashes; it has no title, and hidden files are left out.
 
     Raises:
-        FileNotFoundError: there is nothing at `path`.
-        ValueError: the format is unknown, or, while reading, a document is broken, an id comes
+        FileNotFoundError: There is nothing at `path`.
+        ValueError: The format is unknown, or, while reading, a document is broken, an id comes
             twice or there is no document at all. The message names the file and the line.
         ImportError: pyarrow, which Parquet needs, is not installed.
     """
@@ -65,7 +70,9 @@ def read_corpus(path: Path | str) -> Iterator[Document]:
     return _check_ids(path, _read_any(path))
 
 
-def _check_ids(path: Path, documents: Iterator[tuple[str, Document]]) -> Iterator[Document]:
+def _check_ids(
+    path: Path, documents: Iterator[tuple[str, CorpusDocument]]
+) -> Iterator[CorpusDocument]:
     seen: set[str] = set()
     for place, document in documents:
         if document.id in seen:
@@ -76,14 +83,14 @@ def _check_ids(path: Path, documents: Iterator[tuple[str, Document]]) -> Iterato
         raise ValueError(f"{path}: holds no document; expected {SUPPORTED_FORMATS}")
 
 
-def _read_any(path: Path) -> Iterator[tuple[str, Document]]:
-    """Chooses the reader; each document comes with its place, `file:line`, for messages."""
+def _read_any(path: Path) -> Iterator[tuple[str, CorpusDocument]]:
+    """Chooses the reader by file name; yields each document after its place, `file:line`."""
     if path.is_dir():
         beir = next((path / name for name in _BEIR_NAMES if (path / name).is_file()), None)
-        return _read_folder(path) if beir is None else _read_rows(_read_jsonl(beir))
+        return _read_folder(path) if beir is None else _read_rows(read_json_lines(beir, _WORDING))
     name = path.name.lower()
     if name.endswith((".jsonl", ".jsonl.gz")):
-        return _read_rows(_read_jsonl(path))
+        return _read_rows(read_json_lines(path, _WORDING))
     if name.endswith((".csv", ".csv.gz")):
         return _read_rows(_read_delimited(path, ","))
     if name.endswith((".tsv", ".tsv.gz")):
@@ -93,17 +100,17 @@ def _read_any(path: Path) -> Iterator[tuple[str, Document]]:
     raise ValueError(f"{path}: unknown corpus format; expected {SUPPORTED_FORMATS}")
 
 
-def _read_rows(rows: Iterable[tuple[str, _Fields]]) -> Iterator[tuple[str, Document]]:
+def _read_rows(rows: Iterable[tuple[str, _Fields]]) -> Iterator[tuple[str, CorpusDocument]]:
     for number, (place, fields) in enumerate(rows):
         yield place, _make_document(fields, number, place)
 
 
-def _make_document(fields: _Fields, number: int, place: str) -> Document:
+def _make_document(fields: _Fields, number: int, place: str) -> CorpusDocument:
     if "text" not in fields:
         names = ", ".join(map(repr, fields)) or "no field"
         raise ValueError(f"{place}: no 'text', which each document needs; got {names}")
     title = fields.get("title")
-    return Document(
+    return CorpusDocument(
         id=_make_id(fields, number, place),
         text=_check_string("text", fields["text"], place),
         title="" if title is None else _check_string("title", title, place),
@@ -112,7 +119,7 @@ def _make_document(fields: _Fields, number: int, place: str) -> Document:
 
 
 def _make_metadata(value: object) -> dict[str, Any]:
-    """What an index can filter by; datasets also keep lists of authors and the like there."""
+    """Keeps the fields that an index can filter by; lists, such as authors, are dropped."""
     if not isinstance(value, dict):
         return {}
     return {
@@ -148,27 +155,11 @@ def _check_string(name: str, value: object, place: str, expected: str = "a strin
     return value
 
 
-def _read_jsonl(path: Path) -> Iterator[tuple[str, _Fields]]:
-    for number, line in enumerate(_read_lines(path), start=1):
-        if not line.strip():
-            continue
-        place = f"{path}:{number}"
-        try:
-            fields = json.loads(line)
-        except (ValueError, RecursionError) as error:
-            problem = f"broken JSON ({error})"
-            raise ValueError(f"{place}: {problem}; write one JSON object on each line") from None
-        if not isinstance(fields, dict):
-            got = type(fields).__name__
-            raise ValueError(f"{place}: expected a JSON object with 'text' on each line, got {got}")
-        yield place, fields
-
-
 def _read_delimited(path: Path, delimiter: str) -> Iterator[tuple[str, _Fields]]:
-    # The limit is one for the whole process: raise it, never lower what someone else has set.
+    # The limit holds for the whole process: raise it, but never lower what someone else has set.
     csv.field_size_limit(max(csv.field_size_limit(), _LONGEST_CSV_FIELD))
-    # Not strict, the parser silently drops quotes from `"red" wine` and closes an open quote.
-    reader = csv.reader(_read_lines(path), delimiter=delimiter, strict=True)
+    # A parser that is not strict drops the quotes of `"red" wine` and closes an open quote itself.
+    reader = csv.reader(read_lines(path, _WORDING), delimiter=delimiter, strict=True)
     columns: list[str] = []
     try:
         for row in filter(None, reader):  # a blank line is an empty row
@@ -197,7 +188,7 @@ def _check_columns(columns: list[str], place: str) -> None:
 
 
 def _read_parquet(path: Path) -> Iterator[tuple[str, _Fields]]:
-    """Yields rows with their number, from 0, as their place."""
+    """Yields rows; the place of a row is its number, from 0."""
     try:
         import pyarrow as pa
         import pyarrow.parquet as pq
@@ -207,7 +198,7 @@ def _read_parquet(path: Path) -> Iterator[tuple[str, _Fields]]:
     number = 0
     with path.open("rb") as stream:
         try:
-            # By default Arrow reads the columns of whole row groups ahead.
+            # Without these options Arrow reads the columns of whole row groups ahead.
             file = pq.ParquetFile(stream, pre_buffer=False, buffer_size=2**20)
             columns: list[str] = file.schema_arrow.names
             _check_columns(columns, str(path))
@@ -222,7 +213,7 @@ def _read_parquet(path: Path) -> Iterator[tuple[str, _Fields]]:
             raise ValueError(f"{path}: {problem}; write the file again") from None
 
 
-def _read_folder(path: Path) -> Iterator[tuple[str, Document]]:
+def _read_folder(path: Path) -> Iterator[tuple[str, CorpusDocument]]:
     names = []
     for folder, subfolders, files in os.walk(path, onerror=_raise):
         subfolders[:] = [name for name in subfolders if not name.startswith(".")]
@@ -231,33 +222,10 @@ def _read_folder(path: Path) -> Iterator[tuple[str, Document]]:
                 names.append((Path(folder) / name).relative_to(path).as_posix())
     for name in sorted(names):
         data = (path / name).read_bytes().removeprefix(codecs.BOM_UTF8)
-        yield str(path / name), Document(id=name, text=_decode(data, path / name, line=1))
+        text = decode(data, path / name, 1, _WORDING)
+        yield str(path / name), CorpusDocument(id=name, text=text)
 
 
 def _raise(error: OSError) -> None:
-    """Keeps `os.walk` from passing over a folder that it may not read."""
+    """Makes `os.walk` fail on a folder that it may not read, instead of skipping it."""
     raise error
-
-
-def _read_lines(path: Path) -> Iterator[str]:
-    """Yields the lines with their ends, split at \\n alone, without a byte order mark."""
-    line = 0
-    try:
-        with gzip.open(path) if path.name.lower().endswith(".gz") else path.open("rb") as file:
-            for data in file:
-                line += 1
-                if line == 1:
-                    data = data.removeprefix(codecs.BOM_UTF8)
-                yield _decode(data, path, line)
-    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
-        problem = f"truncated or broken gzip ({error})"
-        raise ValueError(f"{path}:{line + 1}: {problem}; fetch or compress it again") from None
-
-
-def _decode(data: bytes, path: Path, line: int) -> str:
-    try:
-        return data.decode()
-    except UnicodeDecodeError as error:
-        line += data.count(b"\n", 0, error.start)
-        problem = f"byte 0x{data[error.start]:02x} is not UTF-8"
-        raise ValueError(f"{path}:{line}: {problem}; save the file as UTF-8") from None

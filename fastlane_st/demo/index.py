@@ -1,26 +1,30 @@
-"""The demo: an index over Python's own documentation, kept in the user's cache."""
+"""The demo's index over Python's own documentation, kept in the user's cache."""
 
 from __future__ import annotations
 
 import platform
 from typing import TYPE_CHECKING
 
-from .hub import cache_folder, default_checkpoint
-from .index.index import FastLaneIndex
+from ..hub import cache_folder, default_checkpoint
+from ..index.index import FastLaneIndex
+from ..index.storage.manifest import MANIFEST
 from .python_docs import python_documents
 
 if TYPE_CHECKING:
-    from .encoder import FastLaneEncoder
+    from ..encoder import FastLaneEncoder
 
 
 def demo_index(encoder: FastLaneEncoder) -> FastLaneIndex:
-    """The index over the documentation of the running Python, built at first use.
+    """Loads the index over the documentation of the running Python; builds it at first use.
 
-    `encoder` is the one of this package, `fastlane-minilm`.
+    An interrupted build leaves a folder without `index.json`, in which the next call builds again.
+
+    Args:
+        encoder: The encoder of `fastlane-minilm`.
     """
     name = f"demo-python-{platform.python_version()}-{default_checkpoint().name}"
     folder = cache_folder() / name
-    if folder.exists():
+    if (folder / MANIFEST).exists():
         return FastLaneIndex.load(folder, encoder)
     documents = list(python_documents())
     index = encoder.build_index(

@@ -1,4 +1,4 @@
-"""The demo corpus: Python's own documentation, as it is on every machine with Python."""
+"""Makes the demo's corpus from the documentation that every Python installation holds."""
 
 import functools
 import importlib
@@ -8,9 +8,9 @@ import textwrap
 from collections.abc import Iterator
 from types import ModuleType
 
-from fastlane_st.corpus import Document
+from ..data.corpus import CorpusDocument
 
-# Each has its answer in the passages of Python 3.10 to 3.13, mostly in other words than its own.
+# The passages of Python 3.10 to 3.13 answer each question, mostly in other words than its own.
 DEMO_QUESTIONS: tuple[str, ...] = (
     "How do I make a temporary folder that is deleted when I'm done?",
     "Why does my function's default list keep the items of earlier calls?",
@@ -21,11 +21,11 @@ DEMO_QUESTIONS: tuple[str, ...] = (
 
 MAX_WORDS = 180
 _MIN_WORDS = 6
-# A passage of a long text is closed once it holds this many words, so that it is about one thing.
+# A passage of a long text ends once it holds this many words, so that it keeps to one subject.
 _ENOUGH_WORDS = 80
-_SHORT_WORDS = 25  # a shorter last passage joins the one before it
+_SHORT_WORDS = 25  # a last passage shorter than this joins the one before it
 
-# Well known, cheap to import and without side effects; one that a platform lacks is left out.
+# Well-known modules that import quickly and without side effects; missing ones are skipped.
 # fmt: off
 _MODULES = (
     "builtins", "abc", "argparse", "asyncio", "base64", "bisect", "calendar", "codecs",
@@ -69,10 +69,10 @@ _MARKUP = tuple(
     )
 )
 
-_Paragraph = tuple[int, str]  # how far it is indented, and its lines
+_Paragraph = tuple[int, str]  # indentation and lines
 
 
-def python_documents() -> Iterator[Document]:
+def python_documents() -> Iterator[CorpusDocument]:
     """Yields passages of at most `MAX_WORDS` words: docstrings first, then the language reference.
 
     They come from the standard library and `pydoc_data.topics` of the running interpreter, so they
@@ -84,7 +84,7 @@ def python_documents() -> Iterator[Document]:
             if len(text.split()) < _MIN_WORDS or text in seen:
                 continue
             seen.add(text)
-            yield Document(source if number == 1 else f"{source}#{number}", text, title)
+            yield CorpusDocument(source if number == 1 else f"{source}#{number}", text, title)
 
 
 def _sources() -> Iterator[tuple[str, list[tuple[str, str]]]]:

@@ -1,0 +1,96 @@
+"""Arguments that several commands take, and the parsers of their values."""
+
+from __future__ import annotations
+
+import functools
+import json
+from collections.abc import Callable
+from typing import Annotated, Any, TypeVar
+
+import typer
+
+Parsed = TypeVar("Parsed")
+
+
+def usage(parse: Callable[[str], Parsed]) -> Callable[[str], Parsed]:
+    """Turns a ValueError of `parse` into a usage error with the same message; typer drops it."""
+
+    @functools.wraps(parse)
+    def parse_argument(text: str) -> Parsed:
+        try:
+            return parse(text)
+        except ValueError as error:
+            raise typer.BadParameter(str(error)) from None
+
+    return parse_argument
+
+
+def parse_routes(text: str) -> int | float | str | None:
+    """Gives a number, a fraction, "auto", "default", or None for "all"; the library checks ranges.
+
+    Raises:
+        ValueError: It is none of these.
+    """
+    if text in ("default", "auto"):
+        return text
+    if text == "all":
+        return None
+    try:
+        return float(text) if "." in text else int(text)
+    except ValueError:
+        raise ValueError(f"expected a number, 'auto' or 'all', got {text!r}") from None
+
+
+def parse_route_list(text: str) -> list[int | float | str | None]:
+    """Parses several numbers of routes with commas between them."""
+    return [parse_routes(one.strip()) for one in text.split(",")]
+
+
+def parse_filter(text: str) -> Any:
+    """Parses JSON; the library checks that it is a filter.
+
+    Raises:
+        ValueError: It is no JSON, or nested too deeply.
+    """
+    got = text if len(text) <= 200 else f"{text[:200]}…"
+    try:
+        return json.loads(text)
+    except ValueError as error:
+        raise ValueError(f"expected JSON, got {got!r}: {error}") from None
+    except RecursionError:
+        raise ValueError(f"expected JSON, got {got!r}: it is nested too deeply") from None
+
+
+def parse_query(text: str) -> str:
+    """Gives the query itself.
+
+    Raises:
+        ValueError: It holds bytes that aren't valid in the locale's encoding, as lone surrogates.
+    """
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise ValueError(f"expected valid Unicode, got {text!r}") from None
+    return text
+
+
+BatchSize = Annotated[int, typer.Option(metavar="N", help="texts encoded at once")]
+DocumentRoutes = Annotated[
+    Any,
+    typer.Option(
+        metavar="N",
+        parser=usage(parse_routes),
+        show_default=False,
+        help="token views kept of a document: a number, a fraction such as 0.25, or 'all'",
+    ),
+]
+QueryRoutes = Annotated[
+    Any,
+    typer.Option(
+        metavar="N",
+        parser=usage(parse_routes),
+        show_default=False,
+        help="token views of the query: a number, 'auto' or 'all'; default: the checkpoint's",
+    ),
+]
+TopK = Annotated[int, typer.Option(metavar="N", help="hits to show")]

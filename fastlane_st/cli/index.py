@@ -1,0 +1,264 @@
+"""The commands that build, change and check index folders; `search` has a module of its own."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, get_args
+
+import typer
+from typer.core import TyperCommand, TyperOption
+
+from .. import quiet
+from .arguments import BatchSize, DocumentRoutes, usage
+from .display import print_json, printable
+
+if TYPE_CHECKING:
+    from ..index.index import FastLaneIndex
+
+CHECKPOINT = "checkpoint"
+"""The key of an index's metadata that names the model it was built with."""
+
+Folder = Annotated[str, typer.Argument(metavar="INDEX", help="folder that 'fastlane index' wrote")]
+Corpus = Annotated[
+    str,
+    typer.Argument(metavar="CORPUS", help="JSONL, CSV, TSV or Parquet file, or a folder of texts"),
+]
+Model = Annotated[
+    str | None, typer.Option(metavar="CHECKPOINT", help="default: the one that indexed")
+]
+Json = Annotated[bool, typer.Option("--json", help="print JSON")]
+
+
+def register(app: typer.Typer) -> None:
+    """Adds these commands."""
+    app.command(cls=IndexCommand)(index)
+    app.command()(add)
+    app.command(context_settings={"ignore_unknown_options": True})(delete)  # the id -2
+    app.command()(compact)
+    app.command()(info)
+    app.command()(verify)
+
+
+def kinds() -> tuple[str, ...]:
+    """The values of `--kind`; reading them from the engine imports it."""
+    from ..index.vectors.settings import Kind
+
+    return ("auto", *get_args(Kind))
+
+
+def storages() -> tuple[str, ...]:
+    """The values of `--storage`; reading them from the engine imports it."""
+    from ..index.vectors.settings import Storage
+
+    return get_args(Storage)
+
+
+CHOICES = {"kind": kinds, "storage": storages}
+
+
+def one_of(choices: Callable[[], tuple[str, ...]]) -> Callable[[str], str]:
+    """Gives a parser that refuses all but some values, which it asks for when it parses."""
+
+    def parse_choice(text: str) -> str:
+        if text not in choices():
+            expected = ", ".join(map(repr, choices()))
+            raise ValueError(f"invalid choice: {text!r} (choose from {expected})")
+        return text
+
+    return usage(parse_choice)
+
+
+class IndexCommand(TyperCommand):
+    """Looks up the choices of the engine's options when its help is asked for, not before."""
+
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        """Writes the help, in which such an option starts with its choices."""
+        for parameter in self.params:
+            if isinstance(parameter, TyperOption) and parameter.name in CHOICES:
+                choices = ", ".join(CHOICES[parameter.name]())
+                parameter.help = f"{choices}: {parameter.help}"
+        super().format_help(ctx, formatter)
+
+
+def index(
+    corpus: Corpus,
+    out: Annotated[str, typer.Option(metavar="DIR", help="folder of the index")],
+    model: Annotated[
+        str, typer.Option(metavar="CHECKPOINT", help="folder or Hub name of the encoder")
+    ] = "fastlane-minilm",
+    document_routes: DocumentRoutes = "default",
+    kind: Annotated[
+        Any,
+        typer.Option(
+            metavar="KIND",
+            parser=one_of(kinds),
+            help="how vectors are found; auto is flat, which is exact, or ivf for many",
+        ),
+    ] = "auto",
+    storage: Annotated[
+        Any,
+        typer.Option(
+            metavar="STORAGE",
+            parser=one_of(storages),
+            help="four bytes a dimension, two, one, half a byte, or a byte for eight",
+        ),
+    ] = "float32",
+    batch_size: BatchSize = 32,
+    resume: Annotated[
+        bool,
+        typer.Option("--resume", help="go on with an index whose building was interrupted"),
+    ] = False,
+    processes: Annotated[int, typer.Option(metavar="N", help="encode in so many, on the CPU")] = 1,
+) -> None:
+    """Builds an index over a corpus."""
+    from ..data.corpus import read_corpus
+    from ..index import index as engine
+    from ..index.building import build_folder, check_folder, encoding_processes
+    from ..modeling.search_fastlane import check_counts
+
+    check_folder(out, resume)  # before the long work
+    check_counts(processes=processes)
+    logging.basicConfig(format="%(message)s")
+    logging.getLogger(engine.__name__).setLevel(logging.INFO)  # kind and size of the index
+    num_documents = sum(1 for _ in read_corpus(corpus))
+    encoder = quiet.load_encoder(model)
+    with encoding_processes(encoder, processes) as pool:
+        built = build_folder(
+            out,
+            encoder,
+            read_corpus(corpus),
+            num_documents,
+            num_routes=document_routes,
+            kind=kind,
+            storage=storage,
+            metadata={CHECKPOINT: model},
+            batch_size=batch_size,
+            resume=resume,
+            show_progress_bar=True,
+            pool=pool,
+        )
+    print(f"{sizes(built)} in {out}")
+
+
+def add(
+    folder: Folder,
+    corpus: Corpus,
+    model: Model = None,
+    batch_size: BatchSize = 32,
+    replace: Annotated[
+        bool,
+        typer.Option("--replace", help="documents whose ids are there take their place"),
+    ] = False,
+) -> None:
+    """Adds the documents of a corpus to an index."""
+    from ..data.corpus import read_corpus
+    from ..index.building import as_arguments
+
+    changed = load(folder)
+    documents = list(read_corpus(corpus))
+    changed.encoder = quiet.load_encoder(model or model_of(changed))
+    change = changed.upsert if replace else changed.add
+    change(**as_arguments(documents), batch_size=batch_size, show_progress_bar=True)
+    changed.save(folder)
+    print(f"{len(documents):,} added or replaced: {sizes(changed)} in {folder}")
+
+
+def delete(
+    folder: Folder,
+    ids: Annotated[list[str], typer.Argument(metavar="ID", help="of the documents to delete")],
+) -> None:
+    """Deletes documents from an index."""
+    changed = load(folder)
+    changed.delete([as_indexed(changed, id) for id in ids])
+    changed.save(folder)
+    print(f"{len(set(ids)):,} deleted: {sizes(changed)} in {folder}")
+
+
+def compact(folder: Folder) -> None:
+    """Writes an index anew, without deleted documents."""
+    changed = load(folder)
+    before = bytes_of(folder)
+    changed.compact()
+    changed.save(folder)
+    print(f"{sizes(changed)}, {before:,} bytes before, {bytes_of(folder):,} now")
+
+
+def info(folder: Folder, as_json: Json = False) -> None:
+    """Tells what an index holds."""
+    loaded = load(folder)
+    if as_json:
+        print_json(
+            {
+                **counts(loaded),
+                "dim": loaded.dim,
+                "kind": loaded.vectors.kind,
+                "storage": loaded.vectors.storage,
+                "bytes": bytes_of(folder),
+                "checkpoint": loaded.metadata.get(CHECKPOINT),
+                "document_routes": loaded.document_routes,
+                "metadata_fields": loaded.fields,
+            }
+        )
+        return
+    facts = {
+        "documents": f"{len(loaded):,}",
+        "token vectors": f"{loaded.num_vectors:,} of {loaded.dim} dimensions",
+        "kind, storage": f"{loaded.vectors.kind}, {loaded.vectors.storage}",
+        "bytes": f"{bytes_of(folder):,}",
+        "checkpoint": loaded.metadata.get(CHECKPOINT, "unknown"),
+        "views of a document": "all" if loaded.document_routes is None else loaded.document_routes,
+        "metadata fields": ", ".join(loaded.fields) or "none",
+    }
+    for name, fact in facts.items():
+        print(f"{name:20} {printable(str(fact))}")
+
+
+def verify(folder: Folder, as_json: Json = False) -> None:
+    """Checks every file of an index."""
+    try:
+        loaded = load(folder)  # reads every file and compares its checksum
+    except ValueError as error:
+        if as_json:
+            print_json({"index": folder, "whole": False, "problem": str(error)})
+        raise
+    if as_json:
+        print_json({"index": folder, "whole": True, **counts(loaded)})
+    else:
+        print(f"{folder} is whole: {sizes(loaded)}")
+
+
+def load(folder: str) -> FastLaneIndex:
+    """Reads the index that a command is about, and checks its files."""
+    from ..index.index import FastLaneIndex
+
+    return FastLaneIndex.load(folder)
+
+
+def model_of(index: FastLaneIndex) -> str:
+    """The name of the model that an index was built with."""
+    if CHECKPOINT not in index.metadata:
+        raise ValueError("this index doesn't name the model that built it: name it with --model")
+    return str(index.metadata[CHECKPOINT])
+
+
+def counts(index: FastLaneIndex) -> dict[str, int]:
+    """The numbers of documents and token vectors, by name."""
+    return {"documents": len(index), "token_vectors": index.num_vectors}
+
+
+def sizes(index: FastLaneIndex) -> str:
+    """The numbers of documents and token vectors, for people."""
+    return f"{len(index):,} documents, {index.num_vectors:,} token vectors"
+
+
+def bytes_of(folder: str) -> int:
+    """The size of all files of a folder."""
+    return sum(path.stat().st_size for path in Path(folder).iterdir() if path.is_file())
+
+
+def as_indexed(index: FastLaneIndex, id: str) -> str | int:
+    """Gives an id of the shell as the index has it: an int where no document has it as a text."""
+    is_number = id not in index and id.removeprefix("-").isdecimal()
+    return int(id) if is_number else id

@@ -1,0 +1,145 @@
+"""The `fastlane` command: its subcommands, and the exit codes of their errors."""
+
+from __future__ import annotations
+
+import os
+import select
+import shutil
+import sys
+from collections.abc import Sequence
+from io import TextIOWrapper
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from .. import __version__, quiet
+from . import index, measure, search
+from .arguments import QueryRoutes, TopK
+from .display import printable
+
+PROBLEM = 1
+WRONG_USAGE = 2
+INTERRUPTED = 130  # 128 + SIGINT
+CLOSED_PIPE = 141  # 128 + SIGPIPE
+
+
+class Commands(TyperGroup):
+    """Runs a command, and turns its errors into one line on standard error and an exit code."""
+
+    def invoke(self, ctx: Any) -> None:
+        """Runs the command that the arguments name."""
+        try:
+            super().invoke(ctx)
+            sys.stdout.flush()
+        except KeyboardInterrupt:
+            raise typer.Exit(INTERRUPTED) from None
+        except (ValueError, OSError, ImportError) as error:
+            if isinstance(error, BrokenPipeError) and is_stdout_closed():
+                raise typer.Exit(CLOSED_PIPE) from None
+            message = "\n".join(map(printable, str(error).splitlines()))
+            print(f"fastlane: {message}", file=sys.stderr)
+            raise typer.Exit(PROBLEM) from None
+
+
+app = typer.Typer(
+    cls=Commands,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["--help", "-h"]},
+)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs one command.
+
+    Returns:
+        The exit code: 0, 1 for a problem that the message names, 130 after Ctrl-C, 141 if whoever
+        read the output has closed the pipe.
+
+    Raises:
+        SystemExit: The arguments are wrong; the code is 2.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper) and stream.errors in ("strict", "surrogateescape"):
+            stream.reconfigure(errors="backslashreplace")  # an answer is never lost to an encoding
+    columns = min(shutil.get_terminal_size().columns, 100)
+    given = sys.argv[1:] if arguments is None else list(arguments)
+    try:
+        app(given, prog_name="fastlane", terminal_width=max(columns - 2, 30))
+    except SystemExit as end:
+        if end.code == WRONG_USAGE:
+            raise
+        return int(end.code or 0)
+    return 0
+
+
+def is_stdout_closed() -> bool:
+    """Whether the reader of standard output is gone; if so, discards what is still to be written."""
+    try:
+        sys.stdout.flush()
+        if not hasattr(select, "poll"):  # Windows
+            return False
+        poll = select.poll()
+        poll.register(sys.stdout.fileno(), 0)
+        is_closed = any(events & (select.POLLERR | select.POLLHUP) for _, events in poll.poll(0))
+    except BrokenPipeError:
+        is_closed = True
+    except (OSError, ValueError):  # standard output is no file, as in a test
+        return False
+    if is_closed:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return is_closed
+
+
+def print_version(is_asked: bool) -> None:
+    """Prints the version and ends, if asked."""
+    if is_asked:
+        print(__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def fastlane(
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=print_version, is_eager=True, help="print the version"),
+    ] = False,
+) -> None:
+    """Routed late-interaction search."""
+
+
+@app.command()
+def export(
+    directory: Annotated[str, typer.Argument(metavar="DIR", help="a new or empty folder")],
+) -> None:
+    """Writes the model of this package as a Hub folder."""
+    quiet.quiet_transformers()
+    from .. import hub
+
+    hub.export(directory)
+    print(f"wrote {directory}")
+
+
+index.register(app)
+search.register(app)
+measure.register(app)
+
+
+@app.command()
+def demo(
+    question: Annotated[
+        str | None,
+        typer.Argument(metavar="QUESTION", show_default=False, help="default: a few of ours"),
+    ] = None,
+    top_k: TopK = 3,
+    routes: QueryRoutes = "default",
+) -> None:
+    """Answers questions from Python's own documentation."""
+    from ..demo.index import demo_index
+    from ..demo.python_docs import DEMO_QUESTIONS
+
+    encoder = quiet.load_encoder("fastlane-minilm")
+    questions = DEMO_QUESTIONS if question is None else [question]
+    search.answer(demo_index(encoder), encoder, questions, routes, top_k=top_k)

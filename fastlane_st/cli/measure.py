@@ -1,0 +1,137 @@
+"""The commands that measure a checkpoint on judged data: evaluate and diagnose."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from .. import quiet
+from .arguments import BatchSize, DocumentRoutes, parse_route_list, usage
+
+if TYPE_CHECKING:
+    from ..diagnostics.diagnose import RouterDiagnostics
+    from ..evaluation.evaluate import Evaluation
+
+Checkpoint = Annotated[str, typer.Argument(metavar="CHECKPOINT", help="folder, or fastlane-minilm")]
+Data = Annotated[str, typer.Argument(metavar="DATA", help="BEIR folder: corpus, queries, qrels")]
+Split = Annotated[
+    str | None, typer.Option(metavar="NAME", help="judgements; default: the only ones, or test")
+]
+LimitQueries = Annotated[int | None, typer.Option(metavar="N", help="only the first N queries")]
+LimitDocuments = Annotated[
+    int | None, typer.Option(metavar="N", help="the judged documents, and others up to N")
+]
+JsonFile = Annotated[
+    Path | None, typer.Option("--json", metavar="FILE", help="write everything there, too")
+]
+
+
+def register(app: typer.Typer) -> None:
+    """Adds these commands."""
+    app.command()(evaluate)
+    app.command()(diagnose)
+
+
+def evaluate(
+    checkpoint: Checkpoint,
+    data: Data,
+    split: Split = None,
+    limit_queries: LimitQueries = None,
+    limit_documents: LimitDocuments = None,
+    batch_size: BatchSize = 32,
+    json_file: JsonFile = None,
+    routes: Annotated[
+        Any,
+        typer.Option(
+            metavar="N,N",
+            parser=usage(parse_route_list),
+            help="token views of the queries: numbers, 'auto', 'all'",
+        ),
+    ] = "1,2,4,8,all",
+    document_routes: DocumentRoutes = "default",
+    index: Annotated[
+        str | None,
+        typer.Option(metavar="DIR", help="search an index of the corpus; default: all documents"),
+    ] = None,
+    rerank: Annotated[
+        int | None,
+        typer.Option(metavar="N", help="with --index: rank the best N again by all views"),
+    ] = None,
+    runs: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="write TREC run files there")
+    ] = None,
+) -> None:
+    """Measures quality on judged data, by number of routes."""
+    check_file(json_file)
+    quiet.quiet_transformers()
+    from ..evaluation.evaluate import run_evaluate
+
+    found = run_evaluate(
+        checkpoint,
+        data,
+        routes=routes,
+        document_routes=document_routes,
+        index=index,
+        rerank=rerank,
+        split=split,
+        limit_queries=limit_queries,
+        limit_documents=limit_documents,
+        batch_size=batch_size,
+        show_progress=True,
+    )
+    report(found, json_file)
+    if runs is not None:
+        found.write_runs(runs)
+
+
+def diagnose(
+    checkpoint: Checkpoint,
+    data: Data,
+    split: Split = None,
+    limit_queries: LimitQueries = None,
+    limit_documents: LimitDocuments = None,
+    batch_size: BatchSize = 32,
+    json_file: JsonFile = None,
+) -> None:
+    """Tells what a router chooses, and how well."""
+    check_file(json_file)
+    quiet.quiet_transformers()
+    from ..diagnostics.diagnose import run_diagnose
+
+    found = run_diagnose(
+        checkpoint,
+        data,
+        split=split,
+        limit_queries=limit_queries,
+        limit_documents=limit_documents,
+        batch_size=batch_size,
+        show_progress=True,
+    )
+    report(found, json_file)
+
+
+def check_file(path: Path | None) -> None:
+    """Refuses a file that can't be written, before the long work.
+
+    Raises:
+        OSError: It is a folder, its folder is missing, or one of them is read-only.
+    """
+    if path is None:
+        return
+    if path.is_dir():
+        raise IsADirectoryError(f"{path} is a folder: name a file in it")
+    if not path.parent.is_dir():
+        raise FileNotFoundError(f"there is no folder {path.parent} to write {path.name} to")
+    if not os.access(path if path.exists() else path.parent, os.W_OK):
+        raise PermissionError(f"{path} can't be written: permission denied")
+
+
+def report(found: Evaluation | RouterDiagnostics, json_file: Path | None) -> None:
+    """Prints the table of a measurement, and writes all of it to a JSON file if one is named."""
+    print(found.render())
+    if json_file is not None:
+        json_file.write_text(json.dumps(found.to_dict(), indent=2) + "\n", encoding="utf-8")

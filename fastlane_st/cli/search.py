@@ -1,0 +1,103 @@
+"""The `search` command, and the answers that it and `demo` print."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Iterator
+from io import TextIOWrapper
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from .. import quiet
+from .arguments import QueryRoutes, TopK, parse_filter, parse_query, usage
+from .display import format_hits, hit_to_dict, print_json, shows_color
+from .index import Folder, Model, load, model_of
+
+if TYPE_CHECKING:
+    from ..encoder import FastLaneEncoder
+    from ..index.index import FastLaneIndex
+
+
+def register(app: typer.Typer) -> None:
+    """Adds this command."""
+    app.command()(search)
+
+
+def search(
+    folder: Folder,
+    queries: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="QUERY",
+            parser=usage(parse_query),
+            help="one or several, or - to read one a line from standard input",
+        ),
+    ],
+    model: Model = None,
+    where: Annotated[
+        Any,
+        typer.Option(
+            metavar="JSON",
+            parser=usage(parse_filter),
+            help="""filter, as {"year": {"$gte": 2020}}""",
+        ),
+    ] = None,
+    rerank: Annotated[
+        int | None,
+        typer.Option(metavar="N", help="rank the best N again by all tokens of the query"),
+    ] = None,
+    top_k: TopK = 10,
+    routes: QueryRoutes = "default",
+    as_json: Annotated[
+        bool, typer.Option("--json", help="print each hit as JSON, on a line")
+    ] = False,
+) -> None:
+    """Searches an index."""
+    loaded = load(folder)
+    encoder = quiet.load_encoder(model or model_of(loaded))
+    loaded.encoder = encoder
+    asked = read_queries() if queries == ["-"] else queries
+    try:
+        answer(
+            loaded, encoder, asked, routes, top_k=top_k, where=where, rerank=rerank, as_json=as_json
+        )
+    except RecursionError:
+        if where is None:
+            raise
+        raise typer.BadParameter("it is nested too deeply", param_hint="'--where'") from None
+
+
+def read_queries() -> Iterator[str]:
+    """Yields the lines of standard input that aren't blank."""
+    if isinstance(sys.stdin, TextIOWrapper):
+        sys.stdin.reconfigure(errors="surrogateescape")  # for `parse_query` to refuse
+    for line in sys.stdin:
+        if line.strip():
+            yield usage(parse_query)(line.rstrip("\r\n"))
+
+
+def answer(
+    index: FastLaneIndex,
+    encoder: FastLaneEncoder,
+    queries: Iterable[str],
+    num_routes: Any,
+    *,
+    as_json: bool = False,
+    **options: Any,
+) -> None:
+    """Searches for one query after another and prints the hits of each; `options` go to `search`."""
+    if num_routes == "default":
+        num_routes = encoder.fastlane_config.query_num_routes
+        if num_routes is None:
+            message = "the router of this checkpoint is untrained: full late interaction"
+            print(f"({message}, num_routes=None)", file=sys.stderr)
+    color = shows_color(sys.stdout)
+    for query in queries:
+        hits = index.search(query, num_routes=num_routes, **options)
+        if as_json:
+            for hit in hits:
+                print_json({"query": query, **hit_to_dict(hit)})
+        else:
+            print(format_hits(encoder, query, hits, color=color) + "\n")
+        sys.stdout.flush()  # whoever asks line by line waits for it

@@ -1,0 +1,1 @@
+"""The demo: search in Python's own documentation."""

@@ -1,0 +1,188 @@
+"""The command as a whole: its options, exit codes, streams and start-up."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from fastlane_st import FastLaneIndex, __version__, cli
+from fastlane_st.cli import index as index_commands
+
+OPTIONS = {
+    "export": "",
+    "index": "--out --model --document-routes --kind --storage --batch-size --resume --processes",
+    "add": "--model --batch-size --replace",
+    "delete": "",
+    "compact": "",
+    "info": "--json",
+    "verify": "--json",
+    "search": "--model --where --rerank --top-k --routes --json",
+    "evaluate": "--split --limit-queries --limit-documents --batch-size --json --routes "
+    "--document-routes --index --rerank --runs",
+    "diagnose": "--split --limit-queries --limit-documents --batch-size --json",
+    "demo": "--top-k --routes",
+}
+
+
+def test_the_version_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["--version"]) == 0
+    assert capsys.readouterr().out == f"{__version__}\n"
+
+
+@pytest.mark.parametrize("columns", [40, 80, 200])
+def test_help_lists_every_command_and_option_in_plain_lines(
+    columns: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", str(columns))
+    assert cli.main(["--help"]) == 0
+    pages = {"": capsys.readouterr().out}
+    assert re.findall(r"^  ([a-z]+) ", pages[""], re.MULTILINE) == list(OPTIONS)
+    for command, options in OPTIONS.items():
+        assert cli.main([command, "-h"]) == 0
+        pages[command] = capsys.readouterr().out
+        found = re.findall(r"^  (--[a-z-]+)", pages[command], re.MULTILINE)
+        assert sorted(found) == sorted(options.split())
+    assert "a folder of texts" in " ".join(pages["index"].split())  # of an argument, not an option
+    for page in pages.values():
+        assert page.isascii()
+        assert "\x1b" not in page
+        assert max(map(len, page.splitlines())) <= columns
+
+
+def test_version_and_help_import_nothing_heavy() -> None:
+    code = (
+        "import sys; from fastlane_st.cli import main\n"
+        "heavy = ('torch', 'transformers', 'faiss', 'numpy')\n"
+        "def loaded(): return [name for name in heavy if name in sys.modules]\n"
+        "for arguments in (['--version'], ['--help'], ['search', '--help'], ['demo', '--help']):\n"
+        "    status = main(arguments)\n"
+        "    assert (status, loaded()) == (0, []), (arguments, status, loaded())\n"
+        "assert main(['index', '--help']) == 0\n"
+        "assert set(loaded()) <= {'numpy'}, loaded()\n"
+    )
+    subprocess.run([sys.executable, "-c", code], stdout=subprocess.DEVNULL, check=True)
+
+
+def test_importing_the_package_loads_no_torch() -> None:
+    heavy = ("torch", "transformers", "faiss", "numpy")
+    code = f"import sys, fastlane_st.cli; print([m for m in {heavy} if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["search", "{tmp}", "query"], "is no FastLane index"),
+        (["search", "{index}", " "], "query 0 is empty"),
+        (["search", "{index}", "sort", "--routes", "0"], "num_routes must be a positive integer"),
+        (["search", "{index}", "sort", "--top-k", "0"], "top_k must be a positive integer, got 0"),
+        (["search", "{index}", "sort", "--where", '{{"a": 1}}'], "no document has the field 'a'"),
+        (["search", "{index}", "sort", "--rerank", "9"], "rerank must be at least top_k=10, got 9"),
+        (["delete", "{index}", "d1", "x"], "no document has 1 of the ids, the first 'x'"),
+        (["add", "{index}", "{tmp}/absent.jsonl"], "absent.jsonl"),
+        (["info", "{tmp}"], "is no FastLane index"),
+        (["search", "{index}", "sort", "--model", "{tmp}"], "is no FastLane checkpoint"),
+        (["index", "{tmp}/absent.jsonl", "--out", "{tmp}/x"], "absent.jsonl"),
+        (["index", "{corpus}", "--out", "{tmp}", "--model", "{checkpoint}"], "corpus.jsonl"),
+        (["export", "{tmp}"], "exists and is not an empty folder"),
+    ],
+)
+def test_a_problem_is_one_line_and_status_1(
+    arguments: list[str],
+    message: str,
+    corpus: Path,
+    checkpoint: Path,
+    index_folder: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    places = {"tmp": tmp_path, "corpus": corpus, "checkpoint": checkpoint, "index": index_folder}
+    capsys.readouterr()
+    assert cli.main([argument.format(**places) for argument in arguments]) == 1
+    [line] = [text for text in capsys.readouterr().err.splitlines() if text.startswith("fastlane:")]
+    assert message in line
+
+
+def test_a_number_of_routes_is_a_number(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        cli.main(["search", "index", "query", "--routes", "few"])
+    assert "expected a number, 'auto' or 'all', got 'few'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "Missing command"),
+        (["find"], "No such command 'find'"),
+        (["search", "index"], "Missing argument 'QUERY'"),
+        (["search", "index", "query", "--top", "3"], "No such option"),
+        (["search", "index", "query", "--top-k", "few"], "Invalid value for '--top-k'"),
+        (["index", "corpus.jsonl"], "Missing option '--out'"),
+        (["evaluate", "model", "data", "--routes", "1,few"], "expected a number, 'auto' or 'all'"),
+        (["delete", "index"], "Missing argument 'ID'"),
+    ],
+)
+def test_wrong_usage_ends_with_status_2(
+    arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as raised:
+        cli.main(arguments)
+    assert raised.value.code == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert message in err
+    assert "Usage: fastlane" in err
+
+
+def test_ctrl_c_ends_quietly_with_status_130(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupt(folder: str) -> FastLaneIndex:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(index_commands, "load", interrupt)
+    assert cli.main(["info", "index"]) == 130
+    assert capsys.readouterr() == ("", "")
+
+
+def test_a_closed_pipe_ends_quietly(tmp_path: Path) -> None:
+    code = (
+        "import sys; from fastlane_st.cli import index, main\n"
+        "class Loaded(list):\n"
+        "    num_vectors = 3\n"
+        "index.load = lambda folder: Loaded()\n"
+        f"sys.exit(main(['verify', {str(tmp_path)!r}]))\n"
+    )
+    for options in ([], ["-u"]):
+        reader, writer = os.pipe()
+        os.close(reader)
+        command = [sys.executable, *options, "-c", code]
+        environment = {**os.environ, "PYTHONUNBUFFERED": ""}
+        done = subprocess.run(
+            command, stdout=writer, stderr=subprocess.PIPE, check=False, env=environment
+        )
+        os.close(writer)
+        assert (done.returncode, done.stderr) == (141, b""), options
+
+
+def test_a_pipe_that_breaks_elsewhere_is_a_problem(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def lose_worker(folder: str) -> FastLaneIndex:
+        raise BrokenPipeError("a worker is gone\x1b[2J")
+
+    monkeypatch.setattr(index_commands, "load", lose_worker)
+    assert cli.main(["info", "index"]) == 1
+    assert capsys.readouterr().err == "fastlane: a worker is gone\\x1b[2J\n"
+
+
+def test_the_package_runs_as_a_module() -> None:
+    command = [sys.executable, "-m", "fastlane_st.cli", "--version"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stdout == f"{__version__}\n"

@@ -1,0 +1,72 @@
+"""The commands that measure: they print a table, write JSON, and refuse early."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from fastlane_st import cli
+from tests.support.collections import write_tiny_collection
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_tiny_collection(tmp_path_factory.mktemp("data") / "tiny")
+
+
+def test_evaluate_prints_and_writes(
+    checkpoint: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out, runs = tmp_path / "found.json", tmp_path / "runs"
+    arguments = ["--routes", "1,auto,all", "--json", str(out), "--runs", str(runs)]
+    more = ["--document-routes", "0.5", "--limit-queries", "3"]
+    assert cli.main(["evaluate", str(checkpoint), str(data), *arguments, *more]) == 0
+    found = json.loads(out.read_text())
+    assert list(found["means"]) == ["1", "auto", "all"]
+    assert list(found["differences"]) == ["1 - auto", "1 - all", "auto - all"]
+    assert found["queries"] == 3
+    assert f"{found['means']['1']['ndcg@10']:.4f}" in capsys.readouterr().out
+    assert len(list(runs.iterdir())) == 3
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--split", "dev"], "dev.tsv: no such split; there: test"),
+        (["--routes", "1,1"], "routes must be different settings, got 1, 1"),
+        (["--rerank", "10"], "rerank is for the search of an index"),
+        (["--index", "nowhere"], "nowhere"),
+        (["--index", "x", "--document-routes", "4"], "an index has its own document routes"),
+    ],
+)
+def test_what_is_wrong_is_said_before_the_checkpoint_is_loaded(
+    arguments: list[str], message: str, data: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(["evaluate", "no-such-checkpoint", str(data), *arguments]) == 1
+    assert message in capsys.readouterr().err
+
+
+def test_diagnose_prints_and_writes(
+    checkpoint: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "found.json"
+    assert cli.main(["diagnose", str(checkpoint), str(data), "--json", str(out)]) == 0
+    assert json.loads(out.read_text())["collection"] == "tiny:test"
+    assert "tiny:test: " in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("command", ["evaluate", "diagnose"])
+def test_a_file_that_cannot_be_written_is_refused_before_any_work(
+    command: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for file, message in (
+        (
+            tmp_path / "absent" / "x.json",
+            f"there is no folder {tmp_path / 'absent'} to write x.json",
+        ),
+        (tmp_path, f"{tmp_path} is a folder"),
+    ):
+        assert cli.main([command, "no-such-checkpoint", "no-data", "--json", str(file)]) == 1
+        assert message in capsys.readouterr().err

@@ -1,0 +1,96 @@
+"""Reading JSON lines: every row comes with its origin, every fault names its line."""
+
+from __future__ import annotations
+
+import gzip
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fastlane_st.data.json_lines import Wording, read_json_lines, read_lines
+
+
+def write(path: Path, data: bytes) -> Path:
+    path.write_bytes(gzip.compress(data) if path.name.lower().endswith(".gz") else data)
+    return path
+
+
+def read(path: Path, wording: Wording | None = None) -> list[tuple[str, dict[str, Any]]]:
+    return list(read_json_lines(path) if wording is None else read_json_lines(path, wording))
+
+
+@pytest.mark.parametrize("name", ["rows.jsonl", "rows.jsonl.gz", "ROWS.JSONL.GZ", "rows"])
+def test_rows_come_with_file_and_line_and_blank_lines_count(tmp_path: Path, name: str) -> None:
+    path = write(tmp_path / name, b'\xef\xbb\xbf{"a": 1}\n\n  \r\n{"a": "\xc3\xa9\xe2\x80\xa8"}')
+    assert read(path) == [(f"{path}:1", {"a": 1}), (f"{path}:4", {"a": "é\u2028"})]
+
+
+def test_an_empty_file_holds_no_rows(tmp_path: Path) -> None:
+    assert read(write(tmp_path / "rows.jsonl", b"")) == []
+
+
+def test_lines_keep_their_ends_and_break_at_newlines_only(tmp_path: Path) -> None:
+    path = write(tmp_path / "lines", "a\rb\u2028c\r\n\nd".encode())
+    assert list(read_lines(path)) == ["a\rb\u2028c\r\n", "\n", "d"]
+
+
+def test_rows_before_a_fault_are_yielded(tmp_path: Path) -> None:
+    rows = read_json_lines(write(tmp_path / "rows.jsonl", b'{"a": 1}\nbroken'))
+    assert next(rows)[1] == {"a": 1}
+    with pytest.raises(ValueError, match=r"rows\.jsonl:2: broken JSON"):
+        next(rows)
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        (b'{"query": "q", "positive": \n', r"broken JSON \(Expecting value"),
+        (b'{"query": "q\xff"}\n', r"not UTF-8 \(invalid start byte\)$"),
+        (b'["q", "p"]\n', "expected a JSON object, got list$"),
+        (b"7", "expected a JSON object, got int$"),
+        (b"[" * 100_000, "broken JSON"),
+        (b'{"n": ' + b"1" * 5000 + b"", "broken JSON"),
+    ],
+)
+@pytest.mark.parametrize("suffix", [".jsonl", ".jsonl.gz"])
+def test_a_broken_line_is_named(tmp_path: Path, line: bytes, message: str, suffix: str) -> None:
+    path = write(tmp_path / f"rows{suffix}", b'{"a": 1}\n' + line)
+    with pytest.raises(ValueError, match=rf"rows{suffix}:2: {message}"):
+        read(path)
+
+
+def test_a_broken_gzip_file_is_named(tmp_path: Path) -> None:
+    path = write(tmp_path / "cut.jsonl.gz", b'{"a": 1}\n' * 99)
+    path.write_bytes(path.read_bytes()[:-12])
+    with pytest.raises(ValueError, match=r"cut\.jsonl\.gz: broken gzip file"):
+        read(path)
+    path.write_bytes(b'{"a": 1}\n')
+    with pytest.raises(ValueError, match=r"cut\.jsonl\.gz: broken gzip file \(Not a gzipped file"):
+        read(path)
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="nowhere"):
+        read(tmp_path / "nowhere.jsonl")
+
+
+def test_a_caller_can_word_the_messages(tmp_path: Path) -> None:
+    wording = Wording(
+        broken_gzip="gzip {path} {line} {error}",
+        not_utf8="{path} {line} {byte} {reason}",
+        broken_json="JSON {origin} {error}",
+        no_object="object {origin} {type}",
+    )
+    path = tmp_path / "{rows}.jsonl"  # braces in a path are no fields
+    for data, message in (
+        (b"{}\n\xff", r"\{rows\}\.jsonl 2 0xff invalid start byte"),
+        (b"{}\nx", r"JSON .*\{rows\}\.jsonl:2 Expecting value"),
+        (b"[]", r"object .*\{rows\}\.jsonl:1 list"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            read(write(path, data), wording)
+    cut = write(tmp_path / "cut.gz", b"{}\n")
+    cut.write_bytes(cut.read_bytes()[:-8])
+    with pytest.raises(ValueError, match=r"gzip .*cut\.gz 2 Compressed file ended"):
+        read(cut, wording)

@@ -1,0 +1,69 @@
+"""The checkpoint that the package carries: exported, cached, and checked against its base."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from fastlane_st import FastLaneEncoder, cli, hub
+
+
+@pytest.fixture(scope="session")
+def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("export") / "fastlane-minilm"
+    assert cli.main(["export", str(folder)]) == 0
+    return folder
+
+
+def test_the_default_checkpoint_is_what_export_writes(
+    exported: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FASTLANE_HOME", str(tmp_path / "home"))
+    encoder = FastLaneEncoder("fastlane-minilm")
+    [cached] = (tmp_path / "home").iterdir()
+    names = {path.name for path in exported.iterdir()}
+    assert {path.name for path in cached.iterdir()} == names
+    for name in names - {"README.md"}:
+        assert (cached / name).read_bytes() == (exported / name).read_bytes(), name
+    assert encoder.get_embedding_dimension() == 384
+
+
+def test_the_default_checkpoint_finds_the_passage_that_answers(exported: Path) -> None:
+    encoder = FastLaneEncoder(exported)
+    passages = ["json.load reads a file.", "Paris is in France.", "heapq keeps a heap of numbers."]
+    index = encoder.build_index(passages)
+    for num_routes in (1, None):
+        hits = index.search(["What is the capital of France?"], top_k=1, num_routes=num_routes)
+        assert [hit.id for [hit] in hits] == [1]
+
+
+def test_export_gives_the_weights_that_the_delta_and_the_base_say(exported: Path) -> None:
+    from safetensors.numpy import load_file
+
+    written = load_file(exported / "model.safetensors")
+    delta = load_file(hub.DELTA_FOLDER / "delta.safetensors")
+    base = load_file(hub.base_weights() / "model.safetensors")
+    for name, value in written.items():
+        expected = delta[name] if name in delta else base[name.removeprefix("backbone.")]
+        np.testing.assert_array_equal(value, expected, err_msg=name)
+
+
+def test_weights_other_than_the_pinned_ones_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hub, "BASE_SHA256", "0" * 64)
+    with pytest.raises(ValueError, match="are not sentence-transformers/all-MiniLM-L6-v2"):
+        hub.export(tmp_path / "export")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_without_the_offline_package_the_message_names_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hub, "find_spec", lambda name: None)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
+    with pytest.raises(FileNotFoundError, match=r"fastlane-st\[offline\]"):
+        hub.base_weights()

@@ -1,12 +1,12 @@
-"""Search over token vectors in memory: what a checkpoint brings along for a small corpus.
+"""Exact MaxSim search in memory: `ExactIndex`, which comes with every checkpoint, for a small corpus.
 
-`ExactIndex` finds exactly what MaxSim says. Beside it stands what every index shares: hits, token
-views, and the comparison that decides a ranking. `pip install fastlane-st` brings a larger, durable index.
+It relies on NumPy, and on FAISS for queries of one route. The names before it are what every index
+shares: hits, token views, the comparison that decides a ranking, and checks of arguments.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import ModuleType
 from typing import Any, Literal, NamedTuple, Protocol, TypeAlias, TypeGuard, overload
@@ -25,7 +25,7 @@ Metadata: TypeAlias = Mapping[str, str | int | float | bool | None]
 FloatArray: TypeAlias = npt.NDArray[np.float32]
 IntArray: TypeAlias = npt.NDArray[np.int64]
 
-FETCHED = 16  # vectors that FAISS is asked for at first, for each document that is wanted
+FETCHED = 16  # vectors that the first FAISS search returns for each document asked for
 CHUNK = 256  # documents whose padded tensors are held at a time
 BLOCK_VECTORS = 16_384  # compared at a time: 8 MB of 128 dimensions
 
@@ -55,51 +55,35 @@ class Hit:
 
 
 class Encoder(Protocol):
-    """What gives token vectors: a FastLaneModel, or the Sentence Transformers model around it.
+    """A FastLaneModel, the Sentence Transformers model around it, or anything with these methods.
 
-    With `output_value=None` each text gives a mapping with `token_embeddings (tokens, dim)` and
-    `attention_mask (tokens,)`, true exactly at the routed views. To rank again by all tokens of a
-    query, `unrouted_embeddings` and `token_mask` are what these two are without routing.
+    They are called with `output_value=None`, `batch_size`, `show_progress_bar` and, where a caller says
+    so, `num_routes` and `route_budget`, and give a mapping for each text: `token_embeddings` (T, D) and
+    `attention_mask` (T,), true exactly at the routed views. `unrouted_embeddings` and `token_mask` are the
+    same without routing; only a query that is ranked again by all of its tokens needs them.
     """
 
-    def encode_query(
-        self,
-        texts: list[str],
-        /,
-        *,
-        output_value: None,
-        num_routes: int | Literal["auto"] | None = ...,
-        batch_size: int = ...,
-        show_progress_bar: bool = ...,
-        route_budget: int = ...,
-    ) -> Sequence[Features]:
-        """Encodes queries."""
+    def encode_query(self, texts: list[str], /, *args: Any, **options: Any) -> Sequence[Features]:
+        """Encodes queries; `num_routes` may be "auto", None for all tokens, or a number."""
 
     def encode_document(
-        self,
-        texts: list[str],
-        /,
-        *,
-        output_value: None,
-        num_routes: int | float | None = ...,
-        batch_size: int = ...,
-        show_progress_bar: bool | None = ...,
+        self, texts: list[str], /, *args: Any, **options: Any
     ) -> Sequence[Features]:
-        """Encodes documents; `num_routes` may be the fraction of the tokens to keep."""
+        """Encodes documents; `num_routes` may be a fraction, None for all tokens, or a number."""
 
     def get_embedding_dimension(self) -> int | None:
         """The length of a token vector, if known."""
 
 
 class Views(NamedTuple):
-    """Vectors `(views, dim)` of one text, and where in it their tokens stand, `(views,)`."""
+    """Vectors (K, D) of one text, and the positions (K,) of their tokens in it."""
 
-    vectors: npt.NDArray[np.float32]
+    vectors: FloatArray
     positions: npt.NDArray[np.int32]
 
 
 class QueryBatch(NamedTuple):
-    """The views of a batch of queries; `full` holds all of their tokens, where they are asked for."""
+    """The routed views of a batch of queries; `full` holds all of their tokens, if asked for."""
 
     routed: list[Views]
     full: list[Views]
@@ -113,35 +97,36 @@ def query_views(
     first: int,
     with_full: bool = False,
 ) -> QueryBatch:
-    """The views of queries that are all texts, or all arrays.
+    """The views of at least one query, all texts or all arrays.
 
-    Args:
-        queries: A batch of at least one.
-        encoder: Encodes texts.
-        routing: What the encoder is told of the routes of texts.
-        dim: The index's dimension.
-        first: The number of the batch's first query, for errors.
-        with_full: Whether to give all tokens of each text as well.
+    `routing` are the options of `encoder.encode_query` that decide the routes, and `first` is the number of
+    the first query, for errors. `with_full` gives all tokens of each text as well.
 
     Raises:
-        ValueError: Texts without an encoder, a query without views, or another dimension.
+        ValueError: Texts without an encoder, a query without views, or another dimension than `dim`.
     """
-    as_texts = isinstance(queries[0], str)
+    names = [f"query {number}" for number in range(first, first + len(queries))]
     full: list[Views] = []
-    if as_texts:
-        encoded = _encode_queries(encoder, queries, routing)
-        routed = [routed_views(one, f"query {n}") for n, one in enumerate(encoded, first)]
+    if isinstance(queries[0], str):
+        if encoder is None:
+            raise ValueError(
+                "text queries need an encoder: pass one to FastLaneIndex.load(directory, encoder), "
+                "or search with vectors"
+            )
+        options = {"output_value": None, "batch_size": len(queries), "show_progress_bar": False}
+        encoded = encoder.encode_query(queries, **options, **routing)
+        routed = list(map(routed_views, encoded, names))
         if with_full:
-            full = [unrouted_views(one, f"query {n}") for n, one in enumerate(encoded, first)]
+            full = list(map(unrouted_views, encoded, names))
     else:
-        routed = [given_views(one, f"query {n}") for n, one in enumerate(queries, first)]
-    for number, (vectors, _) in enumerate(routed, first):
+        routed = list(map(given_views, queries, names))
+    for query, name, (vectors, _) in zip(queries, names, routed, strict=True):
         count, given = vectors.shape
         if given != dim:
-            giver = "the encoder" if as_texts else f"query {number}"
+            giver = "the encoder" if isinstance(query, str) else name
             raise ValueError(f"{giver} gives {given}-dimensional vectors, the index holds {dim}")
         if count == 0:
-            raise ValueError(f"query {number} has no views: none of its tokens can be routed")
+            raise ValueError(f"{name} has no views: none of its tokens can be routed")
     return QueryBatch(routed, full)
 
 
@@ -164,12 +149,12 @@ def given_views(embeddings: Embeddings, owner: str, positions: Positions | None 
     """Vectors as float32 on the CPU, at positions 0, 1, 2, … by default.
 
     Raises:
-        ValueError: The shape is not `(views, dim)`, a value is not finite in float32, or the
-            positions are more or fewer; it names the `owner`.
+        ValueError: The shape is not (K, D), a value is not finite in float32, or there are not K
+            positions; it names the `owner`.
     """
     if isinstance(embeddings, torch.Tensor):
         embeddings = embeddings.detach().float().cpu().numpy()
-    with np.errstate(over="ignore"):  # beyond float32 is inf, refused below
+    with np.errstate(over="ignore"):  # a value beyond float32 becomes inf, refused below
         vectors = np.ascontiguousarray(embeddings, dtype=np.float32)
     if vectors.ndim != 2 or vectors.shape[1] == 0:
         raise ValueError(f"{owner} must be vectors of shape (number, dim), got {vectors.shape}")
@@ -177,36 +162,18 @@ def given_views(embeddings: Embeddings, owner: str, positions: Positions | None 
         raise ValueError(
             f"{owner} has a vector with NaN or infinity: only finite float32 can be used"
         )
-    if positions is None:
-        positions = range(len(vectors))
-    if len(positions) != len(vectors):
-        raise ValueError(f"{owner} has {len(vectors)} vectors, got {len(positions)} positions")
-    return Views(vectors, np.asarray(positions, dtype=np.int32))
-
-
-def _encode_queries(
-    encoder: Encoder | None, texts: list[str], routing: Mapping[str, Any]
-) -> Sequence[Features]:
-    if encoder is None:
-        raise ValueError(
-            "text queries need an encoder: pass one to FastLaneIndex.load(directory, encoder), "
-            "or search with vectors"
-        )
-    return encoder.encode_query(
-        texts,
-        output_value=None,
-        batch_size=len(texts),
-        show_progress_bar=False,
-        **routing,
-    )
+    places = range(len(vectors)) if positions is None else positions
+    if len(places) != len(vectors):
+        raise ValueError(f"{owner} has {len(vectors)} vectors, got {len(places)} positions")
+    return Views(vectors, np.asarray(places, dtype=np.int32))
 
 
 def exact_matches(
     vectors: FloatArray, firsts: IntArray, views: FloatArray
 ) -> tuple[npt.NDArray[np.float64], IntArray, FloatArray]:
-    """MaxSim of a query with some documents, so that equal vectors tie wherever they lie.
+    """MaxSim of a query with some documents, in which equal vectors tie wherever they lie.
 
-    A similarity is computed in float64 and rounded to float32; the score of a document is the sum over query
+    A similarity is computed in float64 and rounded to float32; a document's score is the sum over query
     views of its greatest one. Of equally similar vectors the first one matches.
 
     Args:
@@ -236,12 +203,8 @@ def exact_matches(
 def rounding_slack(views: FloatArray, longest: float) -> npt.NDArray[np.float64]:
     """(K,): how far apart two float32 similarities of a view may be where exact ones tie.
 
-    Both may be off by the rounding of a float32 product, at most dim * 2**-24 * |q| * |d|; the 8 is for
-    the norms' and the exact scores' own rounding.
-
-    Args:
-        views: (K, D).
-        longest: Length of the longest document vector.
+    Each is off by at most the rounding of a float32 product, dim · 2⁻²⁴ · |q| · |d|, for documents no
+    longer than `longest`; the 8 is for the rounding of the norms and of the exact scores.
     """
     lengths = np.linalg.norm(views.astype(float), axis=1)
     slacks: npt.NDArray[np.float64] = (views.shape[1] + 8) * 2.0**-23 * lengths * longest
@@ -251,9 +214,10 @@ def rounding_slack(views: FloatArray, longest: float) -> npt.NDArray[np.float64]
 class ExactIndex:
     """Documents as token vectors in memory, ranked by MaxSim, the sum over query views q of max_j q·d_j.
 
-    Equal scores come in the order in which documents were given. One route costs one pass of FAISS over all
-    vectors; several cost a full comparison. For more than some 100,000 vectors, or to keep an index, take the
-    `FastLaneIndex` of the package fastlane-st, which finds the same.
+    Equal scores come in the order in which documents were given. A query of one route costs one FAISS search
+    over all vectors, one of several routes a full comparison. For more than some 100,000 vectors, or to keep
+    an index, use the `FastLaneIndex` of the package fastlane-st, which finds the same. An index without
+    documents, or ids or vectors that don't fit, raise a ValueError.
 
     >>> index = ExactIndex.from_embeddings([[[0.5, 0.0], [0.75, 0.0]], [[1.0, 0.0]]], ids=["a", "b"])
     >>> [(hit.id, hit.score) for hit in index.search([[[1.0, 0.0]]])[0]]
@@ -274,16 +238,13 @@ class ExactIndex:
                 f"documents have vectors of {sorted(dims)} dimensions: all must be alike"
             )
         [self.dim] = dims
-        self.ids = ids
-        self.texts = texts
-        self.encoder = encoder
+        self.ids, self.texts, self.encoder = ids, texts, encoder
         self._vectors: FloatArray = np.concatenate(vectors)
         self._positions = np.concatenate(positions)
         counts = [len(each) for each in vectors]
         self._offsets: IntArray = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
         self._owners: IntArray = np.repeat(np.arange(len(ids)), counts)
-        lengths = np.linalg.norm(self._vectors, axis=1)
-        self._longest = float(lengths.max(initial=0.0))
+        self._longest = float(np.linalg.norm(self._vectors, axis=1).max(initial=0.0))
 
     @classmethod
     def build(
@@ -295,38 +256,28 @@ class ExactIndex:
         num_routes: NumRoutes | Literal["default"] = "default",
         batch_size: int = 32,
     ) -> ExactIndex:
-        """Encodes and indexes texts.
+        """Encodes and indexes texts, `batch_size` at once.
 
         Args:
-            encoder: A `FastLaneModel`, or the Sentence Transformers model around one.
-            documents: The texts.
+            encoder: See `Encoder`.
+            documents: At least one text.
             ids: One per document, str or int, all different; 0, 1, 2, … by default.
             num_routes: Views kept per document: a number, a fraction in (0, 1], None for all, or "default"
                 for the checkpoint's own setting.
-            batch_size: Texts encoded at once.
-
-        Raises:
-            ValueError: There are no documents, or ids that don't fit.
         """
         texts = check_documents(documents)
-        checked = check_ids(range(len(texts)) if ids is None else ids, len(texts))
+        checked = _ids_of(texts, ids)
         check_counts(batch_size=batch_size)
-        if not texts:
-            raise ValueError("there are no documents: an index needs at least one")
-        options: dict[str, Any] = {"batch_size": batch_size, "show_progress_bar": False}
+        options: dict[str, Any] = {"output_value": None, "show_progress_bar": False}
         if num_routes != "default":
             check_num_routes(num_routes, allow_fraction=True)
             options["num_routes"] = num_routes
-        chunks = (slice(first, first + CHUNK) for first in range(0, len(texts), CHUNK))
-        views = [
-            routed_views(features, f"document {id!r}")
-            for chunk in chunks
-            for id, features in zip(
-                checked[chunk],
-                encoder.encode_document(texts[chunk], output_value=None, **options),
-                strict=True,
-            )
-        ]
+        views = []
+        for first in range(0, len(texts), CHUNK):
+            chunk = slice(first, first + CHUNK)
+            encoded = encoder.encode_document(texts[chunk], batch_size=batch_size, **options)
+            for id, features in zip(checked[chunk], encoded, strict=True):
+                views.append(routed_views(features, f"document {id!r}"))
         return cls(views, checked, texts, encoder)
 
     @classmethod
@@ -339,31 +290,24 @@ class ExactIndex:
         texts: Iterable[str] | None = None,
         encoder: Encoder | None = None,
     ) -> ExactIndex:
-        """Indexes vectors that are there already, one array `(num_vectors, dim)` per document.
+        """Indexes given vectors.
 
         Args:
-            embeddings: One array per document. One without vectors is kept and never found.
+            embeddings: An array (K, D) per document. One without vectors is kept and never found.
             ids: As for `build`.
             positions: Each vector's token position in its document; 0, 1, 2, … by default.
-            texts: One per document, to be given back with hits.
+            texts: One per document, given back with hits.
             encoder: Encodes text queries.
-
-        Raises:
-            ValueError: There are no documents, or lengths, ids or dimensions don't fit.
         """
         arrays = list(embeddings)
-        checked = check_ids(range(len(arrays)) if ids is None else ids, len(arrays))
         known = None if texts is None else check_documents(texts)
         for name, given in (("positions", positions), ("texts", known)):
             if given is not None and len(given) != len(arrays):
                 raise ValueError(f"{name} must be {len(arrays)}, one a document: got {len(given)}")
-        if not arrays:
-            raise ValueError("there are no documents: an index needs at least one")
+        checked = _ids_of(arrays, ids)
+        names = [f"document {id!r}" for id in checked]
         places = [None] * len(arrays) if positions is None else positions
-        views = [
-            given_views(array, f"document {id!r}", place)
-            for array, id, place in zip(arrays, checked, places, strict=True)
-        ]
+        views = map(given_views, arrays, names, places)
         return cls(views, checked, known, encoder)
 
     def __len__(self) -> int:
@@ -393,10 +337,9 @@ class ExactIndex:
         """Finds the `top_k` best documents for each query; fewer only if fewer have vectors.
 
         Args:
-            queries: Texts, or arrays `(views, dim)` that hold one query's routed views each.
+            queries: Texts, encoded `batch_size` at once, or an array (K, D) of routed views per query.
             top_k: Hits for each query.
             num_routes: Views routed from each text: a number, None for every token, "auto"; "default" is 1.
-            batch_size: Queries encoded at once.
 
         Returns:
             A list of hits, best first, for each query; for a single str that list alone.
@@ -418,29 +361,38 @@ class ExactIndex:
         return hits[0] if isinstance(queries, str) else hits
 
     def _best(self, query: Views, top_k: int) -> list[Hit]:
-        documents = np.flatnonzero(np.diff(self._offsets))
+        counts = np.diff(self._offsets)
+        documents = np.flatnonzero(counts)
         if len(query.vectors) == 1 and len(documents):
             documents = self._nearest(query.vectors, min(top_k, len(documents)))
-        found = [
-            (score, document, rows, similarities)
-            for block in self._blocks(documents)
-            for score, document, rows, similarities in self._scored(query, block)
-        ]
+        ends = np.cumsum(counts[documents])
+        cuts = (
+            np.flatnonzero(np.diff(ends // BLOCK_VECTORS)) + 1
+        )  # about every BLOCK_VECTORS vectors
+        found: list[tuple[float, int, IntArray, FloatArray]] = []
+        for block in np.split(documents, cuts) if len(documents) else []:
+            rows = np.concatenate([np.arange(*self._offsets[one : one + 2]) for one in block])
+            firsts = np.cumsum(counts[block]) - counts[block]
+            scores, matched, similarities = exact_matches(
+                self._vectors[rows], firsts, query.vectors
+            )
+            found += zip(scores.tolist(), block.tolist(), rows[matched], similarities, strict=True)
         found.sort(key=lambda one: (-one[0], one[1]))
         return [self._hit(query, *one) for one in found[:top_k]]
 
     def _nearest(self, view: FloatArray, top_k: int) -> IntArray:
         """The documents that may be among the `top_k` best for one view (1, D), in their order.
 
-        The best N vectors are not N documents: one document can fill the list. So more vectors are fetched
-        until there are enough documents, and none beyond could tie with the last of them.
+        One document can hold all of the N best vectors. So FAISS is asked for more vectors until they belong
+        to enough documents, and none beyond could tie with the last of these.
         """
-        total, fetch = len(self._vectors), FETCHED * max(8, top_k)
+        faiss, total, fetch = import_faiss(), len(self._vectors), FETCHED * max(8, top_k)
         [slack] = rounding_slack(view, self._longest)
         while True:
             fetch = min(fetch, total)
-            metric = import_faiss().METRIC_INNER_PRODUCT
-            [near], [rows] = import_faiss().knn(view, self._vectors, fetch, metric=metric)
+            [near], [rows] = faiss.knn(
+                view, self._vectors, fetch, metric=faiss.METRIC_INNER_PRODUCT
+            )
             documents, first = np.unique(self._owners[rows], return_index=True)
             best = near[first]  # the rows come best first
             if len(documents) >= top_k:
@@ -449,24 +401,6 @@ class ExactIndex:
                     near_enough: IntArray = documents[best >= floor]
                     return near_enough
             fetch *= 4
-
-    def _blocks(self, documents: IntArray) -> list[IntArray]:
-        """Runs of documents with some `BLOCK_VECTORS` vectors each."""
-        ends = np.cumsum(np.diff(self._offsets)[documents])
-        cuts = np.flatnonzero(np.diff(ends // BLOCK_VECTORS)) + 1
-        return np.split(documents, cuts) if len(documents) else []
-
-    def _scored(
-        self, query: Views, documents: IntArray
-    ) -> Iterator[tuple[float, int, IntArray, FloatArray]]:
-        """Each document with its exact score, matching rows and similarities."""
-        rows = np.concatenate([np.arange(*self._offsets[one : one + 2]) for one in documents])
-        counts = np.diff(self._offsets)[documents]
-        firsts = np.cumsum(counts) - counts
-        scores, matched, similarities = exact_matches(self._vectors[rows], firsts, query.vectors)
-        yield from zip(
-            scores.tolist(), documents.tolist(), rows[matched], similarities, strict=True
-        )
 
     def _hit(
         self, query: Views, score: float, document: int, rows: IntArray, similarities: FloatArray
@@ -513,6 +447,14 @@ def check_ids(ids: Iterable[Id], num_documents: int) -> list[Id]:
 def is_id(id: object) -> TypeGuard[Id]:
     """Whether this can be an id: a str or an int, but not True, which would be taken for 1."""
     return isinstance(id, str | int) and not isinstance(id, bool)
+
+
+def _ids_of(documents: Sequence[Any], ids: Iterable[Id] | None) -> list[Id]:
+    """The checked ids of at least one document: 0, 1, 2, … if none are given."""
+    checked = check_ids(range(len(documents)) if ids is None else ids, len(documents))
+    if not documents:
+        raise ValueError("there are no documents: an index needs at least one")
+    return checked
 
 
 def check_queries(queries: Sequence[Any]) -> None:

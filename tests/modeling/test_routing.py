@@ -155,7 +155,7 @@ def test_half_precision_logits_give_a_gate_of_their_dtype() -> None:
 def tiny_router(**settings: bool) -> TokenRouter:
     torch.manual_seed(0)
     backbone = {"model_type": "bert", "hidden_size": 8}
-    config = FastLaneConfig(backbone, router_dim=8, router_num_heads=2, **settings)
+    config = FastLaneConfig(backbone_config=backbone, router_dim=8, router_num_heads=2, **settings)
     return TokenRouter(config)
 
 

@@ -30,7 +30,7 @@ def from_backbone(
     Args:
         name_or_path: Encoder on the Hub or in a folder.
         calibration_texts: Some hundred passages like those to be searched, from which the
-            components are computed. Without them, a few built-in English ones.
+            components are computed. By default some English ones (`default_calibration_texts`).
         revision: Branch, tag or commit of the encoder on the Hub.
         **config_kwargs: Fields of `FastLaneConfig`.
 
@@ -61,44 +61,43 @@ def from_backbone(
 
 
 def fit_projection(model: FastLaneModel, texts: Sequence[str]) -> None:
-    """Sets the projection to the principal components of the views of the tokens of `texts`.
+    """Sets the projection to the principal components of the token states of `texts` in context.
 
     Raises:
         ValueError: The texts have fewer tokens than the projection has dimensions.
     """
-    views = []
     with torch.inference_mode():
-        for _, output in model.forward_batches(texts, "document", 32, False):
-            mask, states = output.token_mask, output.last_hidden_state
-            mixed = model.projection.in_context(states, mask, output.salience, "document")
-            views.append(mixed[mask].float())
-    components = principal_components(torch.cat(views), model.config.embedding_dim)
+        states = [
+            output.contextual_states[output.token_mask].float()
+            for _, output in model.forward_batches(texts, "document", 32, False)
+        ]
+    components = principal_components(torch.cat(states), model.config.embedding_dim)
     model.projection.linear.weight.data.copy_(components.clone())
 
 
-def principal_components(views: Tensor, num_components: int) -> Tensor:
-    """The leading components of the directions of some views, uncentred.
+def principal_components(states: Tensor, num_components: int) -> Tensor:
+    """The leading components of the directions of some token states, uncentred.
 
     Uncentred, since MaxSim compares inner products and not deviations from a mean. With as many
-    components as dimensions the projection is a rotation, and every inner product stays.
+    components as dimensions the projection is a rotation and keeps every inner product.
 
     Args:
-        views: (N, H) float, one row a token.
+        states: (N, H) float, one row a token.
         num_components: D, at most H and N.
 
     Returns:
-        (D, H) float32 with orthonormal rows, the strongest first; the sign of each row makes its
-        largest entry positive, so that equal inputs give equal projections everywhere.
+        (D, H) float32 with orthonormal rows, the strongest first. The sign of each row makes its
+        largest entry positive, so that equal inputs give equal projections on every machine.
 
     Raises:
-        ValueError: There are fewer than `num_components` views.
+        ValueError: There are fewer than `num_components` states.
     """
-    if len(views) < num_components:
+    if len(states) < num_components:
         raise ValueError(
             f"{num_components} components need at least as many calibration tokens, got "
-            f"{len(views)}; pass more calibration_texts"
+            f"{len(states)}; pass more calibration_texts"
         )
-    directions = unit(views.double())
+    directions = unit(states.double())
     _, vectors = torch.linalg.eigh(directions.T @ directions)
     components: Tensor = vectors.T.flip(0)[:num_components]
     largest = components.gather(1, components.abs().argmax(dim=1, keepdim=True))
@@ -106,9 +105,9 @@ def principal_components(views: Tensor, num_components: int) -> Tensor:
 
 
 def default_calibration_texts() -> list[str]:
-    """Some 600 English paragraphs that are on every machine: Python's language reference.
+    """The first 600 paragraphs of Python's language reference: English, and part of every Python.
 
-    Passages like those to be searched calibrate a little better; see `from_backbone`.
+    Passages like those to be searched calibrate a little better.
     """
     from pydoc_data.topics import topics
 

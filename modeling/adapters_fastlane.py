@@ -1,7 +1,7 @@
 """Adapters of a FastLaneModel: LoRA for the backbone, with a projection and a router of their own.
 
-transformers' own support is made for models without a trained head. Here it also switches the head
-(`modules_to_save`) with the rest, knows an adapter's base, and merges.
+transformers' own methods switch the LoRA layers alone. These also switch the head
+(`modules_to_save`), check that an adapter was made for this base, and merge.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ logger = logging.getLogger(__name__)
 
 
 class PeftConfig(Protocol):
-    """What is used of `peft.PeftConfig`."""
+    """The attributes of `peft.PeftConfig` that are used here."""
 
     auto_mapping: dict[str, Any] | None
     base_model_name_or_path: str | None
@@ -47,22 +47,22 @@ class AdaptableModel(PreTrainedModel):
     """
 
     has_merged_adapter: bool = False
-    """Whether the weights aren't those of the checkpoint that the model came from any more."""
+    """Whether the weights differ from those of the checkpoint that the model came from."""
 
     def add_adapter(self, adapter_config: PeftConfig, adapter_name: str | None = None) -> None:
-        """Adds an untrained adapter, makes it the active one, and notes the base it belongs to.
+        """Adds an untrained adapter, makes it the active one, and records the base it belongs to.
 
-        `fastlane_st.adapters.lora_config` gives a configuration that trains the head along.
+        `fastlane_st.adapters.lora_config` gives a configuration that trains the head too.
 
         Raises:
-            ValueError: The name is taken or can't be used, or no module is of a targeted name.
+            ValueError: The name is taken or can't be used, or no module has a targeted name.
         """
         self._check_adapter_name(adapter_name or "default")
         digests = base_digests(self, self.dtype)
         try:
             with _without_false_alarms():
                 super().add_adapter(adapter_config, adapter_name)
-        finally:  # transformers says so before it has found the modules
+        finally:  # transformers sets it before it has found the modules
             self._hf_peft_config_loaded = bool(loaded_adapters(self))
         adapter_config.auto_mapping = {
             "base_model_class": "FastLaneModel",
@@ -89,7 +89,7 @@ class AdaptableModel(PreTrainedModel):
         own_names = getattr(self, "_weight_conversions", None)
         with _without_false_alarms():
             loaded = super().load_adapter(peft_model_id, name, **kwargs)
-        # Loading leaves the adapter's, by which a merged model would be saved under PEFT's names.
+        # Loading leaves the adapter's conversions; they would save a merged model under PEFT's names.
         self._weight_conversions = own_names
         missing = [key for key in loaded.missing_keys if f".{name}." in f"{key}."]
         if missing or loaded.unexpected_keys:
@@ -117,24 +117,24 @@ class AdaptableModel(PreTrainedModel):
         import_peft().functional.set_adapter(self, adapter_name, inference_mode=is_frozen)
 
     def enable_adapters(self) -> None:
-        """Takes back `disable_adapters`; transformers' own leaves the head disabled."""
+        """Undoes `disable_adapters`; transformers' own method leaves the head disabled."""
         super().enable_adapters()
         for _, module in self._wrappers():
             module.enable_adapters(enabled=True)
 
     def delete_adapter(self, adapter_names: list[str] | str) -> None:
-        """Forgets adapters; without the last one the model is what it was before the first."""
+        """Removes adapters; without any, the model computes what it did before the first."""
         super().delete_adapter(adapter_names)
         if not loaded_adapters(self):
             self._unwrap(merge=False)
 
     def merge_and_unload(self, adapter_name: str | None = None) -> AdaptableModel:
-        """Folds an adapter into the model's weights and forgets all adapters.
+        """Folds an adapter into the model's weights and removes all adapters.
 
-        What is saved then is an ordinary checkpoint.
+        The model is then saved as an ordinary checkpoint.
 
         Args:
-            adapter_name: Which one; without it, the active one.
+            adapter_name: The adapter to fold in; the active one by default.
 
         Returns:
             This model.
@@ -148,7 +148,7 @@ class AdaptableModel(PreTrainedModel):
     def get_adapter_state_dict(
         self, adapter_name: str | None = None, state_dict: dict[str, Tensor] | None = None
     ) -> dict[str, Tensor]:
-        """The weights of an adapter, or of the active one, without its name."""
+        """The weights of an adapter (the active one by default), without its name in the keys."""
         found: dict[str, Tensor] = import_peft().get_peft_model_state_dict(
             self,
             state_dict=state_dict,
@@ -187,7 +187,7 @@ class AdaptableModel(PreTrainedModel):
         self._hf_peft_config_loaded = False
 
     def _check_adapter_name(self, name: str) -> None:
-        """PEFT finds an adapter's weights by its name between dots, wherever that stands."""
+        """Raises a ValueError for a name that PEFT would find elsewhere in the names of weights."""
         if "." in name or name in {part for key in base_state(self) for part in key.split(".")}:
             raise ValueError(
                 f"adapter_name must not be one of the model's own names, nor hold a dot, got {name!r}"
@@ -216,7 +216,7 @@ def loaded_adapters(model: PreTrainedModel) -> dict[str, PeftConfig]:
 
 
 def _read_config(adapter: str, options: dict[str, Any]) -> PeftConfig:
-    """The configuration of an adapter, from where `load_adapter` will read it with `options`."""
+    """The configuration of an adapter, from the place that `load_adapter` reads with `options`."""
     download = dict(getattr(options.get("load_config"), "download_kwargs", {}))
     download |= options.get("adapter_kwargs") or {}
     config: PeftConfig = import_peft().PeftConfig.from_pretrained(adapter, **download)
@@ -224,7 +224,7 @@ def _read_config(adapter: str, options: dict[str, Any]) -> PeftConfig:
 
 
 def import_peft() -> ModuleType:
-    """The module `peft`, asked for only here because a checkpoint is of use without it."""
+    """The module `peft`, imported at first use: a checkpoint encodes without it."""
     try:
         import peft
         import peft.functional
@@ -235,7 +235,7 @@ def import_peft() -> ModuleType:
 
 @contextmanager
 def _without_false_alarms() -> Iterator[None]:
-    """Without the report that the base's weights are missing, and PEFT's of a second adapter."""
+    """Silences the report that the base's weights are missing, and PEFT's warning of a second adapter."""
     report = logging.getLogger("transformers.integrations.peft")
     level = report.level
     report.setLevel(logging.ERROR)

@@ -1,4 +1,4 @@
-"""What makes a saved model a whole checkpoint: the files beside `config.json` and the weights."""
+"""Whole checkpoint folders: a model loads with its tokenizer and is saved with everything it needs."""
 
 from __future__ import annotations
 
@@ -6,13 +6,18 @@ import json
 import os
 import re
 import shutil
+import tempfile
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from huggingface_hub import HfApi
+from transformers import AutoTokenizer, PreTrainedTokenizerBase
 from transformers.utils.hub import cached_file
 
-if TYPE_CHECKING:
-    from .modeling_fastlane import FastLaneModel
+from .adapters_fastlane import AdaptableModel, loaded_adapters
+from .configuration_fastlane import FastLaneConfig
 
 HUB_FILES = (
     "adapters_fastlane.py",
@@ -21,19 +26,122 @@ HUB_FILES = (
     "encoding_fastlane.py",
     "fingerprint_fastlane.py",
     "modeling_fastlane.py",
+    "output_fastlane.py",
     "projection_fastlane.py",
+    "router_fastlane.py",
     "routing_fastlane.py",
     "search_fastlane.py",
     "st_fastlane.py",
 )
 MODULES = [{"idx": 0, "name": "0", "path": "", "type": "st_fastlane.FastLaneTransformer"}]
+HUB_OPTIONS = ("cache_dir", "local_files_only", "revision", "token")
+"""Arguments of `from_pretrained` that say where a checkpoint's files are."""
 
 
-def write_checkpoint_files(model: FastLaneModel, directory: str | os.PathLike[str]) -> None:
+class CheckpointModel(AdaptableModel):
+    """The methods of `FastLaneModel` that load and save checkpoint folders."""
+
+    config: FastLaneConfig
+    render_card: Callable[[FastLaneConfig], str] | None = None
+    """Writes the model card of a checkpoint that has none yet; set by the installed package."""
+    code_folders: Sequence[Path] = ()
+    """Folders with source files of the checkpoint that transformers did not put beside this one."""
+    _tokenizer: PreTrainedTokenizerBase | None = None
+    _hub_options: dict[str, Any] = {}  # noqa: RUF012  # how the checkpoint's other files are found
+
+    @classmethod
+    def from_pretrained(  # type: ignore[override]  # all but these pass through by keyword
+        cls,
+        pretrained_model_name_or_path: str | os.PathLike[str],
+        *args: Any,
+        load_tokenizer: bool = True,
+        **kwargs: Any,
+    ) -> Any:
+        """Loads a checkpoint as transformers does, with the tokenizer of the same revision.
+
+        The tokenizer is read at once, so that the model still encodes after its folder is deleted or
+        the working directory has changed. Without `load_tokenizer` set `model.tokenizer` yourself.
+        """
+        loaded = super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
+        model = loaded[0] if isinstance(loaded, tuple) else loaded
+        model._hub_options = {name: kwargs[name] for name in HUB_OPTIONS if name in kwargs}
+        commit = getattr(model.config, "_commit_hash", None)  # where older transformers keeps it
+        if commit is not None:
+            model._hub_options["revision"] = commit
+        if load_tokenizer:
+            with suppress(OSError):  # a folder of weights alone: the first text raises
+                model.tokenizer = model._load_tokenizer()
+        return loaded
+
+    @property
+    def tokenizer(self) -> PreTrainedTokenizerBase:
+        """The tokenizer of the checkpoint that the model came from."""
+        if self._tokenizer is None:
+            self._tokenizer = self._load_tokenizer()
+        return self._tokenizer
+
+    @tokenizer.setter
+    def tokenizer(self, tokenizer: PreTrainedTokenizerBase) -> None:
+        self._tokenizer = tokenizer
+
+    def _load_tokenizer(self) -> PreTrainedTokenizerBase:
+        # Given the configuration, transformers neither looks for it nor asks to trust its code.
+        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
+            self.name_or_path, config=self.config, **self._hub_options
+        )
+        return tokenizer
+
+    def save_pretrained(  # type: ignore[override]  # all but these pass through by keyword
+        self, save_directory: str | os.PathLike[str], push_to_hub: bool = False, **kwargs: Any
+    ) -> None:
+        """Saves the whole checkpoint folder: weights, configuration, tokenizer, Hub files, card.
+
+        With `push_to_hub`, uploads the folder to `repo_id` (default: the folder's name).
+        """
+        repo_id = kwargs.pop("repo_id", os.path.basename(os.path.normpath(save_directory)))
+        super().save_pretrained(save_directory, **kwargs)
+        if kwargs.get("is_main_process", True):
+            if not loaded_adapters(self):  # an adapter is saved alone
+                write_checkpoint_files(self, save_directory)
+            if push_to_hub:
+                self.push_to_hub(repo_id, token=kwargs.get("token"))
+
+    def push_to_hub(  # type: ignore[override]  # a folder has no shards to size
+        self,
+        repo_id: str,
+        *,
+        commit_message: str = "Upload FastLane checkpoint",
+        private: bool | None = None,
+        token: bool | str | None = None,
+        revision: str | None = None,
+        create_pr: bool = False,
+        **save_kwargs: Any,
+    ) -> str:
+        """Uploads the whole checkpoint folder, card included, and gives the commit's address.
+
+        transformers' own method would put a bare card in place of ours.
+        """
+        api = HfApi(token=token)
+        repo_id = api.create_repo(repo_id, private=private, exist_ok=True).repo_id
+        if revision is not None:
+            api.create_branch(repo_id, branch=revision, exist_ok=True)
+        with tempfile.TemporaryDirectory() as folder:
+            self.save_pretrained(folder, **save_kwargs)
+            commit = api.upload_folder(
+                repo_id=repo_id,
+                folder_path=folder,
+                commit_message=commit_message,
+                revision=revision,
+                create_pr=create_pr,
+            )
+        return str(commit.pr_url if create_pr else commit.commit_url)
+
+
+def write_checkpoint_files(model: CheckpointModel, directory: str | os.PathLike[str]) -> None:
     """Completes a folder that holds the model's weights and configuration.
 
-    Adds the tokenizer, our source files (so that the checkpoint loads where nothing of ours is
-    installed), what Sentence Transformers reads, and a model card where there is none.
+    Adds the tokenizer, our source files (so that the checkpoint loads where this package is not
+    installed), the settings of Sentence Transformers, and a model card where there is none.
     """
     folder = Path(directory)
     model.tokenizer.save_pretrained(folder)
@@ -45,8 +153,8 @@ def write_checkpoint_files(model: FastLaneModel, directory: str | os.PathLike[st
         write_card(model, folder)
 
 
-def write_encoder_settings(model: FastLaneModel, folder: Path) -> None:
-    """Writes what Sentence Transformers reads of the encoder; what it wrote there itself stays."""
+def write_encoder_settings(model: CheckpointModel, folder: Path) -> None:
+    """Writes the encoder's settings for Sentence Transformers; keeps those that it has written itself."""
     path = folder / "config_sentence_transformers.json"
     written = json.loads(path.read_text("utf-8")) if path.exists() else {}
     prompts = {"query": model.config.query_prompt, "document": model.config.document_prompt}
@@ -65,10 +173,10 @@ def write_module_list(folder: Path) -> None:
     _write_json(folder / "modules.json", MODULES)
 
 
-def write_card(model: FastLaneModel, folder: Path) -> None:
+def write_card(model: CheckpointModel, folder: Path) -> None:
     """Writes the card: the one the model came with, or a new one where our package is installed.
 
-    The one it came with isn't true any more once an adapter is merged.
+    Once an adapter is merged, the one it came with describes other weights.
     """
     try:
         if not model.has_merged_adapter:
@@ -81,13 +189,13 @@ def write_card(model: FastLaneModel, folder: Path) -> None:
         (folder / "README.md").write_text(render(model.config), "utf-8")
 
 
-def copy_checkpoint_file(name: str, model: FastLaneModel, folder: Path) -> None:
+def copy_checkpoint_file(name: str, model: CheckpointModel, folder: Path) -> None:
     """Copies a file from beside this one, from `model.code_folders`, or from the model's checkpoint.
 
     transformers caches only those of our files that the loaded class imports.
 
     Raises:
-        OSError: The file is in neither place.
+        OSError: The file is in none of these places.
     """
     homes = (Path(__file__).parent, *model.code_folders)
     source = next((home / name for home in homes if (home / name).exists()), None)

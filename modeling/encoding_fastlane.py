@@ -1,60 +1,25 @@
-"""Encoding of texts, similarity and indexing: what a FastLaneModel offers besides its forward."""
+"""From texts to routed token embeddings: tokenise, run the model, route; and search over the result."""
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import suppress
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 from tqdm.auto import tqdm
-from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
-from .configuration_fastlane import FastLaneConfig
-from .routing_fastlane import AskedRoutes, Task
+from .checkpoint_fastlane import CheckpointModel
+from .output_fastlane import FastLaneOutput
+from .projection_fastlane import ViewProjection
+from .routing_fastlane import AskedRoutes, Task, certain_routes, spread_out, top_k_mask
 from .search_fastlane import ExactIndex
 
-if TYPE_CHECKING:
-    from .modeling_fastlane import FastLaneOutput
 
-HUB_OPTIONS = ("cache_dir", "local_files_only", "revision", "token")
-"""Arguments of `from_pretrained` that say where a checkpoint's files are."""
+class TextEncodingModel(CheckpointModel):
+    """The methods of `FastLaneModel` that take texts, or route what its forward pass gives."""
 
-
-class TextEncodingModel(PreTrainedModel):
-    """The methods of `FastLaneModel` that take texts."""
-
-    config: FastLaneConfig
-    _tokenizer: PreTrainedTokenizerBase | None = None
-    _hub_options: dict[str, Any] = {}  # noqa: RUF012  # how the checkpoint's other files are found
-
-    @classmethod
-    def from_pretrained(  # type: ignore[override]  # all but these pass through by keyword
-        cls,
-        pretrained_model_name_or_path: str | os.PathLike[str],
-        *args: Any,
-        load_tokenizer: bool = True,
-        **kwargs: Any,
-    ) -> Any:
-        """Loads a checkpoint as transformers does, with the tokenizer of the same revision.
-
-        The tokenizer is read at once, so that the model encodes after the folder is gone or the
-        working directory is another. Without `load_tokenizer` set `model.tokenizer` yourself.
-        """
-        loaded = super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
-        model = loaded[0] if isinstance(loaded, tuple) else loaded
-        model._hub_options = {name: kwargs[name] for name in HUB_OPTIONS if name in kwargs}
-        commit = getattr(model.config, "_commit_hash", None)  # where older transformers keep it
-        if commit is not None:
-            model._hub_options["revision"] = commit
-        if load_tokenizer:
-            with suppress(
-                OSError
-            ):  # a folder of weights alone; the tokenizer is missed when texts come
-                model.tokenizer = model._load_tokenizer()
-        return loaded
+    projection: ViewProjection
 
     def get_embedding_dimension(self) -> int:
         """Dimension D of a token embedding."""
@@ -67,26 +32,30 @@ class TextEncodingModel(PreTrainedModel):
         num_routes: AskedRoutes,
         route_budget: int | None = None,
     ) -> tuple[Tensor, Tensor]:
-        """Chooses the token views to keep; see `FastLaneModel.route`."""
-        raise NotImplementedError
+        """Chooses the views to keep: the top k of the spread logits, ties to the earlier token.
 
-    @property
-    def tokenizer(self) -> PreTrainedTokenizerBase:
-        """The tokenizer of the checkpoint that the model came from."""
-        if self._tokenizer is None:
-            self._tokenizer = self._load_tokenizer()
-        return self._tokenizer
+        Args:
+            output: Of `forward`.
+            task: The side, which decides the default and whether a fraction is allowed.
+            num_routes: See `AskedRoutes`. A text with fewer tokens keeps them all.
+            route_budget: Most routes of `"auto"`; the configuration's by default.
 
-    @tokenizer.setter
-    def tokenizer(self, tokenizer: PreTrainedTokenizerBase) -> None:
-        self._tokenizer = tokenizer
-
-    def _load_tokenizer(self) -> PreTrainedTokenizerBase:
-        # With the configuration at hand transformers doesn't look for it, nor ask to trust its code.
-        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
-            self.name_or_path, config=self.config, **self._hub_options
-        )
-        return tokenizer
+        Returns:
+            The views (B, T, D) float, which depend on what is kept (see `ViewProjection.routed`),
+            and which of them are kept, (B, T) bool.
+        """
+        count = self.config.resolve_num_routes(task, num_routes)
+        mask = output.token_mask
+        if count is None:
+            return output.token_embeddings, mask
+        most = (route_budget or self.config.route_budget) if count == "auto" else count
+        spread = self.config.route_spread
+        logits = spread_out(output.router_logits, output.last_hidden_state, mask, most, spread)
+        if count == "auto":
+            routes = certain_routes(logits, mask, int(most), self.config.route_margin)
+        else:
+            routes = top_k_mask(logits, mask, most)
+        return self.projection.routed(output, routes, task), routes
 
     def encode_query(self, texts: str | Sequence[str], **kwargs: Any) -> Any:
         """Encodes queries; the arguments and the result are those of `encode`."""
@@ -112,9 +81,9 @@ class TextEncodingModel(PreTrainedModel):
         """Encodes texts into their routed token embeddings, as `MultiVectorEncoder.encode` does.
 
         Args:
-            texts: One text or several. What is beyond `query_length` or `document_length` is cut.
+            texts: One text or several. Texts are cut at `query_length` or `document_length`.
             task: The side: its prompt, length, scorer and default number of routes.
-            num_routes, route_budget: As in `route`. A text with fewer tokens keeps them all.
+            num_routes, route_budget: As in `route`.
             batch_size: Texts in one forward pass.
             output_value: `"token_embeddings"`, or None for everything.
             convert_to_numpy: Give float32 arrays instead of tensors on the model's device.
@@ -122,10 +91,10 @@ class TextEncodingModel(PreTrainedModel):
 
         Returns:
             For each text a (K, D) tensor or array of its kept views, in the order of the text. With
-            `output_value=None` a dict of `token_embeddings` (T, D), `router_logits` (T,),
-            `input_ids` (T,) and `attention_mask` (T,), the last true at the kept views; the others
-            are what `route` says of them. Beside these `unrouted_embeddings` (T, D) and `token_mask` (T,)
-            are what `num_routes=None` would give. For one text in place of a list, that alone.
+            `output_value=None` a dict of what `route` gives, `token_embeddings` (T, D) and
+            `attention_mask` (T,), true at the kept views; `router_logits` (T,) and `input_ids` (T,);
+            and `unrouted_embeddings` (T, D) and `token_mask` (T,), what `route` gives if every token
+            is kept. For a single str that one alone.
         """
         if isinstance(texts, str):
             one = self.encode(
@@ -163,7 +132,7 @@ class TextEncodingModel(PreTrainedModel):
         return encoded
 
     def tokenize(self, texts: Sequence[str], task: Task) -> dict[str, Tensor]:
-        """Tokenised texts with the side's prompt, cut at its length, as (B, T) tensors."""
+        """Tokenises texts with the side's prompt, cut at its length, into (B, T) tensors."""
         is_query = task == "query"
         prompt = self.config.query_prompt if is_query else self.config.document_prompt
         return dict(

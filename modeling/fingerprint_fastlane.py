@@ -1,4 +1,4 @@
-"""Which checkpoint an adapter or an index belongs to: the digest of its weights."""
+"""Digests of weights, by which an adapter or an index knows the checkpoint that it belongs to."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from transformers import PreTrainedModel
 
 
 def base_state(model: nn.Module) -> dict[str, Tensor]:
-    """The weights below all adapters, by the names that they have without any."""
+    """The weights below all adapters, under the names that they have without adapters."""
     inner = {
         f"{name}.": f"{name}.{kept}."
         for name, module in model.named_modules()
@@ -27,7 +27,7 @@ def base_state(model: nn.Module) -> dict[str, Tensor]:
 
 
 def base_digest(model: nn.Module, dtype: torch.dtype) -> str:
-    """What identifies a base: the sha256 of the weights below all adapters, as `dtype`."""
+    """Identifies a base: the sha256 of the weights below all adapters, converted to `dtype`."""
     digest = hashlib.sha256()
     for name, value in sorted(base_state(model).items()):
         value = value.detach().cpu()
@@ -38,18 +38,18 @@ def base_digest(model: nn.Module, dtype: torch.dtype) -> str:
 
 
 def base_digests(model: nn.Module, dtype: torch.dtype) -> dict[str, str]:
-    """The digests by the dtypes that a base of `dtype` can be loaded as without a change of it."""
+    """The digest of a base of `dtype` for each dtype that it may be loaded in, by the dtype's name."""
     halves = (torch.bfloat16, torch.float16) if dtype == torch.float32 else ()
     return {str(each): base_digest(model, each) for each in (dtype, *halves)}
 
 
 def encoder_digests(encoder: object) -> list[str]:
-    """What identifies the weights an encoder computes with, its active adapters included.
+    """Identifies the weights that an encoder computes with, its active adapters included.
 
-    Encoders of the same checkpoint have one of them in common, whatever floats they were loaded as.
+    Encoders of one checkpoint share at least one digest, in whatever dtypes they were loaded.
 
     Args:
-        encoder: A FastLaneModel or the Sentence Transformers model around it; others have none.
+        encoder: A FastLaneModel or the Sentence Transformers model around it; others have no digests.
     """
     modules = encoder.modules() if isinstance(encoder, nn.Module) else ()
     models = (module for module in modules if isinstance(module, PreTrainedModel))

@@ -1,26 +1,24 @@
-"""Routing: which token views of a text are kept. Pure functions, and the head that scores."""
+"""Routing as pure functions: which tokens are routed, and which tokens each route stands for."""
 
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
-if TYPE_CHECKING:
-    from transformers import PretrainedConfig
-
 Task = Literal["query", "document"]
 NumRoutes = int | float | None
 AskedRoutes = NumRoutes | Literal["default", "auto"]
-"""As calls say it: "default" is the configuration's number, "auto" up to each query's router."""
+"""What callers may pass: a count, for documents also a fraction of the tokens, None (all tokens),
+"default" (the configuration's) or, for queries, "auto" (chosen per query by `certain_routes`)."""
 
 
 def check_num_routes(num_routes: object, allow_fraction: bool = False) -> None:
     """Raises a ValueError unless `num_routes` is a positive integer or None.
 
-    With `allow_fraction` (documents) a float in (0, 1], the fraction of tokens kept, passes too.
+    With `allow_fraction` (documents) it may also be a float in (0, 1], the fraction of tokens kept.
     """
     if num_routes is None:
         return
@@ -74,15 +72,14 @@ def top_k_mask(router_logits: Tensor, token_mask: Tensor, num_routes: int | floa
 
 
 def certain_routes(router_logits: Tensor, token_mask: Tensor, budget: int, margin: float) -> Tensor:
-    """Marks as many routes as the router's certainty asks for.
+    """Marks the best token and those of the next best whose logits are at most `margin` below its own.
 
-    The best token is routed, and those of the next best whose logits are at most `margin` below its
-    own: a router that is certain of its first choice keeps one.
+    So a router that is certain of its first choice keeps one route.
 
     Args:
         router_logits: (B, T) float, spread out for `budget` routes.
         token_mask: (B, T) bool, true where a token may be routed.
-        budget: The most that a row keeps.
+        budget: Most routes of a row.
         margin: At least 0.
 
     Returns:
@@ -112,7 +109,7 @@ def gumbel_top_k_gate(
     it is the relaxed k-hot of Xie & Ermon (arXiv 1901.10517): k softmaxes in a row, each with the
     earlier choices discounted; at k = 1 that is the straight-through Gumbel-Softmax of FastLane
     (arXiv 2601.06389). The gate is not negative, so multiplying query embeddings by it carries it
-    through MaxSim unchanged. Noise comes from the global generator: gradient caching replays that.
+    through MaxSim unchanged. Noise comes from the global generator, which gradient caching replays.
 
     Args:
         router_logits: (B, T) float.
@@ -145,7 +142,7 @@ def gumbel_top_k_gate(
 
 
 def unit(vectors: Tensor) -> Tensor:
-    """The directions of the last dimension; zeros stay zeros, in float16 as well."""
+    """Scales the last dimension to unit length; a zero vector stays zero, in float16 too."""
     return nn.functional.normalize(vectors, dim=-1, eps=torch.finfo(vectors.dtype).tiny)
 
 
@@ -156,7 +153,7 @@ def salience_weights(salience: Tensor, mask: Tensor) -> Tensor:
 
 
 def assign_to_routes(hidden_states: Tensor, token_mask: Tensor, routed: Tensor) -> Tensor:
-    """Which route stands for each token: the one whose state is closest by cosine.
+    """Assigns each token to the route that stands for it: the one whose state is closest by cosine.
 
     A routed token stands for itself; of equally close routes the earlier one stands for the token.
 
@@ -166,8 +163,8 @@ def assign_to_routes(hidden_states: Tensor, token_mask: Tensor, routed: Tensor) 
         routed: (B, T) bool, the routes among those, at least one in each row.
 
     Returns:
-        (B, T, T) float, 1 at [b, i, r] where route r stands for token i. A row of a token that may
-        not be routed is 0, and so is a column of a token that isn't.
+        (B, T, T) float, 1 at [b, i, r] where route r stands for token i. Rows of tokens that may not
+        be routed and columns of tokens that are no routes are 0.
 
     Example:
         >>> states = torch.tensor([[[1.0, 0.0], [0.9, 0.1], [0.0, 1.0]]])
@@ -195,9 +192,9 @@ def spread_out(
     """Lowers the logit of a token by its closeness to the tokens that are routed before it.
 
     The best token is routed first; each next one is the best after the penalty, as in maximal
-    marginal relevance (Carbonell & Goldstein, SIGIR 1998). The top k of the logits that are
-    returned are those tokens: k that say different things, all of them among the first k + 1. With
-    one route nothing is lowered.
+    marginal relevance (Carbonell & Goldstein, SIGIR 1998). The top k of the returned logits are
+    those k tokens, and the top k - 1 are the first of them: the logits are an order, not a score.
+    With one route nothing is lowered.
 
     Args:
         router_logits: (B, T) float.
@@ -226,100 +223,6 @@ def spread_out(
         rows = torch.arange(len(left), device=left.device)
         for _ in range(int(count_routes(num_routes, token_mask).max()) - 1):  # all but the last
             best = (left - lost).argmax(dim=-1)
-            left[rows, best] = -math.inf  # routed: what comes after it doesn't lower it
+            left[rows, best] = -math.inf  # a routed token keeps its logit from now on
             lost = torch.where(left.isinf(), lost, torch.maximum(lost, penalties[rows, best]))
     return router_logits - lost.to(router_logits.dtype)
-
-
-class TokenRouter(nn.Module):
-    """Scores the token views of a text: one self-attention layer, then a linear scorer a side.
-
-    Attention lets a token's scores depend on what else the text says, so that the choice is made
-    for this text and not for the word (FastLane, arXiv 2601.06389, section on the router). There
-    are two: the *logit* says which tokens are routed, the *salience* how much a token counts in the
-    means that stand for several. An untrained router starts from what needs no training. A route
-    carries the mean of its tokens already, so that a query's best route is the token of which that
-    says least: the lower its centrality, the higher its logit. The salience is the logarithm of the
-    state's norm, which mean pooling gave the backbone a use for.
-    """
-
-    def __init__(self, config: PretrainedConfig) -> None:
-        super().__init__()
-        self.num_heads: int = config.router_num_heads
-        self.attention_input = nn.Linear(config.hidden_size, 3 * config.router_dim)
-        self.attention_output = nn.Linear(config.router_dim, config.router_dim)
-        self.norm = nn.LayerNorm(config.router_dim)
-        self.query_scorer = SideScorer(config.router_dim, centrality_weight=-10.0, norm_weight=2.0)
-        self.document_scorer: SideScorer | None = None
-        if config.separate_document_scorer:
-            self.document_scorer = SideScorer(
-                config.router_dim, centrality_weight=0.0, norm_weight=1.0
-            )
-
-    def forward(
-        self, hidden_states: Tensor, attention_mask: Tensor, token_mask: Tensor, task: Task
-    ) -> tuple[Tensor, Tensor]:
-        """Gives the router logits and the salience.
-
-        Args:
-            hidden_states: (B, T, hidden_size) float, the backbone's token states.
-            attention_mask: (B, T), 0 at padding; padding is not attended to.
-            token_mask: (B, T) bool, true where a token may be routed.
-            task: Which side's scorer.
-
-        Returns:
-            Two of (B, T) float; at tokens that may not be routed they mean nothing.
-        """
-        query, key, value = self.heads(hidden_states)
-        attended = nn.functional.scaled_dot_product_attention(
-            query, key, value, attn_mask=attention_mask.bool()[:, None, None, :]
-        )
-        own, context = (part.transpose(1, 2).flatten(-2) for part in (value, attended))
-        mixed = self.norm(own + self.attention_output(context))
-        scorer = self.query_scorer
-        if task == "document" and self.document_scorer is not None:
-            scorer = self.document_scorer
-        scores: tuple[Tensor, Tensor] = scorer(mixed, hidden_states, token_mask)
-        return scores
-
-    def heads(self, hidden_states: Tensor) -> tuple[Tensor, ...]:
-        """Queries, keys and values of the attention: (B, heads, T, router_dim / heads) each."""
-        return tuple(
-            part.unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
-            for part in self.attention_input(hidden_states).chunk(3, dim=-1)
-        )
-
-
-class SideScorer(nn.Module):
-    """Logit and salience of each token, from what attention has mixed and from its state.
-
-    Args:
-        router_dim: Width of what attention gives.
-        centrality_weight: What the weight of the centrality in the logit starts with.
-        norm_weight: What the weight of the norm's logarithm in the salience starts with.
-    """
-
-    def __init__(self, router_dim: int, centrality_weight: float, norm_weight: float) -> None:
-        super().__init__()
-        self.logit = nn.Linear(router_dim, 1)
-        self.salience = nn.Linear(router_dim, 1)
-        self.centrality_weight = nn.Parameter(torch.tensor(centrality_weight))
-        self.norm_weight = nn.Parameter(torch.tensor(norm_weight))
-
-    def forward(
-        self, mixed: Tensor, hidden_states: Tensor, token_mask: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        """(B, T) each, from (B, T, router_dim), (B, T, hidden_size) and the mask of `TokenRouter`."""
-        tiny = torch.finfo(torch.float32).tiny
-        norms = hidden_states.float().norm(dim=-1).clamp_min(tiny).log().to(mixed.dtype)
-        salience = self.salience(mixed).squeeze(-1) + self.norm_weight * norms
-        # Detached: the router learns to read the states, and doesn't bend them towards their mean.
-        central = centrality(hidden_states.detach(), salience.detach(), token_mask)
-        return self.logit(mixed).squeeze(-1) + self.centrality_weight * central, salience
-
-
-def centrality(hidden_states: Tensor, salience: Tensor, token_mask: Tensor) -> Tensor:
-    """How close each token is to the mean of its text's tokens, weighted by salience: (B, T) cosines."""
-    directions = unit(hidden_states)
-    weights = salience_weights(salience, token_mask).to(directions.dtype)
-    return (directions * unit(weights.unsqueeze(1) @ directions)).sum(dim=-1)

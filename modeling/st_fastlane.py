@@ -8,32 +8,35 @@ from typing import TYPE_CHECKING, Any
 from sentence_transformers.base.modules import Transformer
 from torch import Tensor
 
-from .routing_fastlane import AskedRoutes, Task, gumbel_top_k_gate
+from .output_fastlane import FastLaneOutput
+from .routing_fastlane import AskedRoutes, Task, gumbel_top_k_gate, spread_out
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-    from .modeling_fastlane import FastLaneModel, FastLaneOutput
+    from .modeling_fastlane import FastLaneModel
 
 
 class FastLaneTransformer(Transformer):
     """Gives the routed token embeddings of a text.
 
     Call `encode_query(texts, num_routes=…)` and `encode_document(texts, num_routes=…)` of the
-    `MultiVectorEncoder` around it; what `num_routes` means stands at `FastLaneModel.route`. In
-    evaluation `token_embeddings` are the views that `route` gives and `attention_mask` is narrowed
-    to the kept ones; `router_logits` and `input_ids` stay whole, so `output_value=None` shows them
-    all. In training a text is routed by the Gumbel gate: its embeddings are multiplied by the gate.
-    A query's mask stays whole, since the router learns from the views that it didn't choose as
-    well; a document's is narrowed, or a view of zeros could be the best of the document.
-    `unrouted_embeddings`, `routed_embeddings` (before that product), `gate` and `token_mask` are
-    there for losses of our own. Inputs without a task count as documents, as elsewhere in the library.
+    `MultiVectorEncoder` around it; for `num_routes` see `FastLaneModel.route`. Inputs without a task
+    count as documents, as elsewhere in Sentence Transformers.
+
+    In evaluation `token_embeddings` are the views that `route` gives and `attention_mask` is true at
+    the kept ones alone; `router_logits` and `input_ids` stay whole, so `output_value=None` shows all.
+
+    In training the Gumbel gate routes a text, and its embeddings are multiplied by the gate. A
+    query's mask stays whole, since the router also learns from the views that it did not choose; a
+    document's is narrowed, or a view of zeros could be its best match. Losses of our own read
+    `unrouted_embeddings`, `routed_embeddings` (before that product), `gate` and `token_mask`.
     """
 
     forward_kwargs: set[str] = {"task", "num_routes", "route_budget"}  # noqa: RUF012
     model: FastLaneModel
     temperature: float = 1.0
-    """Of the training gate; an evaluation pass doesn't read it."""
+    """Temperature of the training gate; evaluation has no gate."""
     noise: bool = True
     """Whether the training gate draws Gumbel noise, or takes the router's top k."""
 
@@ -85,34 +88,37 @@ class FastLaneTransformer(Transformer):
         num_routes: AskedRoutes = "default",
         route_budget: int | None = None,
     ) -> dict[str, Any]:
-        """Encodes and routes; see the class for what the features hold afterwards."""
+        """Encodes and routes; see the class for what it puts into `features`."""
         side: Task = task or features.get("task") or "document"
         accepted = ("input_ids", "attention_mask", "token_type_ids", "position_ids")
         inputs = {name: features[name] for name in accepted if name in features}
         output = self.model(**inputs, task=side)
         features["router_logits"] = output.router_logits
-        resolved = self.model.resolve_num_routes(side, num_routes)
-        if self.training and resolved is not None:
-            if resolved == "auto":
+        if self.training:
+            count = self.model.config.resolve_num_routes(side, num_routes)
+            if count == "auto":
                 raise ValueError('num_routes="auto" is for evaluation: training takes a number')
-            features |= self._gated(output, side, resolved)
-        else:
-            views, kept = self.model.route(output, side, resolved, route_budget)
-            features["token_embeddings"], features["attention_mask"] = views, kept
-            if side == "query":  # for a search that ranks again by all tokens
-                features["unrouted_embeddings"] = output.token_embeddings
-                features["token_mask"] = output.token_mask
+            if count is not None:
+                features |= self._gated(output, side, count)
+                return features
+            num_routes = None
+        views, kept = self.model.route(output, side, num_routes, route_budget)
+        features["token_embeddings"], features["attention_mask"] = views, kept
+        if side == "query":  # for a search that ranks again by all tokens
+            features["unrouted_embeddings"] = output.token_embeddings
+            features["token_mask"] = output.token_mask
         return features
 
     def _gated(
         self, output: FastLaneOutput, task: Task, num_routes: int | float
     ) -> dict[str, Tensor]:
         """What training sees; see the class."""
-        mask = output.token_mask
-        logits = self.model.spread_logits(output, num_routes)
+        mask, spread = output.token_mask, self.model.config.route_spread
+        states = output.last_hidden_state
+        logits = spread_out(output.router_logits, states, mask, num_routes, spread)
         gate = gumbel_top_k_gate(logits, mask, num_routes, self.temperature, self.noise)
         routes = gate.detach() > 0.5
-        views = self.model.routed_views(output, task, routes)
+        views = self.model.projection.routed(output, routes, task)
         return {
             "token_embeddings": views * gate.unsqueeze(-1),
             "attention_mask": mask if task == "query" else routes,
@@ -123,14 +129,14 @@ class FastLaneTransformer(Transformer):
         }
 
     def on_model_ready(self, model: Any) -> None:
-        """Gives the encoder our prompts where it has none, and remembers where to find its own."""
+        """Gives the encoder our prompts where it has none, and remembers where its own are."""
         for task in ("query", "document"):
             if model.prompts.get(task) is None:
                 model.prompts[task] = getattr(self.config, f"{task}_prompt")
         self._prompts = model.prompts
 
     def save(self, output_path: str, *args: Any, **kwargs: Any) -> None:
-        """Saves the whole checkpoint folder, with the settings of today in its configuration."""
+        """Saves the whole checkpoint folder; its configuration gets the current lengths and prompts."""
         config = self.config
         config.query_length, config.document_length = self.query_length, self.document_length
         for task in ("query", "document"):

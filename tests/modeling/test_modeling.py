@@ -1,10 +1,9 @@
-"""FastLaneModel: what one forward pass gives, routing of texts, and starting from a backbone."""
+"""FastLaneModel: what one forward pass gives, and routing of texts."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from copy import deepcopy
-from math import exp, log
+from math import exp
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +11,8 @@ import numpy as np
 import pytest
 import torch
 
-from fastlane_st import FastLaneConfig, FastLaneModel
-from fastlane_st.modeling.projection_fastlane import ViewProjection
-from fastlane_st.modeling.routing_fastlane import Task, unit
-from fastlane_st.new_model import from_backbone, principal_components
+from fastlane_st import FastLaneModel
+from fastlane_st.modeling.routing_fastlane import Task
 from tests.conftest import DOCUMENTS, QUERIES
 
 
@@ -158,7 +155,7 @@ def test_a_token_that_is_not_routed_shows_its_view_in_place_of_the_route(
     for place in output.token_mask[0].nonzero().flatten().tolist():
         other = torch.zeros_like(output.token_mask)
         other[0, place] = True
-        views = any_model.routed_views(output, "query", other)
+        views = any_model.projection.routed(output, other, "query")
         torch.testing.assert_close(shown["token_embeddings"][place], views[0, place])
 
 
@@ -225,72 +222,6 @@ def test_prompts_and_lengths_come_from_the_configuration(checkpoint: Path) -> No
     assert words == ["[CLS]", "python", "sort", "the", "[SEP]"]
 
 
-def test_the_backbone_keeps_its_weights_and_loses_its_pooler(
-    backbone_folder: Callable[[str], Path],
-) -> None:
-    from transformers import AutoModel
-
-    folder = backbone_folder("bert")
-    model = from_backbone(folder, embedding_dim=4, calibration_texts=DOCUMENTS)
-    expected = AutoModel.from_pretrained(folder).state_dict()
-    own = model.backbone.state_dict()
-    assert set(expected) - set(own) == {"pooler.dense.weight", "pooler.dense.bias"}
-    assert all(torch.equal(own[name], expected[name]) for name in own)
-
-
-def test_a_full_projection_keeps_every_inner_product(
-    backbone_folder: Callable[[str], Path],
-) -> None:
-    folder = backbone_folder("bert")
-    model = from_backbone(
-        folder,
-        embedding_dim=8,
-        window_context_weight=0,
-        document_context_weight=0,
-        calibration_texts=DOCUMENTS,
-    )
-    [features] = model.encode_document([DOCUMENTS[0]], output_value=None)
-    output = model(**model.tokenize([DOCUMENTS[0]], "document"))
-    states = torch.nn.functional.normalize(output.last_hidden_state[0], dim=-1)
-    embeddings = features["token_embeddings"]
-    torch.testing.assert_close(embeddings @ embeddings.T, states @ states.T)
-
-
-@pytest.fixture
-def projection() -> ViewProjection:
-    """Two dimensions, no rotation, c_r = c_d = 2 and a window of one token that weighs 1."""
-    weights = {"route_context_weight": 2, "document_context_weight": 2, "window_size": 1}
-    backbone = {"model_type": "bert", "hidden_size": 2}
-    made = ViewProjection(FastLaneConfig(backbone_config=backbone, embedding_dim=2, **weights))
-    made.linear.weight.data.copy_(torch.eye(2))
-    return made
-
-
-def direction(*values: float) -> torch.Tensor:
-    return unit(torch.tensor(values, dtype=torch.float32))
-
-
-def test_a_documents_view_is_its_token_in_the_context_of_window_and_text(
-    projection: ViewProjection,
-) -> None:
-    # y counts three times as much as x; padding, far off, doesn't count.
-    states, mask = torch.tensor([[[3.0, 0], [0, 5], [-9, -9]]]), torch.tensor([[1, 1, 0]]).bool()
-    salience = torch.tensor([[0.0, log(3), 99]])
-    next_to = exp(-0.5)
-    x, y = torch.tensor([1.0, 0]), torch.tensor([0, 1.0])
-    text = direction(1, 3)
-    expected = [
-        unit(x + direction(1, 3 * next_to) + 2 * text),
-        unit(y + direction(next_to, 3) + 2 * text),
-    ]
-    views = projection(states, mask, salience, "document")
-    torch.testing.assert_close(views[0, :2], torch.stack(expected))
-    torch.testing.assert_close(projection(states, mask, salience, "query")[0, :2], torch.eye(2))
-    for weight in (projection.window_context_weight, projection.document_context_weight):
-        weight.data.zero_()
-    torch.testing.assert_close(projection(states, mask, salience, "document")[0, :2], torch.eye(2))
-
-
 def test_half_precision_gives_numbers(any_model: FastLaneModel) -> None:
     for dtype in (torch.float16, torch.bfloat16):
         model = deepcopy(any_model).to(dtype)
@@ -298,66 +229,3 @@ def test_half_precision_gives_numbers(any_model: FastLaneModel) -> None:
             for views in model.encode_query(QUERIES, num_routes=num_routes):
                 assert views.dtype == dtype
                 assert torch.isfinite(views).all()
-
-
-def test_routed_views_worked_out_by_hand(projection: ViewProjection) -> None:
-    # x stands for itself and for x', y for itself: of three tokens, two and one, over 1.5 a route.
-    states = torch.tensor([[[3.0, 0], [0.8, 0.6], [0, 5], [-9, -9]]])
-    mask = torch.tensor([[True, True, True, False]])
-    routes = torch.tensor([[True, False, True, False]])
-    salience = torch.tensor([[0.0, log(3), 9, 99]])  # x' counts three times as much as x
-    views = projection.routed(states, mask, routes, salience, "query")[0]
-    torch.testing.assert_close(views[2], torch.tensor([0, 1 / 1.5]))
-    mean = torch.tensor([1 + 3 * 0.8, 3 * 0.6])
-    mean /= mean.norm()
-    view = torch.tensor([1.0, 0.0]) + 2 * mean
-    torch.testing.assert_close(views[0], view / view.norm() * 2 / 1.5)
-    in_its_place = torch.tensor([0.8, 0.6]) + 2 * mean
-    torch.testing.assert_close(views[1], in_its_place / in_its_place.norm() * 2 / 1.5)
-
-    tokens = projection(states, mask, salience, "document")[0]  # the projection is no rotation here
-    views = projection.routed(states, mask, routes, salience, "document")[0]
-    torch.testing.assert_close(views[0], unit(tokens[0] + 2 * unit(tokens[0] + 3 * tokens[1])))
-    torch.testing.assert_close(views[2], tokens[2])
-
-
-def test_principal_components_of_three_vectors_worked_out_by_hand() -> None:
-    # Unit vectors x, x and y: the second moment is diag(2, 1), so x comes first.
-    states = torch.tensor([[2.0, 0.0], [-3.0, 0.0], [0.0, 1.0]])
-    assert principal_components(states, 2).tolist() == [[1, 0], [0, 1]]
-    assert principal_components(states, 1).tolist() == [[1, 0]]
-
-
-def test_too_few_calibration_tokens_are_refused() -> None:
-    with pytest.raises(
-        ValueError, match="4 components need at least as many calibration tokens, got 2"
-    ):
-        principal_components(torch.zeros(2, 8), 4)
-
-
-@pytest.mark.parametrize(
-    ("settings", "message"),
-    [
-        (
-            {"embedding_dim": 9},
-            "embedding_dim must be at most the backbone's hidden size, 8, got 9",
-        ),
-        (
-            {"document_length": 33},
-            "document_length must be at most the backbone's positions, 32, got 33",
-        ),
-        ({"embedding_dim": 0}, "embedding_dim must be at least 1, got 0"),
-        ({"router_num_heads": 3}, "router_dim must be a multiple of router_num_heads, got 8 and 3"),
-        ({"query_num_routes": 0}, "num_routes must be a positive integer or None, got 0"),
-        (
-            {"window_size": 0},
-            "window_size must be above 0, route_spread and route_margin at least 0, got 0, 3.0 and 2.0",
-        ),
-    ],
-)
-def test_settings_that_cannot_be_are_refused(
-    backbone_folder: Callable[[str], Path], settings: dict[str, int], message: str
-) -> None:
-    defaults = {"embedding_dim": 4, "router_dim": 8, "query_length": 9, "document_length": 12}
-    with pytest.raises(ValueError, match=message):
-        from_backbone(backbone_folder("bert"), **{**defaults, **settings})

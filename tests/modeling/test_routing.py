@@ -10,10 +10,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fastlane_st import FastLaneConfig
 from fastlane_st.modeling.routing_fastlane import (
-    TokenRouter,
-    centrality,
     check_num_routes,
     count_routes,
     gumbel_top_k_gate,
@@ -150,72 +147,6 @@ def test_half_precision_logits_give_a_gate_of_their_dtype() -> None:
     gate = gumbel_top_k_gate(torch.zeros(1, 3, dtype=torch.bfloat16), ALL, 2)
     assert gate.dtype == torch.bfloat16
     assert gate.sum() == 2
-
-
-def tiny_router(**settings: bool) -> TokenRouter:
-    torch.manual_seed(0)
-    backbone = {"model_type": "bert", "hidden_size": 8}
-    config = FastLaneConfig(backbone_config=backbone, router_dim=8, router_num_heads=2, **settings)
-    return TokenRouter(config)
-
-
-def test_padding_does_not_change_the_scores() -> None:
-    router, states = tiny_router(), torch.randn(1, 3, 8)
-    padded = torch.cat([states, torch.full((1, 2, 8), 7.0)], dim=1)
-    mask = torch.tensor([[True, True, True, False, False]])
-    short = router(states, mask[:, :3], mask[:, :3], "query")
-    long = router(padded, mask, mask, "query")
-    for one, other in zip(short, long, strict=True):
-        torch.testing.assert_close(other[:, :3], one)
-
-
-def test_a_token_is_scored_by_what_stands_around_it() -> None:
-    router, states = tiny_router(), torch.randn(1, 3, 8)
-    changed = states.clone()
-    changed[0, 2] += 1
-    before, after = (router(some, ALL, ALL, "query") for some in (states, changed))
-    for one, other in zip(before, after, strict=True):
-        assert not torch.allclose(one[0, 0], other[0, 0])
-
-
-def test_centrality_is_the_cosine_to_the_salient_mean() -> None:
-    states = torch.tensor([[[2.0, 0.0], [0.0, 7.0], [-1.0, 0.0]]])
-    mask = torch.tensor([[True, True, False]])
-    found = centrality(states, torch.tensor([[math.log(3), 0.0, 9.0]]), mask)
-    torch.testing.assert_close(found, torch.tensor([[3.0, 1.0, -3.0]]) / 10**0.5)
-
-
-def silence(router: TokenRouter) -> TokenRouter:
-    """A router whose attention says nothing, as an untrained one's nearly does."""
-    for scorer in (router.query_scorer, router.document_scorer):
-        for part in (scorer.logit, scorer.salience):
-            torch.nn.init.zeros_(part.weight)
-            torch.nn.init.zeros_(part.bias)
-    return router
-
-
-def test_an_untrained_router_prefers_the_least_central_token_of_a_query_only() -> None:
-    router = silence(tiny_router())
-    states = torch.zeros(1, 3, 8)
-    states[0, 0, 0], states[0, 1, 1], states[0, 2, :2] = 3, 1, torch.tensor([6.0, 8.0])
-    logits, salience = router(states, ALL, ALL, "query")
-    torch.testing.assert_close(salience, 2 * torch.tensor([[3.0, 1.0, 10.0]]).log())
-    # The mean points to (69, 81): 100 (.6, .8) + 9 (1, 0) + 1 (0, 1).
-    expected = torch.tensor([[69.0, 81.0, 0.6 * 69 + 0.8 * 81]]) / (69**2 + 81**2) ** 0.5
-    torch.testing.assert_close(logits, -10 * expected)
-    logits, salience = router(states, ALL, ALL, "document")
-    torch.testing.assert_close(salience, torch.tensor([[3.0, 1.0, 10.0]]).log())
-    assert logits.tolist() == [[0, 0, 0]]
-
-
-def test_documents_are_scored_by_their_own_scorer_where_there_is_one() -> None:
-    states = torch.randn(1, 3, 8)
-    for router, same in (
-        (tiny_router(), False),
-        (tiny_router(separate_document_scorer=False), True),
-    ):
-        query, document = (router(states, ALL, ALL, side)[0] for side in ("query", "document"))
-        assert torch.equal(query, document) == same
 
 
 def loop_order(logits: list[float], states: torch.Tensor, penalty: float) -> list[int]:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
+import difflib
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import AutoModel, AutoTokenizer
+from transformers import AutoModel, AutoTokenizer, PreTrainedConfig
 
 from .modeling.configuration_fastlane import FastLaneConfig
 from .modeling.modeling_fastlane import FastLaneModel
@@ -35,9 +37,10 @@ def from_backbone(
         **config_kwargs: Fields of `FastLaneConfig`.
 
     Raises:
-        ValueError: `document_length` or `query_length` is beyond the backbone's positions, or
-            `embedding_dim` beyond its hidden size.
+        ValueError: A keyword is no field of `FastLaneConfig`, `document_length` or `query_length` is
+            beyond the backbone's positions, or `embedding_dim` beyond its hidden size.
     """
+    _check_fields(config_kwargs)
     backbone = AutoModel.from_pretrained(name_or_path, revision=revision, dtype=torch.float32)
     tokenizer = AutoTokenizer.from_pretrained(name_or_path, revision=revision)
     framing = ("cls", "sep", "bos", "eos", "pad")
@@ -113,6 +116,17 @@ def default_calibration_texts() -> list[str]:
 
     paragraphs = [part for topic in topics.values() for part in topic.split("\n\n")]
     return [" ".join(part.split()) for part in paragraphs if len(part) > 80][:600]
+
+
+def _check_fields(names: Iterable[str]) -> None:
+    """Raises a ValueError for a name that `FastLaneConfig` does not add to transformers' own fields."""
+    inherited = {"backbone_config", *(field.name for field in dataclasses.fields(PreTrainedConfig))}
+    fields = [field.name for field in dataclasses.fields(FastLaneConfig)]
+    known = [name for name in fields if name not in inherited]
+    for name in names:
+        if name not in known:
+            nearest = difflib.get_close_matches(name, known, n=1, cutoff=0)[0]
+            raise ValueError(f"FastLaneConfig has no field {name!r}; the nearest is {nearest!r}")
 
 
 def _check_sizes(config: FastLaneConfig, longest: int) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from fastlane_st import FastLaneEncoder
 from fastlane_st.new_model import from_backbone, principal_components
 from tests.conftest import DOCUMENTS
 
@@ -83,3 +84,14 @@ def test_settings_that_cannot_be_are_refused(
     defaults = {"embedding_dim": 4, "router_dim": 8, "query_length": 9, "document_length": 12}
     with pytest.raises(ValueError, match=message):
         from_backbone(backbone_folder("bert"), **{**defaults, **settings})
+
+
+@pytest.mark.parametrize("build", [from_backbone, FastLaneEncoder.from_backbone])
+def test_a_misspelt_setting_is_named_with_the_nearest_before_anything_is_loaded(
+    build: Callable[..., object],
+) -> None:
+    message = "FastLaneConfig has no field 'embedding_dims'; the nearest is 'embedding_dim'"
+    with pytest.raises(ValueError, match=message):
+        build("no/such-backbone", embedding_dims=64)
+    with pytest.raises(ValueError, match="no field 'backbone_config'"):
+        build("no/such-backbone", backbone_config={"model_type": "bert"})

@@ -133,6 +133,7 @@ def test_a_merged_adapter_is_a_checkpoint_for_every_way_in(
         assert_same(embeddings_of(load(str(tmp_path / "merged"))), expected["one"])
 
 
+@pytest.mark.slow
 def test_adapters_work_without_the_package(
     checkpoint: Path, folders: dict[str, Path], expected: dict[str, Embeddings], tmp_path: Path
 ) -> None:
@@ -159,14 +160,14 @@ def test_adapters_work_without_the_package(
     adapted = AutoModel.from_pretrained({one!r}, trust_remote_code=True)
     save_embeddings(adapted, "from-adapter.npz")
     """
-    run_without_package(code, tmp_path)
+    runs = run_without_package({"adapters": code}, tmp_path)
+    runs.finished("adapters")
     for way in ("auto", "st"):
         for name in ("base", "one", "two"):
-            with np.load(tmp_path / f"{way}-{name}.npz") as saved:
-                assert_same(dict(saved), expected[name])
-        assert_same(embeddings_of(FastLaneEncoder(tmp_path / f"{way}-merged")), expected["two"])
-    with np.load(tmp_path / "from-adapter.npz") as saved:
-        assert_same(dict(saved), expected["one"])
+            assert_same(runs.embeddings("adapters", f"{way}-{name}.npz"), expected[name])
+        merged = FastLaneEncoder(tmp_path / "adapters" / f"{way}-merged")
+        assert_same(embeddings_of(merged), expected["two"])
+    assert_same(runs.embeddings("adapters", "from-adapter.npz"), expected["one"])
 
 
 @pytest.mark.parametrize("way", ["AutoModel", "FastLaneEncoder"])

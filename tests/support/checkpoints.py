@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import subprocess
 import sys
 import textwrap
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -33,12 +35,6 @@ def assert_same(one: dict[str, np.ndarray], other: dict[str, np.ndarray]) -> Non
         np.testing.assert_allclose(one[name], other[name], rtol=0, atol=1e-5, err_msg=name)
 
 
-def saved_embeddings(file: Path) -> dict[str, np.ndarray]:
-    """What `save_embeddings` of `run_without_package` wrote."""
-    with np.load(file) as saved:
-        return dict(saved)
-
-
 WITHOUT_PACKAGE = """
 import sys
 class Absent:
@@ -46,6 +42,7 @@ class Absent:
         if name == "fastlane_st" or name.startswith("fastlane_st."):
             raise ModuleNotFoundError(f"No module named {name!r}", name=name)
 sys.meta_path.insert(0, Absent())
+import contextlib, io, json, os, traceback
 import numpy as np
 from sentence_transformers import MultiVectorEncoder
 from transformers import AutoModel
@@ -57,37 +54,73 @@ def save_embeddings(model, path):
             for n, views in enumerate(getattr(model, f"encode_{side}")(texts, num_routes=k)):
                 found[f"{side} {n}, {k} routes"] = views.numpy()
     np.savez(path, **found)
+home, outcomes = os.getcwd(), {}
+for name, code in %r.items():
+    os.makedirs(name, exist_ok=True)
+    os.chdir(name)
+    printed, error = io.StringIO(), ""
+    try:
+        with contextlib.redirect_stdout(printed):
+            exec(code, dict(globals()))
+    except Exception:
+        error = traceback.format_exc()
+    os.chdir(home)
+    outcomes[name] = [printed.getvalue(), error]
+with open("outcomes.json", "w") as file:
+    json.dump(outcomes, file)
 """
 
 
-def run_without_package(code: str, folder: Path) -> str:
-    """Runs `code` in `folder`, in a process where fastlane_st can't be imported; gives what it printed.
+@dataclass(frozen=True)
+class Runs:
+    """What blocks of code did in `run_without_package`, each in the folder of its name.
 
-    Its standard input stays open, as a terminal's does: a question to the user would be seen.
+    Attributes:
+        folder: Holds their folders.
+        outcomes: By name what a block printed, and the traceback of its error or "".
     """
-    setup = WITHOUT_PACKAGE % (QUERIES, DOCUMENTS)
-    home = folder / "hf"
-    environment = {"PATH": "/usr/bin:/bin", "HF_HOME": str(home), "HF_HUB_OFFLINE": "1"}
+
+    folder: Path
+    outcomes: dict[str, tuple[str, str]]
+
+    def finished(self, name: str) -> str:
+        """Asserts that a block raised no error and asked the user nothing; gives what it printed."""
+        printed, error = self.outcomes[name]
+        assert not error, error
+        assert "[y/N]" not in printed
+        return printed
+
+    def embeddings(self, name: str, file: str) -> dict[str, np.ndarray]:
+        """What a block wrote with `save_embeddings(model, file)`."""
+        with np.load(self.folder / name / file) as saved:
+            return dict(saved)
+
+
+def run_without_package(blocks: dict[str, str], folder: Path) -> Runs:
+    """Runs blocks of code in one process where fastlane_st can't be imported.
+
+    One process, since importing torch and Sentence Transformers takes seconds. Each block has names of its
+    own and works in `folder / name`; HF_HOME is `folder / "hf"`. Standard input stays open, as a terminal's
+    does: a question to the user would be seen.
+    """
+    code = {name: textwrap.dedent(block) for name, block in blocks.items()}
     with (
         (folder / "errors.txt").open("w+", encoding="utf-8") as log,
         subprocess.Popen(
-            [sys.executable, "-c", setup + textwrap.dedent(code)],
+            [sys.executable, "-c", WITHOUT_PACKAGE % (QUERIES, DOCUMENTS, code)],
             cwd=folder,
-            env=environment,
+            env={"PATH": "/usr/bin:/bin", "HF_HOME": str(folder / "hf"), "HF_HUB_OFFLINE": "1"},
             stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
+            stdout=log,
             stderr=log,
-            text=True,
         ) as process,
     ):
-        assert process.stdout is not None
-        printed = process.stdout.read()
         process.wait()
         log.seek(0)
         errors = log.read()
     assert process.returncode == 0, errors
-    assert "[y/N]" not in printed + errors
-    return printed
+    assert "[y/N]" not in errors
+    return Runs(folder, json.loads((folder / "outcomes.json").read_text()))
 
 
 def lay_into_hub_cache(

@@ -90,14 +90,16 @@ def build_folder(
         )
         index.metadata = {**(metadata or {}), UNFINISHED: True}
         index.save(folder)
+        index.map_saved()
     is_shown = show_progress_bar and len(index) < num_documents
     with tqdm(
         total=num_documents, initial=len(index), desc="Indexed", unit="doc", disable=not is_shown
     ) as progress:
         while chunk := list(islice(rest, commit_every)):
-            index = FastLaneIndex.load(folder, encoder, memory_map=True)
-            index.add(**as_arguments(chunk), **options)  # at once: what is merged is written twice
+            # One add per commit: segments merged after a save would be written twice.
+            index.add(**as_arguments(chunk), **options)
             index.save(folder)
+            index.map_saved()
             progress.update(len(chunk))
     del index.metadata[UNFINISHED]
     index.save(folder)

@@ -55,12 +55,12 @@ def filtered(parts: Sequence[Part], where: Filter) -> tuple[Part, ...]:
 
 def known_fields(parts: Sequence[Part]) -> list[str]:
     """The fields that live documents have."""
-    names = {name for part in parts for one in part.segment.metadata for name in one}
+    names = {name for part in parts for name in part.segment.documents.fields()}
     return sorted(name for name in names if any(_has_field(part, name) for part in parts))
 
 
 def _has_field(part: Part, name: str) -> bool:
-    return bool((part.segment.column(name).codes[part.is_live] >= 0).any())
+    return bool((part.segment.documents.column(name).codes[part.is_live] >= 0).any())
 
 
 def check_filter(where: Filter) -> set[str]:
@@ -89,7 +89,7 @@ def check_filter(where: Filter) -> set[str]:
 
 def matching(where: Filter, segment: Segment) -> BoolArray:
     """(num_documents,) bool: which documents of a segment a checked filter lets through."""
-    found = np.ones(len(segment.ids), dtype=bool)
+    found = np.ones(len(segment), dtype=bool)
     for key, value in where.items():
         if key == "$and":
             found &= np.logical_and.reduce([matching(one, segment) for one in value])
@@ -112,7 +112,7 @@ def is_scalar(value: object) -> bool:
 
 def _holds(segment: Segment, field: str, name: str, operand: Any) -> BoolArray:
     """Where one condition holds: it is tried on each value that occurs, not on each document."""
-    column = segment.column(field)
+    column = segment.documents.column(field)
     if name == "$exists":
         exists: BoolArray = column.codes >= 0
         return exists if operand else ~exists

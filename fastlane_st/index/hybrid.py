@@ -129,9 +129,11 @@ class WordIndex:
     def __init__(self, parts: Sequence[Part]) -> None:
         bm25s = import_bm25s()
         documents = [
-            (int(part.segment.places[number]), part.segment.ids[number], part.segment.texts[number])
+            (place, stored.id, stored.text)
             for part in parts
-            for number in part.numbers()
+            for place, stored in zip(
+                part.segment.places[part.is_live].tolist(), part.stored(), strict=True
+            )
         ]
         documents.sort(key=lambda document: document[0])
         self.texts = {id: text for _, id, text in documents if text}

@@ -30,7 +30,7 @@ from .filters import Filter, filtered, known_fields
 from .incoming import Incoming
 from .ranking import DocumentRanker
 from .segment import collect_segment
-from .storage.folder import Commit, IndexSettings, read_index, write_index
+from .storage.folder import Commit, IndexSettings, map_saved, read_index, write_index
 from .vectors.gpu import GpuVectors
 from .vectors.settings import Kind, Storage, VectorSettings
 from .vectors.store import VectorStore
@@ -181,7 +181,7 @@ class FastLaneIndex:
         VectorSettings.choose(kind, storage, 0)  # checks both before the long work
         segment = incoming.segment(encoding)
         store = segment.vectors
-        count = round(len(store) * (num_documents or len(segment.ids)) / len(segment.ids))
+        count = round(len(store) * (num_documents or len(segment)) / len(segment))
         vectors = VectorSettings.choose(kind, storage, count)
         logger.info(
             "%s index in %s: %s vectors of %s dimensions, about %.0f MB, expected recall@10 %.2f",
@@ -191,7 +191,7 @@ class FastLaneIndex:
         )
         template = VectorStore.fitted(vectors, store.sample(vectors.sample_size(count)), count)
         if vectors != VectorSettings():
-            segment = collect_segment(segment.documents(), template)
+            segment = collect_segment(segment.read(range(len(segment))), template)
         contents = IndexContents(template, [Part.whole(segment)])
         settings = IndexSettings(
             vectors, encoding.num_routes, encoder_digests(encoding.encoder), metadata={}
@@ -211,8 +211,9 @@ class FastLaneIndex:
         Args:
             directory: The folder.
             encoder: Encodes texts.
-            memory_map: Leave the vectors in their files, to be read where a search needs them: for
-                more than fits into memory. Of those files only the sizes are checked.
+            memory_map: Leave vectors and their positions in their files, to be read where a search
+                needs them: for more than fits into memory. Of these files and of the texts' only the
+                sizes are checked; `fastlane verify` checks all.
 
         Raises:
             FileNotFoundError: There is no index.
@@ -235,6 +236,14 @@ class FastLaneIndex:
         settings = IndexSettings(self.vectors, self.document_routes, self.checkpoint, self.metadata)
         with write_index(directory, self._contents, settings, self._commit) as commit:
             self._commit = commit
+
+    def map_saved(self) -> None:
+        """Leaves what the last save wrote in its files, as `load` with `memory_map` does.
+
+        Nothing changes but where vectors, positions and texts are read from.
+        """
+        if self._commit is not None:
+            self._commit = map_saved(self._commit, self._contents)
 
     def add(
         self,
@@ -447,7 +456,7 @@ class FastLaneIndex:
     def select(self, where: Filter | None = None, ids: Iterable[Id] | None = None) -> list[Id]:
         """The ids of the documents that a search with these filters may find, in no order."""
         parts = self._selected(where, ids)
-        return [part.segment.ids[number] for part in parts for number in part.numbers()]
+        return [stored.id for part in parts for stored in part.stored()]
 
     def __len__(self) -> int:
         """The number of documents."""
@@ -455,7 +464,7 @@ class FastLaneIndex:
 
     def __contains__(self, id: object) -> bool:
         """Whether a document has this id; 1 and "1" are two ids."""
-        return is_id(id) and self._contents.locate(id) is not None
+        return is_id(id) and bool(self._contents.locate([id]))
 
     @property
     def encoder(self) -> Encoder | None:
@@ -505,11 +514,12 @@ class FastLaneIndex:
 
     def text(self, id: Id) -> str | None:
         """The document's text, None if it was given without; an unknown id is an error."""
-        found = self._contents.locate(id) if is_id(id) else None
-        if found is None:
+        found = self._contents.locate([id]) if is_id(id) else {}
+        if not found:
             raise ValueError(f"no document has the id {id!r}: index.ids lists those there are")
-        segment, number = found
-        return segment.texts[number]
+        segment, number = found[id]
+        [stored] = segment.documents.read([number])
+        return stored.text
 
     def __repr__(self) -> str:
         """The sizes, for people."""

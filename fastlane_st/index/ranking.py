@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from ..modeling.search_fastlane import FETCHED, Hit, Views, rounding_slack
 from .contents import Part
-from .scoring import PartScorer, ScoredDocument
+from .scoring import PartScorer, ScoredDocument, hits_of
 from .vectors.gpu import GpuVectors
 from .vectors.nearest import Nearest, looks_everywhere, nearest_vectors
 from .vectors.settings import FloatArray, IntArray, VectorSettings
@@ -47,7 +47,7 @@ class DocumentRanker:
         """
         proposed = self._propose(queries, top_k, candidates)
         return [
-            [one.hit(query) for one in self._best(query, documents, top_k)]
+            hits_of(query, self._best(query, documents, top_k))
             for query, documents in zip(queries, proposed, strict=True)
         ]
 
@@ -57,10 +57,7 @@ class DocumentRanker:
         """The `top_k` best by the views in `full` of the `rerank` best by those in `queries`."""
         proposed = self._propose(queries, rerank, candidates)
         return [
-            [
-                one.hit(whole)
-                for one in self._best(whole, self._select(query, documents, rerank), top_k)
-            ]
+            hits_of(whole, self._best(whole, self._select(query, documents, rerank), top_k))
             for query, whole, documents in zip(queries, full, proposed, strict=True)
         ]
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -89,15 +89,20 @@ class ScoredDocument(NamedTuple):
     rows: IntArray
     similarities: FloatArray
 
-    def hit(self, query: Views) -> Hit:
-        """As a search gives it."""
-        segment = self.scorer.segment
-        found = segment.positions[self.rows].tolist()
-        matches = map(Match, query.positions.tolist(), found, self.similarities.tolist())
-        return Hit(
-            id=segment.ids[self.document],
-            score=self.score,
-            matches=tuple(matches),
-            text=segment.texts[self.document],
-            metadata=segment.metadata[self.document],
-        )
+    def matches(self, query: Views) -> tuple[Match, ...]:
+        """What each view of the query matched."""
+        found = self.scorer.segment.positions[self.rows].tolist()
+        return tuple(map(Match, query.positions.tolist(), found, self.similarities.tolist()))
+
+
+def hits_of(query: Views, found: Sequence[ScoredDocument]) -> list[Hit]:
+    """Scored documents as a search gives them; each part's texts and metadata are read at once."""
+    numbers: dict[PartScorer, list[int]] = {}
+    for one in found:
+        numbers.setdefault(one.scorer, []).append(one.document)
+    stored = {scorer: iter(scorer.segment.documents.read(some)) for scorer, some in numbers.items()}
+    return [
+        Hit(document.id, one.score, one.matches(query), document.text, document.metadata)
+        for one in found
+        for document in [next(stored[one.scorer])]
+    ]

@@ -14,7 +14,7 @@ import os
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +48,7 @@ NO_FOLDER_SYNC = (
     errno.EOPNOTSUPP,
 )  # what fsync of a folder gives there
 OWN_FILE = re.compile(
-    r"(vectors|offsets|positions|places|documents)-\d{6,}\.(faiss|npy|jsonl)"
+    r"(vectors|offsets|positions|places|documents)-\d{6,}\.(faiss|npy|sqlite)"
     r"|live-\d{6,}-\d{6,}\.npy|template-\d{6,}\.faiss|index\.json\.tmp|index\.(soft\.)?lock"
 )
 
@@ -291,7 +291,7 @@ def _read_parts(
         part = Part.whole(segment)
         if entry["live"] is not None:
             mask = directory / entry["live"]
-            part = Part(segment, read_mask(mask, files[mask.name], len(segment.ids)))
+            part = Part(segment, read_mask(mask, files[mask.name], len(segment)))
         commit.numbers[segment] = number
         commit.masks[part] = entry["live"]
     contents = IndexContents(
@@ -353,3 +353,25 @@ def _sync_directory(directory: Path) -> None:
             raise
     finally:
         os.close(descriptor)
+
+
+def map_saved(commit: Commit, contents: IndexContents) -> Commit:
+    """Puts the files of a commit in place of the segments that are held in memory.
+
+    Nothing is read but the small arrays. Segments that changed since the commit stay as they are.
+    """
+    numbers, masks = dict(commit.numbers), dict(commit.masks)
+    with contents.lock:
+        parts = []
+        for part in contents.parts:
+            number = commit.numbers.get(part.segment)
+            if number is not None and part in commit.masks and not part.segment.is_mapped:
+                files, longest = commit.files, part.segment.longest
+                segment = read_segment(commit.directory, number, files, longest, memory_map=True)
+                mapped = replace(part, segment=segment)
+                del numbers[part.segment]
+                numbers[segment], masks[mapped] = number, masks.pop(part)
+                part = mapped
+            parts.append(part)
+        contents.parts = tuple(parts)
+    return replace(commit, numbers=numbers, masks=masks)

@@ -20,7 +20,7 @@ def check_lengths(num_documents: int, **given: Sized | None) -> None:
 
 
 def check_id_list(ids: Iterable[Id]) -> list[Id]:
-    """Ids of documents that are there, each once."""
+    """The ids without repetitions; a ValueError for a str in place of a list, or what can be no id."""
     if isinstance(ids, str):
         raise ValueError(f"ids must be several, got one str, {ids!r}: put it into a list")
     checked = list(ids)
@@ -28,7 +28,7 @@ def check_id_list(ids: Iterable[Id]) -> list[Id]:
 
 
 def check_metadata(metadata: Iterable[Metadata] | None, num_documents: int) -> list[Metadata]:
-    """Copies of the documents' metadata, empty by default: one a document, JSON scalars by name."""
+    """Copies of the metadata, one a document; a ValueError names a field that isn't a JSON scalar."""
     if metadata is None:
         return [{}] * num_documents
     checked: list[Metadata] = [dict(one) for one in metadata]
@@ -56,7 +56,7 @@ def check_search(
     rerank: int | None = None,
     route_budget: int | None = None,
 ) -> None:
-    """Queries all of one kind, none of them an empty text, and only options that can apply."""
+    """Raises a ValueError for queries of mixed kinds, an empty text, or an option that can't apply."""
     for name, value, least in (
         ("rerank", rerank, {"top_k": top_k}),
         ("candidates", candidates, {"top_k": top_k, "rerank": rerank or 0}),

@@ -1,4 +1,4 @@
-"""What an index holds: segments, which of their documents are live, and where each id is."""
+"""What an index holds: segments, and which of their documents are live."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from .segment import BoolArray, Document, Segment
 from .vectors.store import VectorStore
 
 LARGEST_MERGED = 2 * 2**30
-"""Bytes of vectors beyond which segments aren't merged any more: that takes memory for all of them."""
+"""Bytes of vectors that a merged segment may have: a merge holds all of them in memory."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,21 +28,21 @@ class Part:
 
     @classmethod
     def whole(cls, segment: Segment) -> Part:
-        """All of a segment."""
+        """A segment of which every document is live."""
         return cls(segment, np.ones(len(segment), dtype=bool))
 
     @cached_property
     def num_vectors(self) -> int:
-        """Of the live documents."""
+        """How many vectors the live documents have together."""
         return int(self.segment.counts[self.is_live].sum())
 
     @cached_property
     def num_documents(self) -> int:
-        """The live ones."""
+        """How many documents are live."""
         return int(np.count_nonzero(self.is_live))
 
     def numbers(self) -> list[int]:
-        """Of the live documents, in their segment."""
+        """The live documents' numbers in their segment."""
         found: list[int] = np.flatnonzero(self.is_live).tolist()
         return found
 
@@ -55,7 +55,7 @@ class Part:
         return self.segment.documents.read(self.numbers())
 
     def without(self, numbers: Sequence[int]) -> Part:
-        """What is left after some documents are gone."""
+        """The part with some of the segment's documents no longer live."""
         is_live = self.is_live.copy()
         is_live[numbers] = False
         return replace(self, is_live=is_live)
@@ -64,9 +64,9 @@ class Part:
 class IndexContents:
     """The documents of an index. Changes exclude one another; a search takes `parts` as they are.
 
-    A change makes new parts and puts them in place of the old ones in one assignment, so that a
-    search that has begun sees nothing of it. Small parts are merged into the ones before them, as in a
-    log-structured merge tree: documents that are added one by one are copied some log N times each.
+    A change makes new parts and replaces the old ones in one assignment, so that a search that has
+    begun doesn't see it. Small parts are merged into the ones before them, as in a log-structured
+    merge tree (LSM): a document is copied about log N times.
 
     Args:
         template: The empty store that says how segments hold their vectors.
@@ -138,7 +138,9 @@ class IndexContents:
 
     def check_absent(self, ids: Iterable[Id]) -> None:
         """Raises a ValueError if a document has one of these ids."""
-        there = list(self.locate(list(ids)))
+        wanted = list(ids)
+        found = self.locate(wanted)
+        there = [id for id in wanted if id in found]
         if there:
             raise ValueError(
                 f"{len(there)} of the ids are there already, the first {there[0]!r}: update or "
@@ -179,7 +181,7 @@ class IndexContents:
             self.next_id = max(self.next_id, taken + 1)
 
     def remove(self, ids: Sequence[Id]) -> None:
-        """Takes out the documents with these ids; a ValueError if one isn't there."""
+        """Deletes the documents with these ids; a ValueError if one isn't there."""
         with self.lock:
             self.check_present(ids)
             self._take(self._parts_without(self.locate(ids)))
@@ -201,10 +203,10 @@ class IndexContents:
         ]
 
     def _take(self, parts: Iterable[Part]) -> None:
-        """Puts parts in place of the old ones, once they are few and of mostly live documents.
+        """Replaces the parts, after merging those that break the LSM invariant.
 
-        Each then has more than twice the vectors of the next, or as many as a segment may have, and at
-        least half of them are live. What fails before the last lines has changed nothing.
+        Each part has more than twice the live vectors of the next unless both together exceed
+        `LARGEST_MERGED`, and at least half of its vectors are live. An error changes nothing.
         """
         kept: list[Part] = []
         for part in parts:
@@ -218,11 +220,11 @@ class IndexContents:
         self.parts = tuple(kept)
 
     def _belong_together(self, large: Part, small: Part) -> bool:
-        """Whether two parts in a row are to be merged."""
+        """Whether two neighbours break the LSM invariant."""
         both = large.num_vectors + small.num_vectors
         return large.num_vectors <= 2 * small.num_vectors and both <= self._largest
 
     def _merge(self, parts: Sequence[Part]) -> Part:
-        """One part of the live documents of several, by place."""
+        """Merges the live documents of several parts, in the order of their places."""
         chosen = [(part.segment, np.flatnonzero(part.is_live)) for part in parts]
         return Part.whole(merge_segments(chosen, self.template))

@@ -37,7 +37,7 @@ _OPERATORS = ("$eq", "$ne", *_ORDERS, "$in", "$nin", "$exists")
 
 
 def filtered(parts: Sequence[Part], where: Filter) -> tuple[Part, ...]:
-    """The parts with only those documents live that a filter lets through.
+    """Restricts each part to the live documents that a filter lets through.
 
     Raises:
         ValueError: It is no filter, or no live document has one of its fields.
@@ -54,7 +54,7 @@ def filtered(parts: Sequence[Part], where: Filter) -> tuple[Part, ...]:
 
 
 def known_fields(parts: Sequence[Part]) -> list[str]:
-    """The fields that live documents have."""
+    """The names of the fields that at least one live document has."""
     names = {name for part in parts for name in part.segment.documents.fields()}
     return sorted(name for name in names if any(_has_field(part, name) for part in parts))
 
@@ -64,7 +64,7 @@ def _has_field(part: Part, name: str) -> bool:
 
 
 def check_filter(where: Filter) -> set[str]:
-    """The fields of a filter.
+    """Checks a filter and gives the fields it names.
 
     Raises:
         ValueError: It isn't one; the message says where.
@@ -88,7 +88,7 @@ def check_filter(where: Filter) -> set[str]:
 
 
 def matching(where: Filter, segment: Segment) -> BoolArray:
-    """(num_documents,) bool: which documents of a segment a checked filter lets through."""
+    """(num_documents,) bool: which documents of a segment pass a checked filter."""
     found = np.ones(len(segment), dtype=bool)
     for key, value in where.items():
         if key == "$and":
@@ -111,7 +111,7 @@ def is_scalar(value: object) -> bool:
 
 
 def _holds(segment: Segment, field: str, name: str, operand: Any) -> BoolArray:
-    """Where one condition holds: it is tried on each value that occurs, not on each document."""
+    """(num_documents,) bool: where one condition holds. It is evaluated once for each distinct value."""
     column = segment.documents.column(field)
     if name == "$exists":
         exists: BoolArray = column.codes >= 0
@@ -139,7 +139,7 @@ def _equal(value: Any, operand: Any) -> bool:
 
 
 def _kind(value: Any) -> str:
-    """What values are compared with each other."""
+    """The type class of a value; only values of one class are compared."""
     if isinstance(value, bool):
         return "truth"
     return "number" if isinstance(value, int | float) else type(value).__name__
@@ -164,7 +164,7 @@ def _check_conditions(field: str, value: Any) -> None:
 
 
 def _problem(name: str, operand: Any) -> str | None:
-    """What the operand should have been, if it is wrong."""
+    """What the operand should have been; None if it is right."""
     if name in ("$in", "$nin"):
         is_list = isinstance(operand, Sequence | set | frozenset) and not isinstance(operand, str)
         return None if is_list and all(map(is_scalar, operand)) else "a list of values"

@@ -15,7 +15,7 @@ from .filters import Filter
 from .index import FastLaneIndex
 
 RANK_CONSTANT = 60
-"""k of reciprocal rank fusion, as its authors have it."""
+"""k of reciprocal rank fusion (Cormack et al., SIGIR 2009)."""
 
 
 @dataclass(frozen=True)
@@ -112,7 +112,7 @@ class HybridSearch:
         return found
 
     def _words(self) -> WordIndex:
-        """BM25 over the texts of the index as it is now."""
+        """BM25 over the index's texts; built again after a change."""
         parts = self.index.parts
         if self._bm25 is None or self._bm25[0] is not parts:
             self._bm25 = (parts, WordIndex(parts))
@@ -176,7 +176,7 @@ def fuse(
 
 
 def import_bm25s() -> Any:
-    """The package bm25s."""
+    """The module `bm25s`, imported at first use; an ImportError says how to install it."""
     try:
         import bm25s
     except ImportError as error:

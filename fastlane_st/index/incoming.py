@@ -1,4 +1,4 @@
-"""Documents on their way into an index: checked, encoded if they are texts, one after another."""
+"""Documents on their way into an index: checked first, then encoded if they are texts."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class Incoming:
     def of_texts(
         cls, documents: Iterable[str], ids: Iterable[Id] | None, metadata: Iterable[Metadata] | None
     ) -> Incoming:
-        """Texts; without ids they are numbered from 0."""
+        """Checks texts; without ids they are numbered from 0."""
         texts = check_documents(documents)
         checked = check_ids(range(len(texts)) if ids is None else ids, len(texts))
         return cls(checked, texts, check_metadata(metadata, len(texts)))
@@ -56,7 +56,7 @@ class Incoming:
         texts: Sequence[str] | None,
         positions: Sequence[Positions] | None,
     ) -> Incoming:
-        """Vectors; without ids they are numbered from 0."""
+        """Checks vectors; without ids they are numbered from 0."""
         size = len(embeddings)
         checked = check_ids(range(size) if ids is None else ids, size)
         check_lengths(size, positions=positions, texts=texts)
@@ -64,7 +64,7 @@ class Incoming:
         return cls(checked, checked_texts, check_metadata(metadata, size), embeddings, positions)
 
     def segment(self, encoding: Encoding, template: VectorStore | None = None) -> Segment:
-        """The documents and their views, held as `template` would; they get places from 0 on.
+        """Encodes the documents into a segment whose vectors are held as `template` holds them.
 
         Raises:
             ValueError: A vector isn't finite, or of another dimension than `template` or the first one.

@@ -223,7 +223,7 @@ class FastLaneIndex:
         return cls(contents, settings, encoder, commit)
 
     def save(self, directory: str | os.PathLike[str]) -> None:
-        """Saves to a new or empty folder or over the index in it, which a crash leaves as it was.
+        """Saves to a new or empty folder, or over the index in it: all of it or, after a crash, nothing.
 
         In the folder that the index was loaded from or last saved to, only what has changed is written.
 
@@ -291,7 +291,7 @@ class FastLaneIndex:
         self._insert(documents, ids, lambda ids: None, **options)
 
     def delete(self, ids: Iterable[Id]) -> None:
-        """Takes documents out: all of these or none.
+        """Deletes documents: all of these or none.
 
         Raises:
             ValueError: An id isn't there.
@@ -299,7 +299,7 @@ class FastLaneIndex:
         self._contents.remove(check_id_list(ids))
 
     def compact(self) -> None:
-        """Merges all documents into one segment, without what deleted ones take up.
+        """Merges all documents into one segment and frees the space of deleted ones.
 
         Changes see to it that less than half is wasted; this leaves no waste at all.
         """
@@ -337,7 +337,7 @@ class FastLaneIndex:
         return incoming.ids
 
     def to(self, device: str) -> FastLaneIndex:
-        """Lets FAISS search on "cuda", "cuda:1" and so on, or on the "cpu" again; gives the index.
+        """Moves FAISS's search to "cuda", "cuda:1" and so on, or back to the "cpu"; returns the index.
 
         Each segment's vectors are copied to the GPU at the first search after a change. Changes, files
         and exact scores stay on the CPU.
@@ -440,7 +440,7 @@ class FastLaneIndex:
         return hits[0] if isinstance(queries, str) else hits
 
     def _ranker_of(self, where: Filter | None, ids: Iterable[Id] | None) -> DocumentRanker:
-        """Ranks what a search may find, as the index is now."""
+        """The ranker of the documents that a search may find; kept until the index changes."""
         if where is not None or ids is not None:
             return DocumentRanker(self._selected(where, ids), self.vectors, self._gpu)
         now = (self._contents.parts, self.vectors, self._gpu)
@@ -459,7 +459,6 @@ class FastLaneIndex:
         return [stored.id for part in parts for stored in part.stored()]
 
     def __len__(self) -> int:
-        """The number of documents."""
         return len(self._contents)
 
     def __contains__(self, id: object) -> bool:
@@ -468,7 +467,7 @@ class FastLaneIndex:
 
     @property
     def encoder(self) -> Encoder | None:
-        """Encodes texts, if any; one of another checkpoint or dimension is a ValueError."""
+        """Encodes texts, or None. Setting one of another checkpoint or dimension raises a ValueError."""
         return self._encoder
 
     @encoder.setter
@@ -489,22 +488,22 @@ class FastLaneIndex:
 
     @property
     def dim(self) -> int:
-        """The length of a vector."""
+        """Dimension of a vector."""
         return self._contents.template.dim
 
     @property
     def num_vectors(self) -> int:
-        """The number of vectors, of all documents together."""
+        """How many vectors all documents have together."""
         return sum(part.num_vectors for part in self._contents.parts)
 
     @property
     def parts(self) -> tuple[Part, ...]:
-        """The documents as they are now: another tuple after every change."""
+        """The segments with their live documents; a change replaces the tuple."""
         return self._contents.parts
 
     @property
     def ids(self) -> list[Id]:
-        """The documents' ids, in the order in which they were given."""
+        """The documents' ids, in the order in which they were added."""
         return self._contents.ids()
 
     @property
@@ -522,6 +521,5 @@ class FastLaneIndex:
         return stored.text
 
     def __repr__(self) -> str:
-        """The sizes, for people."""
         size = f"{len(self):,} documents, {self.num_vectors:,} vectors of {self.dim} dimensions"
         return f"FastLaneIndex({size})"

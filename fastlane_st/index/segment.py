@@ -1,4 +1,4 @@
-"""A segment: documents that came into an index together, and their token vectors. It never changes."""
+"""A segment: documents that were added or merged together, with their vectors. It never changes."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ class Segment:
 
     @property
     def is_consistent(self) -> bool:
-        """Whether the parts, read from files, fit together."""
+        """Whether the parts that were read from files agree in their counts."""
         size = len(self)
         return (
             self.vectors.is_by_inner_product
@@ -100,13 +100,13 @@ class Segment:
 
 
 def expanded(firsts: IntArray, counts: IntArray) -> IntArray:
-    """Runs of numbers, one after another: `counts[i]` of them from `firsts[i]` on."""
+    """Concatenated ranges: `counts[i]` consecutive numbers from `firsts[i]` on."""
     numbers: IntArray = np.repeat(firsts - (np.cumsum(counts) - counts), counts)
     return numbers + np.arange(len(numbers))
 
 
 def collect_segment(documents: Iterable[Document], template: VectorStore | None = None) -> Segment:
-    """Takes in one document after another.
+    """Collects documents into a segment.
 
     Args:
         documents: At least one.

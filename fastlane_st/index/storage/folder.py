@@ -1,9 +1,9 @@
-"""An index folder: a crash leaves the last commit in it, and a damaged file is noticed.
+"""The commit protocol of an index folder: a crash at any byte leaves the last commit.
 
-Segments never change, so a commit writes the new ones, which documents of the others are still live,
-and then `index.json`, which names all files with their sizes and checksums. Before that one is
-moved into its place the folder holds the old index, after it the new one. Files that it doesn't name
-are deleted last.
+Segments never change. A commit writes the new segments, a mask of live documents for each old one that lost
+some, and then the manifest `index.json`, which names all files with sizes and checksums. The commit happens
+when the manifest is moved into its place: before, the folder holds the old index, and after, the new one. Files
+that the manifest doesn't name are deleted last.
 """
 
 from __future__ import annotations
@@ -72,13 +72,13 @@ class IndexSettings:
 
 @dataclass(frozen=True)
 class Commit:
-    """What a folder held when it was read or written: later commits leave that as it is.
+    """What a folder held when this index was last read from it or written to it.
 
     Attributes:
         directory: The folder, absolute.
         generation: The number of the commit.
-        numbers: Of the segments.
-        masks: The file that says what of a part is live; None where all of it is.
+        numbers: Each segment's number, which its files are named by.
+        masks: The file with each part's mask of live documents; None where all are live.
         template: The empty store that new segments are made like, and its file; None for a flat one.
         files: Size and checksum of all files, by name.
     """
@@ -208,7 +208,7 @@ def read_index(
 
 
 def next_generation(directory: Path) -> int:
-    """The number of the next commit to a folder; refuses a folder that `write_index` would."""
+    """The number of the next commit to a folder; raises what `write_index` would for the folder."""
     if (directory / MANIFEST).exists():
         generation: int = read_manifest(directory)["generation"]
         return generation + 1
@@ -356,7 +356,7 @@ def _sync_directory(directory: Path) -> None:
 
 
 def map_saved(commit: Commit, contents: IndexContents) -> Commit:
-    """Puts the files of a commit in place of the segments that are held in memory.
+    """Replaces segments that are held in memory by their files of a commit.
 
     Nothing is read but the small arrays. Segments that changed since the commit stay as they are.
     """

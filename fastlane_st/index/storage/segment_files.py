@@ -1,4 +1,4 @@
-"""The files of one segment: written with checksums, and read only if these are right."""
+"""The files of one segment: written with checksums, which are verified before they are read."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ LARGE = ("vectors", "positions", "documents")
 
 
 class Output(Protocol):
-    """What a part of a segment is written to."""
+    """Anything with a file's `write`."""
 
     def write(self, data: bytes, /) -> int:
-        """Takes some bytes and gives their number."""
+        """Writes bytes and returns their number."""
 
 
 def file_name(part: str, number: int) -> str:
-    """Of a part of a segment, by the segment's number: `vectors-000003.faiss`."""
+    """The name of a part's file, such as `vectors-000003.faiss`."""
     return f"{part}-{number:06d}.{SUFFIXES[part]}"
 
 
@@ -57,12 +57,12 @@ def write_segment(directory: Path, number: int, segment: Segment) -> dict[str, F
 
 
 def write_mask(path: Path, is_live: BoolArray) -> FileFacts:
-    """Writes which documents of a segment are live, (num_documents,)."""
+    """Writes a mask of live documents, (num_documents,) bool, packed to bits."""
     return write_file(path, lambda output: _write_array(np.packbits(is_live), output))
 
 
 def write_vectors(path: Path, store: VectorStore) -> FileFacts:
-    """Writes a store."""
+    """Writes a store to a file of its own."""
     return write_file(path, lambda output: store.write(output.write))
 
 
@@ -117,7 +117,7 @@ def read_segment(
 
 
 def read_mask(path: Path, facts: FileFacts, num_documents: int) -> BoolArray:
-    """Reads which documents of a segment are live."""
+    """Reads a mask that `write_mask` wrote, after verifying the file."""
     verify(path, facts)
     packed = np.load(path, allow_pickle=False)
     if packed.dtype != np.uint8 or packed.shape != ((num_documents + 7) // 8,):
@@ -157,13 +157,13 @@ def sha256_of(path: Path) -> str:
 
 
 def sync(file: IO[bytes]) -> None:
-    """Waits until a file's content is on the disk."""
+    """Flushes and fsyncs a file."""
     file.flush()
     os.fsync(file.fileno())
 
 
 class _Checksummed:
-    """A file that hashes what it is given."""
+    """A file that hashes what is written to it, and counts the bytes."""
 
     def __init__(self, file: IO[bytes]) -> None:
         self.file = file

@@ -126,7 +126,11 @@ def encoding_processes(encoder: FastLaneEncoder, count: int) -> Iterator[Any]:
 
 
 def check_folder(directory: str | os.PathLike[str], resume: bool) -> bool:
-    """Whether the folder holds an index to resume; a FileExistsError if `resume` is false, or for other files."""
+    """Whether the folder holds an index to resume.
+
+    Raises:
+        FileExistsError: It holds other files, or an index and `resume` is false.
+    """
     folder = Path(directory)
     next_generation(folder)
     is_there = (folder / MANIFEST).exists()

@@ -1,8 +1,8 @@
 """Ranking of an index's documents for a query: FAISS proposes candidates, exact scores decide.
 
-A query is compared up to three times: with short codes, with stored vectors in float32, and with the survivors
-in float64 (`exact_matches`). The first two only leave out documents that are further from the best than
-float32's rounding error, so that ties are exact.
+A query is compared up to three times: with short codes, with stored vectors in float32, and with the
+survivors in float64 (`exact_matches`). The float32 scores only leave out documents that are further from the
+best than their rounding error, so that ties are exact.
 
 Four kinds of number occur here: a *part index* is a place in `parts`; a *document* is numbered over the whole
 index, or in its part where that is said; a *row* is a vector's number in its store; a *view* is a row of the

@@ -1,9 +1,9 @@
 """The commit protocol of an index folder: a crash at any byte leaves the last commit.
 
-Segments never change. A commit writes the new segments, a mask of live documents for each old one that lost
-some, and then the manifest `index.json`, which names all files with sizes and checksums. The commit happens
-when the manifest is moved into its place: before, the folder holds the old index, and after, the new one. Files
-that the manifest doesn't name are deleted last.
+Segments never change. A commit writes the new segments, a mask of live documents for each old one that
+lost some, and then the manifest `index.json`, which names all files with sizes and checksums. The commit
+happens when the manifest is moved into its place: before, the folder holds the old index, and after, the
+new one. Files that the manifest doesn't name are deleted last.
 """
 
 from __future__ import annotations

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence, Sized
+from collections.abc import Iterable, Mapping, Sequence, Sized
 from typing import Any, Literal, TypeAlias
+
+import numpy as np
+import torch
 
 from ..modeling.routing_fastlane import check_num_routes
 from ..modeling.search_fastlane import Id, Metadata, check_counts, check_ids, check_queries
@@ -17,6 +20,34 @@ def check_lengths(num_documents: int, **given: Sized | None) -> None:
     for name, items in given.items():
         if items is not None and len(items) != num_documents:
             raise ValueError(f"{name} must be {num_documents}, one a document: got {len(items)}")
+
+
+def check_items(documents: Iterable[Any]) -> Any:
+    """Documents or queries by place, whatever kind of collection they come in.
+
+    An array or tensor is given back as it is, and anything else as a list: a generator is read once,
+    and a pandas Series gives its values in their order, not by their labels.
+
+    Raises:
+        ValueError: One str, or a mapping, in place of several texts or arrays.
+    """
+    if isinstance(documents, np.ndarray | torch.Tensor):
+        return documents
+    if isinstance(documents, str | bytes):
+        raise ValueError(
+            f"documents must be several texts, got one {type(documents).__name__}: put it into a list"
+        )
+    if isinstance(documents, Mapping):
+        raise ValueError(
+            f"documents must be several texts or arrays, got a {type(documents).__name__}: pass its values "
+            "as documents, and its keys as ids"
+        )
+    try:
+        return list(documents)
+    except TypeError:
+        raise ValueError(
+            f"documents must be several texts or arrays, got {documents!r} ({type(documents).__name__})"
+        ) from None
 
 
 def check_id_list(ids: Iterable[Id]) -> list[Id]:

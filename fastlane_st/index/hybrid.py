@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..modeling.search_fastlane import Hit, Id
+from .arguments import check_id_list, check_items
 from .contents import Part
 from .filters import Filter
 from .index import FastLaneIndex
@@ -54,7 +55,7 @@ class HybridSearch:
 
     def search(
         self,
-        queries: Sequence[str],
+        queries: str | Sequence[str],
         top_k: int = 10,
         *,
         depth: int = 100,
@@ -65,7 +66,7 @@ class HybridSearch:
         """The `top_k` best documents for each query, best first.
 
         Args:
-            queries: Texts.
+            queries: Texts; one str is one query, and still gives a list of one ranking.
             top_k: Documents for each.
             depth: How many of each ranking are fused, at least `top_k`.
             where: Find only documents with such metadata, as in `FastLaneIndex.search`.
@@ -82,8 +83,9 @@ class HybridSearch:
         """
         if depth < top_k:
             raise ValueError(f"depth must be at least top_k={top_k}, got {depth}")
-        allowed = None if ids is None else list(ids)
-        found = self.index.search(list(queries), depth, where=where, ids=allowed, **options)
+        queries = check_items([queries] if isinstance(queries, str) else queries)
+        allowed = None if ids is None else check_id_list(ids)
+        found = self.index.search(queries, depth, where=where, ids=allowed, **options)
         words = self._words()
         by_words = self._search_bm25(words, queries, depth, where, allowed)
         return [

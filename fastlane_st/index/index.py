@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Iterable, Sequence
-from typing import Any, Literal, overload
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, Literal, NoReturn, overload
 
 from ..modeling.fingerprint_fastlane import encoder_digests
 from ..modeling.search_fastlane import (
@@ -23,8 +23,9 @@ from ..modeling.search_fastlane import (
     is_id,
     query_views,
 )
-from .arguments import QueryRoutes, check_id_list, check_search
+from .arguments import QueryRoutes, check_id_list, check_items, check_search
 from .contents import IndexContents, Part
+from .documents import StoredDocument
 from .encoding import DocumentRoutes, Encoding
 from .filters import Filter, filtered, known_fields
 from .incoming import Incoming
@@ -319,7 +320,7 @@ class FastLaneIndex:
         show_progress_bar: bool = False,
         pool: Any = None,
     ) -> list[Id]:
-        items: Any = documents if hasattr(documents, "shape") else list(documents)
+        items = check_items(documents)
         if ids is None:
             ids = self._contents.reserve_ids(len(items))
         if len(items) == 0 or isinstance(items[0], str):
@@ -461,6 +462,18 @@ class FastLaneIndex:
     def __len__(self) -> int:
         return len(self._contents)
 
+    def __iter__(self) -> Iterator[Id]:
+        """The documents' ids, in the order in which they were added."""
+        return iter(self.ids)
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError(
+            "an index can't be pickled or copied: save it to a folder, and load that in each process"
+        )
+
+    def __copy__(self) -> NoReturn:
+        self.__reduce__()
+
     def __contains__(self, id: object) -> bool:
         """Whether a document has this id; 1 and "1" are two ids."""
         return is_id(id) and bool(self._contents.locate([id]))
@@ -511,13 +524,30 @@ class FastLaneIndex:
         """The metadata fields that documents have, to filter by."""
         return known_fields(self._contents.parts)
 
+    def get(self, ids: Iterable[Id]) -> list[StoredDocument]:
+        """The id, text and metadata of documents, in the order of `ids`; an unknown id is a ValueError."""
+        wanted = check_id_list(ids)
+        parts = self._contents.parts
+        found: dict[Id, StoredDocument] = {}
+        for part in parts:
+            numbers = [
+                number
+                for number in part.segment.documents.find(wanted).values()
+                if part.is_live[number]
+            ]
+            found.update({one.id: one for one in part.segment.documents.read(numbers)})
+        unknown = [id for id in wanted if id not in found]
+        if unknown:
+            raise ValueError(
+                f"no document has the id {unknown[0]!r}: index.ids lists those there are"
+            )
+        return [found[id] for id in wanted]
+
     def text(self, id: Id) -> str | None:
         """The document's text, None if it was given without; an unknown id is an error."""
-        found = self._contents.locate([id]) if is_id(id) else {}
-        if not found:
-            raise ValueError(f"no document has the id {id!r}: index.ids lists those there are")
-        segment, number = found[id]
-        [stored] = segment.documents.read([number])
+        if not is_id(id):
+            raise ValueError(f"an id must be a str or an int, got {id!r} ({type(id).__name__})")
+        [stored] = self.get([id])
         return stored.text
 
     def __repr__(self) -> str:

@@ -166,6 +166,7 @@ def test_large_segments_are_not_merged(tmp_path: Path, monkeypatch: pytest.Monke
     assert answers(index) == answers(at_once())
 
 
+@pytest.mark.slow
 def test_the_shell_resumes(checkpoint: Path, tmp_path: Path) -> None:
     corpus, folder = tmp_path / "corpus.csv", tmp_path / "index"
     corpus.write_text("_id,text\n" + "".join(f"{n},{text}\n" for n, text in enumerate(DOCUMENTS)))

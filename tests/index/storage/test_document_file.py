@@ -46,7 +46,7 @@ def as_file(given_documents: list[StoredDocument], folder: str | Path) -> Docume
     return DocumentFile(path)
 
 
-@settings(max_examples=50)
+@settings(max_examples=25)
 @given(documents, st.randoms(use_true_random=False))
 def test_a_file_says_what_memory_says(given_documents: list[StoredDocument], random: Any) -> None:
     memory = MemoryDocuments(given_documents)
@@ -130,6 +130,7 @@ except OSError as error:
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="limits of files are Unix's")
 def test_a_full_disk_is_an_error_that_names_the_file(tmp_path: Path) -> None:
     path = tmp_path / "documents.sqlite"

@@ -61,4 +61,5 @@ python -m benchmarks.quality.selections --data data/eval --sets cranfield,wikiqa
   --dtype bfloat16 --out "$results"/selections.json
 python -m benchmarks.quality.routes --data data/eval --sets cranfield,wikiqa:test,stackexchange:test --dtype bfloat16 \
   --index runs/scale/100000 --out "$results"/by_routes.json
+python -m benchmarks.search.growth --scratch runs/growth --out "$results"/growth.json
 python -m tests.stress.soak --out "$results"/soak.json

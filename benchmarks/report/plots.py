@@ -13,7 +13,7 @@
 dark. `routes`: quality against the number of routes, over sets and for each. `lengths`: quality
 against the length of the relevant documents. `entropy`: `router_entropy` against `step`, from the
 rows of a training log that have both. `engines`: quality against searches a second, the settings of one
-index joined by a line. `scale`: latencies, memory and time of building
+index joined by a line. `growth`: building and opening. `scale`: latencies, memory and time of building
 against documents. `selections`: queries with the same token, its logits as in `logits`, and below how much
 each token of a row attends to each of the columns. The ending of --out chooses the format.
 """
@@ -219,6 +219,22 @@ def plot_scale(source: Path) -> Figure:
     return figure
 
 
+def plot_growth(source: Path) -> Figure:
+    sizes = json.loads(source.read_text())["sizes"]
+    documents = list(map(int, sizes))
+    figure, axes = new_figure(6, 4.5, 2)
+    for axis, key, name in (
+        (axes[0], "build_seconds", "building, s"),
+        (axes[1], "open_seconds", "opening, s"),
+    ):
+        axis.plot(documents, [one[key] for one in sizes.values()], "o-", color=LINE, ms=4)
+        axis.set_ylabel(name)
+        axis.set_xscale("log")
+        axis.set_yscale("log")
+    axes[1].set_xlabel("documents")
+    return figure
+
+
 def label(setting: str) -> str:
     """A setting's name for a reader."""
     names = {
@@ -240,6 +256,7 @@ PLOTS: Mapping[str, Callable[[Path], Figure]] = {
     "entropy": plot_entropy,
     "engines": plot_engines,
     "scale": plot_scale,
+    "growth": plot_growth,
     "selections": plot_selections,
 }
 

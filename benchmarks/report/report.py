@@ -26,6 +26,7 @@ from .search_sections import (
     brute_force_section,
     by_routes_section,
     engines_section,
+    growth_section,
     recall_section,
     scale_section,
     soak_section,
@@ -45,6 +46,7 @@ DRAWN = {
     "peers": ("engines", "peers.json"),
     "small": ("engines", "small.json"),
     "scale": ("scale", "scale.json"),
+    "growth": ("growth", "growth.json"),
     "selections": ("selections", "selections.json"),
 }
 """Each figure's plot and the file that it is drawn from."""
@@ -111,6 +113,7 @@ SECTIONS: dict[str, tuple[str, Callable[[dict[str, Any]], str]]] = {
     "peers": ("Search engines, with xtr-warp-rs", partial(engines_section, figure="peers")),
     "small": ("Every search engine, over few documents", partial(engines_section, figure="small")),
     "scale": ("Growth", scale_section),
+    "growth": ("Documents, commits and opening", growth_section),
     "recall": ("Kinds of index", recall_section),
     "pooling": ("Fewer vectors a document", pooling_section),
     "by_routes": ("From one route to all views", by_routes_section),

@@ -44,6 +44,34 @@ def scale_section(found: dict[str, Any]) -> str:
     )
 
 
+def growth_section(found: dict[str, Any]) -> str:
+    """What documents cost besides their vectors."""
+    rows = (
+        (
+            f"{int(count):,}",
+            f"{one['build_seconds']:.0f} s in {one['commits']} commits",
+            f"{1000 * one['build_seconds'] / int(count):.2f} ms",
+            f"{one['open_seconds']:.2f} s",
+            f"{one['open_bytes'] / 2**20:.0f} MiB",
+            f"{one['search_ms']:.1f} ms",
+            f"{one['filtered_search_ms']:.1f} ms",
+        )
+        for count, one in found["sizes"].items()
+    )
+    header = ("documents", "building", "a document", "opening", "memory", "search", "with a filter")
+    return "\n".join(
+        [
+            "What an index costs besides encoding and vectors: documents have two random vectors in 16 "
+            "dimensions, int8, a text and two metadata fields. Opening is memory-mapped, in a process of its "
+            "own; searches are medians, one at a time.",
+            "",
+            *markdown_table(header, rows),
+            "",
+            "![Cost of documents](../docs/growth.svg)",
+        ]
+    )
+
+
 def by_routes_section(found: dict[str, Any]) -> str:
     """Quality and latency against the number of routes."""
     settings = found["settings"]

@@ -129,7 +129,9 @@ def exhaustive(index: FastLaneIndex, queries: np.ndarray) -> list[list[int]]:
         similarities = scorer.scan(queries, scorer.documents)
         best = np.argpartition(similarities, -10, axis=0)[-10:]
         scores.append(np.take_along_axis(similarities, best, axis=0))
-        ids.append(np.array(scorer.segment.ids, dtype=np.int64)[scorer.documents[best]])
+        numbers = scorer.documents[best]
+        stored = scorer.segment.documents.read(numbers.ravel().tolist())
+        ids.append(np.array([int(one.id) for one in stored]).reshape(numbers.shape))
     joined, named = np.concatenate(scores), np.concatenate(ids)
     best = np.argpartition(joined, -10, axis=0)[-10:]
     found: list[list[int]] = np.take_along_axis(named, best, axis=0).T.tolist()

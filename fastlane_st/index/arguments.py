@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence, Sized
+from collections.abc import Iterable, Mapping, Sequence, Sized
 from typing import Any, Literal, TypeAlias
+
+import numpy as np
+import torch
 
 from ..modeling.routing_fastlane import check_num_routes
 from ..modeling.search_fastlane import Id, Metadata, check_counts, check_ids, check_queries
@@ -19,8 +22,36 @@ def check_lengths(num_documents: int, **given: Sized | None) -> None:
             raise ValueError(f"{name} must be {num_documents}, one a document: got {len(items)}")
 
 
+def check_items(documents: Iterable[Any]) -> Any:
+    """Documents or queries by place, whatever kind of collection they come in.
+
+    An array or tensor is given back as it is, and anything else as a list: a generator is read once,
+    and a pandas Series gives its values in their order, not by their labels.
+
+    Raises:
+        ValueError: One str, or a mapping, in place of several texts or arrays.
+    """
+    if isinstance(documents, np.ndarray | torch.Tensor):
+        return documents
+    if isinstance(documents, str | bytes):
+        raise ValueError(
+            f"documents must be several texts, got one {type(documents).__name__}: put it into a list"
+        )
+    if isinstance(documents, Mapping):
+        raise ValueError(
+            f"documents must be several texts or arrays, got a {type(documents).__name__}: pass its values "
+            "as documents, and its keys as ids"
+        )
+    try:
+        return list(documents)
+    except TypeError:
+        raise ValueError(
+            f"documents must be several texts or arrays, got {documents!r} ({type(documents).__name__})"
+        ) from None
+
+
 def check_id_list(ids: Iterable[Id]) -> list[Id]:
-    """Ids of documents that are there, each once."""
+    """The ids without repetitions; a ValueError for a str in place of a list, or what can be no id."""
     if isinstance(ids, str):
         raise ValueError(f"ids must be several, got one str, {ids!r}: put it into a list")
     checked = list(ids)
@@ -28,7 +59,7 @@ def check_id_list(ids: Iterable[Id]) -> list[Id]:
 
 
 def check_metadata(metadata: Iterable[Metadata] | None, num_documents: int) -> list[Metadata]:
-    """Copies of the documents' metadata, empty by default: one a document, JSON scalars by name."""
+    """Copies of the metadata, one a document; a ValueError names a field that isn't a JSON scalar."""
     if metadata is None:
         return [{}] * num_documents
     checked: list[Metadata] = [dict(one) for one in metadata]
@@ -56,7 +87,7 @@ def check_search(
     rerank: int | None = None,
     route_budget: int | None = None,
 ) -> None:
-    """Queries all of one kind, none of them an empty text, and only options that can apply."""
+    """Raises a ValueError for queries of mixed kinds, an empty text, or an option that can't apply."""
     for name, value, least in (
         ("rerank", rerank, {"top_k": top_k}),
         ("candidates", candidates, {"top_k": top_k, "rerank": rerank or 0}),

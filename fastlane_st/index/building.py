@@ -1,4 +1,4 @@
-"""Building an index of any size in a folder: in bounded memory, and to be resumed where it stopped."""
+"""Builds an index of any size in a folder: in bounded memory, and resumable where it stopped."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from .storage.manifest import MANIFEST
 from .vectors.settings import Kind, Storage
 
 UNFINISHED = "unfinished"
-"""The key of an index's metadata that is there until its last document is."""
+"""Key of an index's metadata; present until the last document is indexed."""
 _ENCODED_AT_ONCE = 512
 
 
@@ -41,11 +41,11 @@ def build_folder(
     show_progress_bar: bool = False,
     pool: Any = None,
 ) -> FastLaneIndex:
-    """Encodes documents one after another into an index that is committed every now and then.
+    """Encodes documents into an index that is committed every `commit_every` documents.
 
-    What is committed is read from the disk from then on, so that memory holds the texts, and the
-    vectors of the documents since. What depends on the vectors, such as the clusters of `ivf`, is
-    fitted to the first `commit_every` documents.
+    What is committed stays in its files, so that memory holds only the documents since, and a commit
+    costs what it adds and merges. Clusters and quantisers are fitted to the first `commit_every`
+    documents.
 
     Args:
         directory: A new or empty folder, or with `resume` that of an unfinished index.
@@ -90,14 +90,16 @@ def build_folder(
         )
         index.metadata = {**(metadata or {}), UNFINISHED: True}
         index.save(folder)
+        index.map_saved()
     is_shown = show_progress_bar and len(index) < num_documents
     with tqdm(
         total=num_documents, initial=len(index), desc="Indexed", unit="doc", disable=not is_shown
     ) as progress:
         while chunk := list(islice(rest, commit_every)):
-            index = FastLaneIndex.load(folder, encoder, memory_map=True)
-            index.add(**as_arguments(chunk), **options)  # at once: what is merged is written twice
+            # One add per commit: segments merged after a save would be written twice.
+            index.add(**as_arguments(chunk), **options)
             index.save(folder)
+            index.map_saved()
             progress.update(len(chunk))
     del index.metadata[UNFINISHED]
     index.save(folder)
@@ -106,7 +108,7 @@ def build_folder(
 
 @contextmanager
 def encoding_processes(encoder: FastLaneEncoder, count: int) -> Iterator[Any]:
-    """Processes on the CPU to encode in, which share its cores; None for a count of 1."""
+    """Starts processes that encode on the CPU and share its cores; gives None for a count of 1."""
     if count == 1:
         yield None
         return
@@ -124,7 +126,11 @@ def encoding_processes(encoder: FastLaneEncoder, count: int) -> Iterator[Any]:
 
 
 def check_folder(directory: str | os.PathLike[str], resume: bool) -> bool:
-    """Whether the folder holds an index, which then has to be resumed; refuses one of other files."""
+    """Whether the folder holds an index to resume.
+
+    Raises:
+        FileExistsError: It holds other files, or an index and `resume` is false.
+    """
     folder = Path(directory)
     next_generation(folder)
     is_there = (folder / MANIFEST).exists()
@@ -137,7 +143,7 @@ def check_folder(directory: str | os.PathLike[str], resume: bool) -> bool:
 
 
 def as_arguments(documents: list[CorpusDocument]) -> dict[str, Any]:
-    """Documents as `build`, `add` and `upsert` take them."""
+    """The keyword arguments of `build`, `add` and `upsert` for these documents."""
     return {
         "documents": [document.content for document in documents],
         "ids": [document.id for document in documents],

@@ -1,21 +1,22 @@
-"""What an index holds: segments, which of their documents are live, and where each id is."""
+"""What an index holds: segments, and which of their documents are live."""
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
 
 from ..modeling.search_fastlane import Id
+from .documents import StoredDocument
 from .merging import merge_segments
 from .segment import BoolArray, Document, Segment
 from .vectors.store import VectorStore
 
 LARGEST_MERGED = 2 * 2**30
-"""Bytes of vectors beyond which segments aren't merged any more: that takes memory for all of them."""
+"""Bytes of vectors that a merged segment may have: a merge holds all of them in memory."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,30 +28,34 @@ class Part:
 
     @classmethod
     def whole(cls, segment: Segment) -> Part:
-        """All of a segment."""
-        return cls(segment, np.ones(len(segment.ids), dtype=bool))
+        """A segment of which every document is live."""
+        return cls(segment, np.ones(len(segment), dtype=bool))
 
     @cached_property
     def num_vectors(self) -> int:
-        """Of the live documents."""
+        """How many vectors the live documents have together."""
         return int(self.segment.counts[self.is_live].sum())
 
     @cached_property
     def num_documents(self) -> int:
-        """The live ones."""
+        """How many documents are live."""
         return int(np.count_nonzero(self.is_live))
 
     def numbers(self) -> list[int]:
-        """Of the live documents, in their segment."""
+        """The live documents' numbers in their segment."""
         found: list[int] = np.flatnonzero(self.is_live).tolist()
         return found
 
-    def documents(self) -> Iterable[Document]:
-        """The live ones."""
-        return self.segment.documents(self.is_live)
+    def documents(self) -> Iterator[Document]:
+        """The live documents with their vectors."""
+        return self.segment.read(self.numbers())
+
+    def stored(self) -> list[StoredDocument]:
+        """The live documents without their vectors."""
+        return self.segment.documents.read(self.numbers())
 
     def without(self, numbers: Sequence[int]) -> Part:
-        """What is left after some documents are gone."""
+        """The part with some of the segment's documents no longer live."""
         is_live = self.is_live.copy()
         is_live[numbers] = False
         return replace(self, is_live=is_live)
@@ -59,9 +64,9 @@ class Part:
 class IndexContents:
     """The documents of an index. Changes exclude one another; a search takes `parts` as they are.
 
-    A change makes new parts and puts them in place of the old ones in one assignment, so that a
-    search that has begun sees nothing of it. Small parts are merged into the ones before them, as in a
-    log-structured merge tree: documents that are added one by one are copied some log N times each.
+    A change makes new parts and replaces the old ones in one assignment, so that a search that has
+    begun doesn't see it. Small parts are merged into the ones before them, as in a log-structured
+    merge tree (LSM): a document is copied about log N times.
 
     Args:
         template: The empty store that says how segments hold their vectors.
@@ -84,43 +89,45 @@ class IndexContents:
         self._largest = LARGEST_MERGED // template.bytes_of_vector
         self.parts = tuple(parts)
         self.lock = threading.RLock()
-        self._located: dict[Id, tuple[Segment, int]] = {}
-        for part in self.parts:
-            self._locate(part)
         if next_place is None:
             last = (int(part.segment.places.max(initial=-1)) for part in self.parts)
             next_place = max(last, default=-1) + 1
         self.next_place = next_place
         if next_id is None:
-            next_id = max((id for id in self._located if isinstance(id, int)), default=-1) + 1
+            ids = (stored.id for part in self.parts for stored in part.stored())
+            next_id = max((id for id in ids if isinstance(id, int)), default=-1) + 1
         self.next_id = next_id
 
     def __len__(self) -> int:
-        """The number of live documents."""
-        return len(self._located)
+        return sum(part.num_documents for part in self.parts)
 
-    def locate(self, id: Id) -> tuple[Segment, int] | None:
-        """The segment of a live document and its number there; None if there is no such id."""
-        return self._located.get(id)
+    def locate(self, ids: Collection[Id]) -> dict[Id, tuple[Segment, int]]:
+        """The segment of each live document with one of these ids, and its number there."""
+        return {
+            id: (part.segment, number)
+            for part in self.parts
+            for id, number in part.segment.documents.find(ids).items()
+            if part.is_live[number]
+        }
 
     def ids(self) -> list[Id]:
-        """Of the live documents, by place."""
+        """Ids of the live documents, by place."""
         found = [
-            (int(part.segment.places[number]), part.segment.ids[number])
+            (place, stored.id)
             for part in self.parts
-            for number in part.numbers()
+            for place, stored in zip(
+                part.segment.places[part.is_live].tolist(), part.stored(), strict=True
+            )
         ]
         return [id for _, id in sorted(found, key=lambda pair: pair[0])]
 
     def only(self, ids: Iterable[Id]) -> tuple[Part, ...]:
         """The parts with only these documents live; ids that aren't there count for nothing."""
         with self.lock:
-            parts = self.parts
-            found = list(map(self._located.get, ids))
+            parts, found = self.parts, self.locate(list(ids)).values()
         masks = {part.segment: np.zeros_like(part.is_live) for part in parts}
-        for place in found:
-            if place is not None:
-                masks[place[0]][place[1]] = True
+        for segment, number in found:
+            masks[segment][number] = True
         return tuple(replace(part, is_live=masks[part.segment]) for part in parts)
 
     def reserve_ids(self, count: int) -> list[Id]:
@@ -131,7 +138,9 @@ class IndexContents:
 
     def check_absent(self, ids: Iterable[Id]) -> None:
         """Raises a ValueError if a document has one of these ids."""
-        there = [id for id in ids if id in self._located]
+        wanted = list(ids)
+        found = self.locate(wanted)
+        there = [id for id in wanted if id in found]
         if there:
             raise ValueError(
                 f"{len(there)} of the ids are there already, the first {there[0]!r}: update or "
@@ -140,7 +149,9 @@ class IndexContents:
 
     def check_present(self, ids: Iterable[Id]) -> None:
         """Raises a ValueError unless there are documents with all of these ids."""
-        absent = [id for id in ids if id not in self._located]
+        wanted = list(ids)
+        found = self.locate(wanted)
+        absent = [id for id in wanted if id not in found]
         if absent:
             raise ValueError(
                 f"no document has {len(absent)} of the ids, the first {absent[0]!r}: index.ids lists "
@@ -155,25 +166,25 @@ class IndexContents:
             check: Called with their ids, with no other change in between; may raise.
         """
         with self.lock:
-            check(segment.ids)
+            ids = [stored.id for stored in segment.documents.read(range(len(segment)))]
+            check(ids)
+            old = self.locate(ids)
             next_place, places = self.next_place, []
-            for id in segment.ids:
-                old = self._located.get(id)
-                places.append(next_place if old is None else int(old[0].places[old[1]]))
-                next_place += old is None
+            for id in ids:
+                known = old.get(id)
+                places.append(next_place if known is None else int(known[0].places[known[1]]))
+                next_place += known is None
             added = replace(segment, places=np.array(places, dtype=np.int64))
-            self._take([*self._parts_without(segment.ids), Part.whole(added)])
+            self._take([*self._parts_without(old), Part.whole(added)])
             self.next_place = next_place
-            taken = max((id for id in segment.ids if isinstance(id, int)), default=-1)
+            taken = max((id for id in ids if isinstance(id, int)), default=-1)
             self.next_id = max(self.next_id, taken + 1)
 
     def remove(self, ids: Sequence[Id]) -> None:
-        """Takes out the documents with these ids; a ValueError if one isn't there."""
+        """Deletes the documents with these ids; a ValueError if one isn't there."""
         with self.lock:
             self.check_present(ids)
-            self._take(self._parts_without(ids))
-            for id in ids:
-                self._located.pop(id, None)
+            self._take(self._parts_without(self.locate(ids)))
 
     def compact(self) -> None:
         """Merges all parts into one, without documents that aren't live."""
@@ -181,23 +192,21 @@ class IndexContents:
             if len(self.parts) > 1 or not all(part.is_live.all() for part in self.parts):
                 self._take([self._merge(self.parts)])
 
-    def _parts_without(self, ids: Iterable[Id]) -> list[Part]:
-        """The parts with those of these documents that are there marked as gone."""
-        gone: dict[Segment, list[int]] = {}
-        for id in ids:
-            if id in self._located:
-                segment, number = self._located[id]
-                gone.setdefault(segment, []).append(number)
+    def _parts_without(self, located: Mapping[Id, tuple[Segment, int]]) -> list[Part]:
+        """The parts with these documents marked as not live."""
+        removed: dict[Segment, list[int]] = {}
+        for segment, number in located.values():
+            removed.setdefault(segment, []).append(number)
         return [
-            part.without(gone[part.segment]) if part.segment in gone else part
+            part.without(removed[part.segment]) if part.segment in removed else part
             for part in self.parts
         ]
 
     def _take(self, parts: Iterable[Part]) -> None:
-        """Puts parts in place of the old ones, once they are few and of mostly live documents.
+        """Replaces the parts, after merging those that break the LSM invariant.
 
-        Each then has more than twice the vectors of the next, or as many as a segment may have, and at
-        least half of them are live. What fails before the last lines has changed nothing.
+        Each part has more than twice the live vectors of the next unless both together exceed
+        `LARGEST_MERGED`, and at least half of its vectors are live. An error changes nothing.
         """
         kept: list[Part] = []
         for part in parts:
@@ -208,22 +217,14 @@ class IndexContents:
             kept.append(part)
             while len(kept) > 1 and self._belong_together(*kept[-2:]):
                 kept[-2:] = [self._merge(kept[-2:])]
-        known = {part.segment for part in self.parts}
         self.parts = tuple(kept)
-        for part in kept:
-            if part.segment not in known:
-                self._locate(part)
 
     def _belong_together(self, large: Part, small: Part) -> bool:
-        """Whether two parts in a row are to be merged."""
+        """Whether two neighbours break the LSM invariant."""
         both = large.num_vectors + small.num_vectors
         return large.num_vectors <= 2 * small.num_vectors and both <= self._largest
 
     def _merge(self, parts: Sequence[Part]) -> Part:
-        """One part of the live documents of several, by place."""
+        """Merges the live documents of several parts, in the order of their places."""
         chosen = [(part.segment, np.flatnonzero(part.is_live)) for part in parts]
         return Part.whole(merge_segments(chosen, self.template))
-
-    def _locate(self, part: Part) -> None:
-        for number in part.numbers():
-            self._located[part.segment.ids[number]] = (part.segment, number)

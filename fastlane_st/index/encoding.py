@@ -26,7 +26,7 @@ class Encoding:
     pool: Any = None
 
     def views(self, texts: list[str], ids: list[Id]) -> Iterator[Views]:
-        """Each text's routed views."""
+        """Yields the routed views of each text; `ids` name texts in errors."""
         if self.encoder is None:
             raise ValueError(
                 "texts need an encoder: pass one to FastLaneIndex.load(directory, encoder), or give "
@@ -52,7 +52,7 @@ def document_views(
     show_progress_bar: bool,
     **options: Any,
 ) -> Iterator[Views]:
-    """Each text's routed views, holding the padded tensors of `chunk_size` texts at a time."""
+    """Yields each text's routed views; only `chunk_size` texts' padded tensors are held at a time."""
     options |= {"output_value": None, "show_progress_bar": False}
     if "pool" in options:
         options["chunk_size"] = options["batch_size"]  # what each process takes at a time

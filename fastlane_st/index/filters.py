@@ -16,7 +16,7 @@ numbers and texts with texts; True is no number.
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, TypeAlias
 
@@ -27,6 +27,8 @@ from .segment import BoolArray, Segment
 
 Filter: TypeAlias = Mapping[str, Any]
 
+DEEPEST = 32
+"""Levels of `$and`, `$or` and `$not` that a filter may have."""
 _ORDERS: dict[str, Callable[[Any, Any], bool]] = {
     "$gt": operator.gt,
     "$gte": operator.ge,
@@ -37,10 +39,11 @@ _OPERATORS = ("$eq", "$ne", *_ORDERS, "$in", "$nin", "$exists")
 
 
 def filtered(parts: Sequence[Part], where: Filter) -> tuple[Part, ...]:
-    """The parts with only those documents live that a filter lets through.
+    """Restricts each part to the live documents that a filter lets through.
 
     Raises:
-        ValueError: It is no filter, or no live document has one of its fields.
+        ValueError: It is no filter, no live document has one of its fields, or a range is compared with
+            values of another kind than the field has.
     """
     fields = check_filter(where)
     unknown = sorted(name for name in fields if not any(_has_field(part, name) for part in parts))
@@ -48,27 +51,52 @@ def filtered(parts: Sequence[Part], where: Filter) -> tuple[Part, ...]:
         raise ValueError(
             f"no document has the field {unknown[0]!r}; there are {known_fields(parts)}"
         )
+    for name, operator_name, operand in _ranges(where):
+        kinds = {
+            _kind(value) for part in parts for value in part.segment.documents.column(name).values
+        }
+        if _kind(operand) not in kinds:
+            raise ValueError(
+                f"{operator_name} of {name!r} compares with {operand!r}, a {_kind(operand)}; the field "
+                f"holds values of the kind {', '.join(sorted(kinds))}"
+            )
     return tuple(
         replace(part, is_live=part.is_live & matching(where, part.segment)) for part in parts
     )
 
 
+def _ranges(where: Filter) -> Iterator[tuple[str, str, Any]]:
+    """Yields field, operator and operand of each comparison by order in a checked filter."""
+    for key, value in where.items():
+        if key in ("$and", "$or"):
+            for one in value:
+                yield from _ranges(one)
+        elif key == "$not":
+            yield from _ranges(value)
+        else:
+            for name, operand in _conditions(value).items():
+                if name in _ORDERS:
+                    yield key, name, operand
+
+
 def known_fields(parts: Sequence[Part]) -> list[str]:
-    """The fields that live documents have."""
-    names = {name for part in parts for one in part.segment.metadata for name in one}
+    """The names of the fields that at least one live document has."""
+    names = {name for part in parts for name in part.segment.documents.fields()}
     return sorted(name for name in names if any(_has_field(part, name) for part in parts))
 
 
 def _has_field(part: Part, name: str) -> bool:
-    return bool((part.segment.column(name).codes[part.is_live] >= 0).any())
+    return bool((part.segment.documents.column(name).codes[part.is_live] >= 0).any())
 
 
-def check_filter(where: Filter) -> set[str]:
-    """The fields of a filter.
+def check_filter(where: Filter, depth: int = 1) -> set[str]:
+    """Checks a filter and gives the fields it names.
 
     Raises:
-        ValueError: It isn't one; the message says where.
+        ValueError: It isn't one, or it is more than `DEEPEST` levels deep; the message says where.
     """
+    if depth > DEEPEST:
+        raise ValueError(f"a filter may be {DEEPEST} levels deep, this one is deeper")
     if not isinstance(where, Mapping):
         raise ValueError(f"a filter must be an object such as {{'year': 2024}}, got {where!r}")
     fields = set()
@@ -76,9 +104,9 @@ def check_filter(where: Filter) -> set[str]:
         if key in ("$and", "$or"):
             if not isinstance(value, list | tuple) or not value:
                 raise ValueError(f"{key} takes a list of filters, got {value!r}")
-            fields |= set().union(*map(check_filter, value))
+            fields |= set().union(*(check_filter(one, depth + 1) for one in value))
         elif key == "$not":
-            fields |= check_filter(value)
+            fields |= check_filter(value, depth + 1)
         elif not isinstance(key, str) or key.startswith("$"):
             raise ValueError(f"a filter has fields, $and, $or and $not, got {key!r}")
         else:
@@ -88,8 +116,8 @@ def check_filter(where: Filter) -> set[str]:
 
 
 def matching(where: Filter, segment: Segment) -> BoolArray:
-    """(num_documents,) bool: which documents of a segment a checked filter lets through."""
-    found = np.ones(len(segment.ids), dtype=bool)
+    """(num_documents,) bool: which documents of a segment pass a checked filter."""
+    found = np.ones(len(segment), dtype=bool)
     for key, value in where.items():
         if key == "$and":
             found &= np.logical_and.reduce([matching(one, segment) for one in value])
@@ -111,8 +139,8 @@ def is_scalar(value: object) -> bool:
 
 
 def _holds(segment: Segment, field: str, name: str, operand: Any) -> BoolArray:
-    """Where one condition holds: it is tried on each value that occurs, not on each document."""
-    column = segment.column(field)
+    """(num_documents,) bool: where one condition holds. It is evaluated once for each distinct value."""
+    column = segment.documents.column(field)
     if name == "$exists":
         exists: BoolArray = column.codes >= 0
         return exists if operand else ~exists
@@ -139,10 +167,12 @@ def _equal(value: Any, operand: Any) -> bool:
 
 
 def _kind(value: Any) -> str:
-    """What values are compared with each other."""
+    """The type class of a value; only values of one class are compared."""
     if isinstance(value, bool):
-        return "truth"
-    return "number" if isinstance(value, int | float) else type(value).__name__
+        return "truth value"
+    if isinstance(value, int | float):
+        return "number"
+    return "text" if isinstance(value, str) else "None"
 
 
 def _conditions(value: Any) -> Mapping[str, Any]:
@@ -164,13 +194,13 @@ def _check_conditions(field: str, value: Any) -> None:
 
 
 def _problem(name: str, operand: Any) -> str | None:
-    """What the operand should have been, if it is wrong."""
+    """What the operand should have been; None if it is right."""
     if name in ("$in", "$nin"):
         is_list = isinstance(operand, Sequence | set | frozenset) and not isinstance(operand, str)
         return None if is_list and all(map(is_scalar, operand)) else "a list of values"
     if name == "$exists":
         return None if isinstance(operand, bool) else "True or False"
     if name in _ORDERS:
-        is_ordered = is_scalar(operand) and _kind(operand) in ("number", "str")
+        is_ordered = is_scalar(operand) and _kind(operand) in ("number", "text")
         return None if is_ordered else "a number or a text"
     return None if is_scalar(operand) else "a text, a finite number, True, False or None"

@@ -10,12 +10,13 @@ import numpy as np
 import numpy.typing as npt
 
 from ..modeling.search_fastlane import Hit, Id
+from .arguments import check_id_list, check_items
 from .contents import Part
 from .filters import Filter
 from .index import FastLaneIndex
 
 RANK_CONSTANT = 60
-"""k of reciprocal rank fusion, as its authors have it."""
+"""k of reciprocal rank fusion (Cormack et al., SIGIR 2009)."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +55,7 @@ class HybridSearch:
 
     def search(
         self,
-        queries: Sequence[str],
+        queries: str | Sequence[str],
         top_k: int = 10,
         *,
         depth: int = 100,
@@ -65,7 +66,7 @@ class HybridSearch:
         """The `top_k` best documents for each query, best first.
 
         Args:
-            queries: Texts.
+            queries: Texts; one str is one query, and still gives a list of one ranking.
             top_k: Documents for each.
             depth: How many of each ranking are fused, at least `top_k`.
             where: Find only documents with such metadata, as in `FastLaneIndex.search`.
@@ -82,8 +83,9 @@ class HybridSearch:
         """
         if depth < top_k:
             raise ValueError(f"depth must be at least top_k={top_k}, got {depth}")
-        allowed = None if ids is None else list(ids)
-        found = self.index.search(list(queries), depth, where=where, ids=allowed, **options)
+        queries = check_items([queries] if isinstance(queries, str) else queries)
+        allowed = None if ids is None else check_id_list(ids)
+        found = self.index.search(queries, depth, where=where, ids=allowed, **options)
         words = self._words()
         by_words = self._search_bm25(words, queries, depth, where, allowed)
         return [
@@ -112,7 +114,7 @@ class HybridSearch:
         return found
 
     def _words(self) -> WordIndex:
-        """BM25 over the texts of the index as it is now."""
+        """BM25 over the index's texts; built again after a change."""
         parts = self.index.parts
         if self._bm25 is None or self._bm25[0] is not parts:
             self._bm25 = (parts, WordIndex(parts))
@@ -129,9 +131,11 @@ class WordIndex:
     def __init__(self, parts: Sequence[Part]) -> None:
         bm25s = import_bm25s()
         documents = [
-            (int(part.segment.places[number]), part.segment.ids[number], part.segment.texts[number])
+            (place, stored.id, stored.text)
             for part in parts
-            for number in part.numbers()
+            for place, stored in zip(
+                part.segment.places[part.is_live].tolist(), part.stored(), strict=True
+            )
         ]
         documents.sort(key=lambda document: document[0])
         self.texts = {id: text for _, id, text in documents if text}
@@ -174,7 +178,7 @@ def fuse(
 
 
 def import_bm25s() -> Any:
-    """The package bm25s."""
+    """The module `bm25s`, imported at first use; an ImportError says how to install it."""
     try:
         import bm25s
     except ImportError as error:

@@ -1,4 +1,4 @@
-"""Documents on their way into an index: checked, encoded if they are texts, one after another."""
+"""Documents on their way into an index: checked first, then encoded if they are texts."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ..modeling.search_fastlane import (
     check_ids,
     given_views,
 )
-from .arguments import check_lengths, check_metadata
+from .arguments import check_items, check_lengths, check_metadata
 from .encoding import Encoding
 from .segment import Document, Segment, collect_segment
 from .vectors.store import VectorStore
@@ -42,29 +42,30 @@ class Incoming:
     def of_texts(
         cls, documents: Iterable[str], ids: Iterable[Id] | None, metadata: Iterable[Metadata] | None
     ) -> Incoming:
-        """Texts; without ids they are numbered from 0."""
-        texts = check_documents(documents)
+        """Checks texts; without ids they are numbered from 0."""
+        texts = check_documents(check_items(documents))
         checked = check_ids(range(len(texts)) if ids is None else ids, len(texts))
         return cls(checked, texts, check_metadata(metadata, len(texts)))
 
     @classmethod
     def of_embeddings(
         cls,
-        embeddings: Sequence[Embeddings],
+        embeddings: Iterable[Embeddings],
         ids: Iterable[Id] | None,
         metadata: Iterable[Metadata] | None,
         texts: Sequence[str] | None,
         positions: Sequence[Positions] | None,
     ) -> Incoming:
-        """Vectors; without ids they are numbered from 0."""
-        size = len(embeddings)
+        """Checks vectors; without ids they are numbered from 0."""
+        arrays: Sequence[Embeddings] = check_items(embeddings)
+        size = len(arrays)
         checked = check_ids(range(size) if ids is None else ids, size)
         check_lengths(size, positions=positions, texts=texts)
         checked_texts = None if texts is None else check_documents(texts)
-        return cls(checked, checked_texts, check_metadata(metadata, size), embeddings, positions)
+        return cls(checked, checked_texts, check_metadata(metadata, size), arrays, positions)
 
     def segment(self, encoding: Encoding, template: VectorStore | None = None) -> Segment:
-        """The documents and their views, held as `template` would; they get places from 0 on.
+        """Encodes the documents into a segment whose vectors are held as `template` holds them.
 
         Raises:
             ValueError: A vector isn't finite, or of another dimension than `template` or the first one.

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Iterable, Sequence
-from typing import Any, Literal, overload
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, Literal, NoReturn, overload
 
 from ..modeling.fingerprint_fastlane import encoder_digests
 from ..modeling.search_fastlane import (
@@ -23,14 +23,15 @@ from ..modeling.search_fastlane import (
     is_id,
     query_views,
 )
-from .arguments import QueryRoutes, check_id_list, check_search
+from .arguments import QueryRoutes, check_id_list, check_items, check_search
 from .contents import IndexContents, Part
+from .documents import StoredDocument
 from .encoding import DocumentRoutes, Encoding
 from .filters import Filter, filtered, known_fields
 from .incoming import Incoming
 from .ranking import DocumentRanker
 from .segment import collect_segment
-from .storage.folder import Commit, IndexSettings, read_index, write_index
+from .storage.folder import Commit, IndexSettings, map_saved, read_index, write_index
 from .vectors.gpu import GpuVectors
 from .vectors.settings import Kind, Storage, VectorSettings
 from .vectors.store import VectorStore
@@ -181,7 +182,7 @@ class FastLaneIndex:
         VectorSettings.choose(kind, storage, 0)  # checks both before the long work
         segment = incoming.segment(encoding)
         store = segment.vectors
-        count = round(len(store) * (num_documents or len(segment.ids)) / len(segment.ids))
+        count = round(len(store) * (num_documents or len(segment)) / len(segment))
         vectors = VectorSettings.choose(kind, storage, count)
         logger.info(
             "%s index in %s: %s vectors of %s dimensions, about %.0f MB, expected recall@10 %.2f",
@@ -191,7 +192,7 @@ class FastLaneIndex:
         )
         template = VectorStore.fitted(vectors, store.sample(vectors.sample_size(count)), count)
         if vectors != VectorSettings():
-            segment = collect_segment(segment.documents(), template)
+            segment = collect_segment(segment.read(range(len(segment))), template)
         contents = IndexContents(template, [Part.whole(segment)])
         settings = IndexSettings(
             vectors, encoding.num_routes, encoder_digests(encoding.encoder), metadata={}
@@ -211,8 +212,9 @@ class FastLaneIndex:
         Args:
             directory: The folder.
             encoder: Encodes texts.
-            memory_map: Leave the vectors in their files, to be read where a search needs them: for
-                more than fits into memory. Of those files only the sizes are checked.
+            memory_map: Leave vectors and their positions in their files, to be read where a search
+                needs them: for more than fits into memory. Of these files and of the texts' only the
+                sizes are checked; `fastlane verify` checks all.
 
         Raises:
             FileNotFoundError: There is no index.
@@ -222,7 +224,7 @@ class FastLaneIndex:
         return cls(contents, settings, encoder, commit)
 
     def save(self, directory: str | os.PathLike[str]) -> None:
-        """Saves to a new or empty folder or over the index in it, which a crash leaves as it was.
+        """Saves to a new or empty folder, or over the index in it: all of it or, after a crash, nothing.
 
         In the folder that the index was loaded from or last saved to, only what has changed is written.
 
@@ -235,6 +237,14 @@ class FastLaneIndex:
         settings = IndexSettings(self.vectors, self.document_routes, self.checkpoint, self.metadata)
         with write_index(directory, self._contents, settings, self._commit) as commit:
             self._commit = commit
+
+    def map_saved(self) -> None:
+        """Leaves what the last save wrote in its files, as `load` with `memory_map` does.
+
+        Nothing changes but where vectors, positions and texts are read from.
+        """
+        if self._commit is not None:
+            self._commit = map_saved(self._commit, self._contents)
 
     def add(
         self,
@@ -282,7 +292,7 @@ class FastLaneIndex:
         self._insert(documents, ids, lambda ids: None, **options)
 
     def delete(self, ids: Iterable[Id]) -> None:
-        """Takes documents out: all of these or none.
+        """Deletes documents: all of these or none.
 
         Raises:
             ValueError: An id isn't there.
@@ -290,7 +300,7 @@ class FastLaneIndex:
         self._contents.remove(check_id_list(ids))
 
     def compact(self) -> None:
-        """Merges all documents into one segment, without what deleted ones take up.
+        """Merges all documents into one segment and frees the space of deleted ones.
 
         Changes see to it that less than half is wasted; this leaves no waste at all.
         """
@@ -310,7 +320,7 @@ class FastLaneIndex:
         show_progress_bar: bool = False,
         pool: Any = None,
     ) -> list[Id]:
-        items: Any = documents if hasattr(documents, "shape") else list(documents)
+        items = check_items(documents)
         if ids is None:
             ids = self._contents.reserve_ids(len(items))
         if len(items) == 0 or isinstance(items[0], str):
@@ -328,7 +338,7 @@ class FastLaneIndex:
         return incoming.ids
 
     def to(self, device: str) -> FastLaneIndex:
-        """Lets FAISS search on "cuda", "cuda:1" and so on, or on the "cpu" again; gives the index.
+        """Moves FAISS's search to "cuda", "cuda:1" and so on, or back to the "cpu"; returns the index.
 
         Each segment's vectors are copied to the GPU at the first search after a change. Changes, files
         and exact scores stay on the CPU.
@@ -431,7 +441,7 @@ class FastLaneIndex:
         return hits[0] if isinstance(queries, str) else hits
 
     def _ranker_of(self, where: Filter | None, ids: Iterable[Id] | None) -> DocumentRanker:
-        """Ranks what a search may find, as the index is now."""
+        """The ranker of the documents that a search may find; kept until the index changes."""
         if where is not None or ids is not None:
             return DocumentRanker(self._selected(where, ids), self.vectors, self._gpu)
         now = (self._contents.parts, self.vectors, self._gpu)
@@ -447,19 +457,30 @@ class FastLaneIndex:
     def select(self, where: Filter | None = None, ids: Iterable[Id] | None = None) -> list[Id]:
         """The ids of the documents that a search with these filters may find, in no order."""
         parts = self._selected(where, ids)
-        return [part.segment.ids[number] for part in parts for number in part.numbers()]
+        return [stored.id for part in parts for stored in part.stored()]
 
     def __len__(self) -> int:
-        """The number of documents."""
         return len(self._contents)
+
+    def __iter__(self) -> Iterator[Id]:
+        """The documents' ids, in the order in which they were added."""
+        return iter(self.ids)
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError(
+            "an index can't be pickled or copied: save it to a folder, and load that in each process"
+        )
+
+    def __copy__(self) -> NoReturn:
+        self.__reduce__()
 
     def __contains__(self, id: object) -> bool:
         """Whether a document has this id; 1 and "1" are two ids."""
-        return is_id(id) and self._contents.locate(id) is not None
+        return is_id(id) and bool(self._contents.locate([id]))
 
     @property
     def encoder(self) -> Encoder | None:
-        """Encodes texts, if any; one of another checkpoint or dimension is a ValueError."""
+        """Encodes texts, or None. Setting one of another checkpoint or dimension raises a ValueError."""
         return self._encoder
 
     @encoder.setter
@@ -480,22 +501,22 @@ class FastLaneIndex:
 
     @property
     def dim(self) -> int:
-        """The length of a vector."""
+        """Dimension of a vector."""
         return self._contents.template.dim
 
     @property
     def num_vectors(self) -> int:
-        """The number of vectors, of all documents together."""
+        """How many vectors all documents have together."""
         return sum(part.num_vectors for part in self._contents.parts)
 
     @property
     def parts(self) -> tuple[Part, ...]:
-        """The documents as they are now: another tuple after every change."""
+        """The segments with their live documents; a change replaces the tuple."""
         return self._contents.parts
 
     @property
     def ids(self) -> list[Id]:
-        """The documents' ids, in the order in which they were given."""
+        """The documents' ids, in the order in which they were added."""
         return self._contents.ids()
 
     @property
@@ -503,15 +524,32 @@ class FastLaneIndex:
         """The metadata fields that documents have, to filter by."""
         return known_fields(self._contents.parts)
 
+    def get(self, ids: Iterable[Id]) -> list[StoredDocument]:
+        """The id, text and metadata of documents, in the order of `ids`; an unknown id is a ValueError."""
+        wanted = check_id_list(ids)
+        parts = self._contents.parts
+        found: dict[Id, StoredDocument] = {}
+        for part in parts:
+            numbers = [
+                number
+                for number in part.segment.documents.find(wanted).values()
+                if part.is_live[number]
+            ]
+            found.update({one.id: one for one in part.segment.documents.read(numbers)})
+        unknown = [id for id in wanted if id not in found]
+        if unknown:
+            raise ValueError(
+                f"no document has the id {unknown[0]!r}: index.ids lists those there are"
+            )
+        return [found[id] for id in wanted]
+
     def text(self, id: Id) -> str | None:
         """The document's text, None if it was given without; an unknown id is an error."""
-        found = self._contents.locate(id) if is_id(id) else None
-        if found is None:
-            raise ValueError(f"no document has the id {id!r}: index.ids lists those there are")
-        segment, number = found
-        return segment.texts[number]
+        if not is_id(id):
+            raise ValueError(f"an id must be a str or an int, got {id!r} ({type(id).__name__})")
+        [stored] = self.get([id])
+        return stored.text
 
     def __repr__(self) -> str:
-        """The sizes, for people."""
         size = f"{len(self):,} documents, {self.num_vectors:,} vectors of {self.dim} dimensions"
         return f"FastLaneIndex({size})"

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from .documents import MemoryDocuments
 from .segment import Segment, expanded
 from .vectors.settings import IntArray
 from .vectors.store import VectorStore
@@ -34,13 +35,15 @@ def merge_segments(chosen: Sequence[tuple[Segment, IntArray]], template: VectorS
         new = expanded(offsets[:-1][is_here], counts[is_here])
         positions[new] = segment.positions[old]
         sources.append((segment.vectors, old, new))
-    documents = list(zip(owners.tolist(), numbers.tolist(), strict=True))
     return Segment(
-        template.merged(sources),
-        offsets,
-        positions,
-        [segments[owner].ids[number] for owner, number in documents],
-        [segments[owner].texts[number] for owner, number in documents],
-        [segments[owner].metadata[number] for owner, number in documents],
-        places,
+        template.merged(sources), offsets, positions, _documents(segments, owners, numbers), places
     )
+
+
+def _documents(segments: Sequence[Segment], owners: IntArray, numbers: IntArray) -> MemoryDocuments:
+    """The documents that each `segments[owners[i]]` has as `numbers[i]`."""
+    read = [
+        iter(segment.documents.read(numbers[owners == owner].tolist()))
+        for owner, segment in enumerate(segments)
+    ]
+    return MemoryDocuments([next(read[owner]) for owner in owners.tolist()])

@@ -1,8 +1,8 @@
-"""Scores of the documents of one part of an index, and the hits that are made of them."""
+"""Scores the documents of one part of an index, and makes hits of the best."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -27,12 +27,12 @@ class PartScorer:
         self.num_vectors = int(self.counts[self.documents].sum())
 
     def is_small(self, limit: int) -> bool:
-        """Whether all documents are scored sooner than the `limit` best are looked for."""
+        """Whether scoring all documents is faster than asking FAISS for the `limit` best."""
         is_sparse = self.num_vectors <= SCAN_FRACTION * len(self.segment.vectors)
         return is_sparse or limit >= len(self.documents)
 
     def owners(self, rows: IntArray) -> IntArray:
-        """(n,): the documents that own vectors, by number; -1 where they aren't live."""
+        """(n,): the document that owns each row, by its number in the part; -1 where it isn't live."""
         documents = np.searchsorted(self.segment.offsets, rows, side="right") - 1
         return np.where(self.is_live[documents], documents, -1)
 
@@ -46,7 +46,7 @@ class PartScorer:
         return np.concatenate(best)
 
     def score(self, query: Views, documents: IntArray) -> list[ScoredDocument]:
-        """Each of `documents` with its exact MaxSim."""
+        """Each of `documents` with its exact MaxSim and what matched (`exact_matches`)."""
         found = []
         for block, firsts, rows in self._blocks(documents):
             scores, matched, similarities = exact_matches(
@@ -67,9 +67,10 @@ class PartScorer:
         return found
 
     def _blocks(self, documents: IntArray) -> Iterator[tuple[IntArray, IntArray, IntArray]]:
-        """Some of `documents` after others, where each begins among their vectors, and these by number.
+        """Splits `documents` into blocks of some `BLOCK_VECTORS` vectors.
 
-        Memory stays bounded by the block and the longest document.
+        Yields the block's documents, where each begins among the block's vectors, and the rows of
+        those in the store. Memory is bounded by the block and the longest document.
         """
         ends = np.cumsum(self.counts[documents])
         cuts = np.flatnonzero(np.diff(ends // BLOCK_VECTORS)) + 1
@@ -80,7 +81,7 @@ class PartScorer:
 
 
 class ScoredDocument(NamedTuple):
-    """A document of a part, by its number there, with the rows and similarities of its matches."""
+    """A document (numbered in its part) with the matching row and similarity of each query view."""
 
     scorer: PartScorer
     document: int
@@ -89,15 +90,20 @@ class ScoredDocument(NamedTuple):
     rows: IntArray
     similarities: FloatArray
 
-    def hit(self, query: Views) -> Hit:
-        """As a search gives it."""
-        segment = self.scorer.segment
-        found = segment.positions[self.rows].tolist()
-        matches = map(Match, query.positions.tolist(), found, self.similarities.tolist())
-        return Hit(
-            id=segment.ids[self.document],
-            score=self.score,
-            matches=tuple(matches),
-            text=segment.texts[self.document],
-            metadata=segment.metadata[self.document],
-        )
+    def matches(self, query: Views) -> tuple[Match, ...]:
+        """The match of each query view, as a hit shows it."""
+        found = self.scorer.segment.positions[self.rows].tolist()
+        return tuple(map(Match, query.positions.tolist(), found, self.similarities.tolist()))
+
+
+def hits_of(query: Views, found: Sequence[ScoredDocument]) -> list[Hit]:
+    """Makes hits, reading texts and metadata with one query for each part."""
+    numbers: dict[PartScorer, list[int]] = {}
+    for one in found:
+        numbers.setdefault(one.scorer, []).append(one.document)
+    stored = {scorer: iter(scorer.segment.documents.read(some)) for scorer, some in numbers.items()}
+    return [
+        Hit(document.id, one.score, one.matches(query), document.text, document.metadata)
+        for one in found
+        for document in [next(stored[one.scorer])]
+    ]

@@ -1,20 +1,23 @@
-"""A segment: documents that came into an index together, and their token vectors. It never changes."""
+"""A segment: documents that were added or merged together, with their vectors. It never changes."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, NamedTuple, TypeAlias
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
 from ..modeling.search_fastlane import Id, Metadata, Views
+from .documents import Documents, MemoryDocuments, StoredDocument
 from .vectors.settings import IntArray
 from .vectors.store import StoreBuilder, VectorStore
 
 BoolArray: TypeAlias = npt.NDArray[np.bool_]
+
+BLOCK = 1_000  # documents read at a time
 
 
 class Document(NamedTuple):
@@ -43,22 +46,22 @@ class Segment:
         vectors: Every token vector, document after document.
         offsets: (num_documents + 1,) int64, from 0 to the number of vectors.
         positions: (num_vectors,) int32: each vector's token position in its document.
-        ids: Of the documents.
-        texts: Of the documents.
-        metadata: Of the documents.
-        places: (num_documents,) int64, of the documents.
+        documents: Ids, texts and metadata.
+        places: (num_documents,) int64: where each document stands among those of the index.
         known_longest: The length of the longest vector, if it is known.
+        is_mapped: Whether vectors, positions and documents are left in their files.
     """
 
     vectors: VectorStore
     offsets: IntArray
     positions: npt.NDArray[np.int32]
-    ids: list[Id]
-    texts: list[str | None]
-    metadata: list[Metadata]
+    documents: Documents
     places: IntArray
     known_longest: float | None = None
-    _columns: dict[str, Column] = field(default_factory=dict, repr=False)
+    is_mapped: bool = False
+
+    def __len__(self) -> int:
+        return len(self.documents)
 
     @cached_property
     def longest(self) -> float:
@@ -72,8 +75,8 @@ class Segment:
 
     @property
     def is_consistent(self) -> bool:
-        """Whether the parts, read from files, fit together."""
-        size = len(self.ids)
+        """Whether the parts that were read from files agree in their counts."""
+        size = len(self)
         return (
             self.vectors.is_by_inner_product
             and self.offsets.shape == (size + 1,)
@@ -82,69 +85,28 @@ class Segment:
             and bool((self.counts >= 0).all())
             and self.positions.shape == (len(self.vectors),)
             and self.places.shape == (size,)
-            and len(set(self.ids)) == size
         )
 
-    def column(self, name: str) -> Column:
-        """The values of one metadata field; read from the documents at the first call."""
-        found = self._columns.get(name)
-        if found is None:
-            found = self._columns[name] = Column.of(
-                [one.get(name, ABSENT) for one in self.metadata]
-            )
-        return found
-
-    def documents(self, is_live: BoolArray | None = None) -> Iterable[Document]:
-        """The documents, or those that `is_live`, (num_documents,), marks."""
-        numbers = range(len(self.ids)) if is_live is None else np.flatnonzero(is_live).tolist()
-        return map(self.document, numbers)
-
-    def document(self, number: int) -> Document:
-        """One document by its number."""
-        rows = slice(self.offsets[number], self.offsets[number + 1])
-        return Document(
-            self.ids[number],
-            Views(self.vectors.rows(rows), self.positions[rows]),
-            self.texts[number],
-            self.metadata[number],
-            int(self.places[number]),
-        )
+    def read(self, numbers: Sequence[int]) -> Iterator[Document]:
+        """Some documents with their vectors, in the order of `numbers`, a block of them at a time."""
+        for first in range(0, len(numbers), BLOCK):
+            some = numbers[first : first + BLOCK]
+            for number, stored in zip(some, self.documents.read(some), strict=True):
+                rows = slice(self.offsets[number], self.offsets[number + 1])
+                views = Views(self.vectors.rows(rows), self.positions[rows])
+                yield Document(
+                    stored.id, views, stored.text, stored.metadata, int(self.places[number])
+                )
 
 
 def expanded(firsts: IntArray, counts: IntArray) -> IntArray:
-    """Runs of numbers, one after another: `counts[i]` of them from `firsts[i]` on."""
+    """Concatenated ranges: `counts[i]` consecutive numbers from `firsts[i]` on."""
     numbers: IntArray = np.repeat(firsts - (np.cumsum(counts) - counts), counts)
     return numbers + np.arange(len(numbers))
 
 
-ABSENT: Any = object()
-"""In place of the value of a field that a document doesn't have."""
-
-
-class Column(NamedTuple):
-    """One metadata field of a segment's documents.
-
-    Attributes:
-        values: Those that occur; 1, 1.0 and True are kept apart.
-        codes: (num_documents,) int32: which of them each document has, -1 for none.
-    """
-
-    values: list[Any]
-    codes: npt.NDArray[np.int32]
-
-    @classmethod
-    def of(cls, values: Sequence[Any]) -> Column:
-        """The column of these values."""
-        numbers: dict[tuple[type, Any], int] = {}
-        codes = np.full(len(values), -1, dtype=np.int32)
-        for place, value in enumerate(values):
-            if value is not ABSENT:
-                codes[place] = numbers.setdefault((type(value), value), len(numbers))
-        return cls([value for _, value in numbers], codes)
-
-
 def collect_segment(documents: Iterable[Document], template: VectorStore | None = None) -> Segment:
-    """Takes in one document after another.
+    """Collects documents into a segment.
 
     Args:
         documents: At least one.
@@ -157,9 +119,7 @@ def collect_segment(documents: Iterable[Document], template: VectorStore | None 
     whose = "the first document has" if template is None else "the index has"
     positions: list[npt.NDArray[np.int32]] = []
     offsets, places = [0], []
-    ids: list[Id] = []
-    texts: list[str | None] = []
-    metadata: list[Metadata] = []
+    stored: list[StoredDocument] = []
     for document in documents:
         rows = document.views.vectors
         if builder is None:
@@ -173,17 +133,13 @@ def collect_segment(documents: Iterable[Document], template: VectorStore | None 
         positions.append(document.views.positions)
         offsets.append(offsets[-1] + len(rows))
         places.append(document.place)
-        ids.append(document.id)
-        texts.append(document.text)
-        metadata.append(document.metadata)
+        stored.append(StoredDocument(document.id, document.text, document.metadata))
     assert builder is not None
-    assert ids
+    assert stored
     return Segment(
         builder.finished(),
         np.array(offsets, dtype=np.int64),
         np.concatenate(positions),
-        ids,
-        texts,
-        metadata,
+        MemoryDocuments(stored),
         np.array(places, dtype=np.int64),
     )

@@ -12,6 +12,7 @@ from fastlane_st import FastLaneEncoder, FastLaneIndex, cli
 from fastlane_st.data.corpus import CorpusDocument
 from fastlane_st.index import building
 from fastlane_st.index.building import UNFINISHED, build_folder
+from fastlane_st.index.storage import segment_files
 from tests.conftest import DOCUMENTS
 from tests.support.encoders import WordEncoder
 
@@ -49,6 +50,46 @@ def _until(stop: int) -> Iterator[CorpusDocument]:
 @pytest.fixture(autouse=True)
 def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(building, "_ENCODED_AT_ONCE", 3)
+
+
+def test_a_commit_reads_no_earlier_commit_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def read_back(*_: Any) -> None:
+        raise AssertionError
+
+    monkeypatch.setattr("fastlane_st.index.index.read_index", read_back)
+    hashed: list[str] = []
+    verified = segment_files.sha256_of
+    monkeypatch.setattr(
+        segment_files, "sha256_of", lambda path: hashed.append(path.name) or verified(path)
+    )
+    index = build(tmp_path)
+    assert len(index) == len(CORPUS)
+    assert all(part.segment.is_mapped for part in index.parts)
+    # The documents of a commit are hashed once, when they are written.
+    documents = [name for name in hashed if name.startswith("documents-")]
+    assert len(documents) == len(set(documents)) > 2
+
+
+def test_what_was_saved_is_searched_and_changed_in_its_files(tmp_path: Path) -> None:
+    index = FastLaneIndex.build(WordEncoder(), ["red car", "blue bus sky", "sky"], ids=list("rbs"))
+    queries = ["sky", "red", "bus"]
+    expected = index.search(queries)
+    index.map_saved()  # there is no save yet
+    assert not index.parts[0].segment.is_mapped
+    index.save(tmp_path)
+    index.map_saved()
+    assert index.parts[0].segment.is_mapped
+    assert index.search(queries) == expected
+    index.delete(["s"])
+    index.add(["car sky"], ids=["c"])
+    index.save(tmp_path)
+    index.map_saved()
+    index.save(tmp_path)
+    assert [hit.id for hit in index.search("sky")] == [
+        hit.id for hit in FastLaneIndex.load(tmp_path, WordEncoder()).search("sky")
+    ]
 
 
 def test_an_index_built_in_a_folder_is_the_one_built_at_once(tmp_path: Path) -> None:
@@ -125,6 +166,7 @@ def test_large_segments_are_not_merged(tmp_path: Path, monkeypatch: pytest.Monke
     assert answers(index) == answers(at_once())
 
 
+@pytest.mark.slow
 def test_the_shell_resumes(checkpoint: Path, tmp_path: Path) -> None:
     corpus, folder = tmp_path / "corpus.csv", tmp_path / "index"
     corpus.write_text("_id,text\n" + "".join(f"{n},{text}\n" for n, text in enumerate(DOCUMENTS)))

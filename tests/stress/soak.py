@@ -20,6 +20,7 @@ import os
 import random
 import shutil
 import signal
+import sqlite3
 import tempfile
 import time
 from collections import Counter
@@ -112,9 +113,10 @@ class CrashError(BaseException):
 
 @contextmanager
 def failing(at: int, how: str) -> Iterator[Callable[[], int]]:
-    """Makes the `at`-th write, sync or move of a save fail; gives how many there were so far."""
+    """Makes the `at`-th write, SQL statement, sync or move of a save fail; gives how many there were."""
     count = 0
     real_open, real_fsync, real_replace = builtins.open, os.fsync, os.replace
+    real_connect = sqlite3.connect
 
     def fail() -> None:
         raise CrashError if how == "crash" else OSError(errno.ENOSPC, "No space left on device")
@@ -145,6 +147,29 @@ def failing(at: int, how: str) -> Iterator[Callable[[], int]]:
         def __exit__(self, *_: object) -> None:
             self.file.close()
 
+    class FailingConnection(sqlite3.Connection):
+        """Fails before a statement, with what the statements before have written."""
+
+        def execute(self, statement: str, /, *values: Any) -> sqlite3.Cursor:
+            self._try()
+            return super().execute(statement, *values)
+
+        def executemany(self, statement: str, rows: Any, /) -> sqlite3.Cursor:
+            self._try()
+            return super().executemany(statement, rows)
+
+        def _try(self) -> None:
+            if is_due():
+                if how == "crash":
+                    raise CrashError
+                raise sqlite3.OperationalError("database or disk is full")
+
+    def connect(path: Any, **options: Any) -> sqlite3.Connection:
+        is_read = options.get("uri", False)
+        return real_connect(
+            path, factory=sqlite3.Connection if is_read else FailingConnection, **options
+        )
+
     def opened(path: Any, mode: str = "r", *args: Any, **kwargs: Any) -> Any:
         file = real_open(path, mode, *args, **kwargs)
         return Failing(file) if mode == "wb" else file
@@ -163,6 +188,7 @@ def failing(at: int, how: str) -> Iterator[Callable[[], int]]:
         mock.patch.object(builtins, "open", opened),
         mock.patch.object(os, "fsync", fsync),
         mock.patch.object(os, "replace", replace),
+        mock.patch.object(sqlite3, "connect", connect),
     ):
         yield lambda: count
 

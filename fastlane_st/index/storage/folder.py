@@ -1,9 +1,9 @@
-"""An index folder: a crash leaves the last commit in it, and a damaged file is noticed.
+"""The commit protocol of an index folder: a crash at any byte leaves the last commit.
 
-Segments never change, so a commit writes the new ones, which documents of the others are still live,
-and then `index.json`, which names all files with their sizes and checksums. Before that one is
-moved into its place the folder holds the old index, after it the new one. Files that it doesn't name
-are deleted last.
+Segments never change. A commit writes the new segments, a mask of live documents for each old one that
+lost some, and then the manifest `index.json`, which names all files with sizes and checksums. The commit
+happens when the manifest is moved into its place: before, the folder holds the old index, and after, the
+new one. Files that the manifest doesn't name are deleted last.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import os
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +48,7 @@ NO_FOLDER_SYNC = (
     errno.EOPNOTSUPP,
 )  # what fsync of a folder gives there
 OWN_FILE = re.compile(
-    r"(vectors|offsets|positions|places|documents)-\d{6,}\.(faiss|npy|jsonl)"
+    r"(vectors|offsets|positions|places|documents)-\d{6,}\.(faiss|npy|sqlite)"
     r"|live-\d{6,}-\d{6,}\.npy|template-\d{6,}\.faiss|index\.json\.tmp|index\.(soft\.)?lock"
 )
 
@@ -72,13 +72,13 @@ class IndexSettings:
 
 @dataclass(frozen=True)
 class Commit:
-    """What a folder held when it was read or written: later commits leave that as it is.
+    """What a folder held when this index was last read from it or written to it.
 
     Attributes:
         directory: The folder, absolute.
         generation: The number of the commit.
-        numbers: Of the segments.
-        masks: The file that says what of a part is live; None where all of it is.
+        numbers: Each segment's number, which its files are named by.
+        masks: The file with each part's mask of live documents; None where all are live.
         template: The empty store that new segments are made like, and its file; None for a flat one.
         files: Size and checksum of all files, by name.
     """
@@ -208,7 +208,7 @@ def read_index(
 
 
 def next_generation(directory: Path) -> int:
-    """The number of the next commit to a folder; refuses a folder that `write_index` would."""
+    """The number of the next commit to a folder; raises what `write_index` would for the folder."""
     if (directory / MANIFEST).exists():
         generation: int = read_manifest(directory)["generation"]
         return generation + 1
@@ -291,7 +291,7 @@ def _read_parts(
         part = Part.whole(segment)
         if entry["live"] is not None:
             mask = directory / entry["live"]
-            part = Part(segment, read_mask(mask, files[mask.name], len(segment.ids)))
+            part = Part(segment, read_mask(mask, files[mask.name], len(segment)))
         commit.numbers[segment] = number
         commit.masks[part] = entry["live"]
     contents = IndexContents(
@@ -353,3 +353,25 @@ def _sync_directory(directory: Path) -> None:
             raise
     finally:
         os.close(descriptor)
+
+
+def map_saved(commit: Commit, contents: IndexContents) -> Commit:
+    """Replaces segments that are held in memory by their files of a commit.
+
+    Nothing is read but the small arrays. Segments that changed since the commit stay as they are.
+    """
+    numbers, masks = dict(commit.numbers), dict(commit.masks)
+    with contents.lock:
+        parts = []
+        for part in contents.parts:
+            number = commit.numbers.get(part.segment)
+            if number is not None and part in commit.masks and not part.segment.is_mapped:
+                files, longest = commit.files, part.segment.longest
+                segment = read_segment(commit.directory, number, files, longest, memory_map=True)
+                mapped = replace(part, segment=segment)
+                del numbers[part.segment]
+                numbers[segment], masks[mapped] = number, masks.pop(part)
+                part = mapped
+            parts.append(part)
+        contents.parts = tuple(parts)
+    return replace(commit, numbers=numbers, masks=masks)

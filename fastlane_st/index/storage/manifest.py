@@ -9,7 +9,7 @@ from typing import Any
 
 MANIFEST = "index.json"
 FORMAT = "fastlane-index"
-FORMAT_VERSION = 3
+FORMAT_VERSION = 4
 
 
 def with_checksum(manifest: dict[str, Any]) -> dict[str, Any]:

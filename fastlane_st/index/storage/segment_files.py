@@ -1,9 +1,8 @@
-"""The files of one segment: written with checksums, and read only if these are right."""
+"""The files of one segment: written with checksums, which are verified before they are read."""
 
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -14,6 +13,7 @@ import numpy.typing as npt
 
 from ..segment import BoolArray, Segment
 from ..vectors.store import VectorStore
+from .document_file import DocumentFile, write_document_file
 
 FileFacts: TypeAlias = dict[str, int | str]
 """Size and sha256 of a file: `{"bytes": …, "sha256": …}`."""
@@ -22,19 +22,22 @@ SUFFIXES = {
     "offsets": "npy",
     "positions": "npy",
     "places": "npy",
-    "documents": "jsonl",
+    "documents": "sqlite",
 }
+
+LARGE = ("vectors", "positions", "documents")
+"""Parts that stay in their files when an index is memory-mapped."""
 
 
 class Output(Protocol):
-    """What a part of a segment is written to."""
+    """Anything with a file's `write`."""
 
     def write(self, data: bytes, /) -> int:
-        """Takes some bytes and gives their number."""
+        """Writes bytes and returns their number."""
 
 
 def file_name(part: str, number: int) -> str:
-    """Of a part of a segment, by the segment's number: `vectors-000003.faiss`."""
+    """The name of a part's file, such as `vectors-000003.faiss`."""
     return f"{part}-{number:06d}.{SUFFIXES[part]}"
 
 
@@ -45,19 +48,21 @@ def write_segment(directory: Path, number: int, segment: Segment) -> dict[str, F
         "offsets": lambda output: _write_array(segment.offsets, output),
         "positions": lambda output: _write_array(segment.positions, output),
         "places": lambda output: _write_array(segment.places, output),
-        "documents": lambda output: _write_documents(segment, output),
     }
-    names = {part: file_name(part, number) for part in writers}
-    return {names[part]: write_file(directory / names[part], writers[part]) for part in writers}
+    names = {part: file_name(part, number) for part in SUFFIXES}
+    facts = {names[part]: write_file(directory / names[part], writers[part]) for part in writers}
+    documents = directory / names["documents"]
+    write_document_file(documents, segment.documents)
+    return {**facts, documents.name: sync_and_hash(documents)}
 
 
 def write_mask(path: Path, is_live: BoolArray) -> FileFacts:
-    """Writes which documents of a segment are live, (num_documents,)."""
+    """Writes a mask of live documents, (num_documents,) bool, packed to bits."""
     return write_file(path, lambda output: _write_array(np.packbits(is_live), output))
 
 
 def write_vectors(path: Path, store: VectorStore) -> FileFacts:
-    """Writes a store."""
+    """Writes a store to a file of its own."""
     return write_file(path, lambda output: store.write(output.write))
 
 
@@ -84,35 +89,24 @@ def read_segment(
         number: The segment's.
         files: Size and checksum of each, by name.
         longest: The length of the longest vector.
-        memory_map: Leave the vectors in their file, of which only the size is checked.
+        memory_map: Leave vectors and positions in their files. Of these and of the documents only
+            the sizes are checked.
 
     Raises:
-        ValueError: One is missing, altered or cut short, or they contradict each other.
+        ValueError: A file is missing, altered or cut short, or they contradict each other.
     """
     names = {part: file_name(part, number) for part in SUFFIXES}
     paths = {part: directory / name for part, name in names.items()}
     for part, path in paths.items():
-        verify(path, files[path.name], size_only=memory_map and part == "vectors")
-    ids, texts, metadata = [], [], []
-    with open(paths["documents"], encoding="ascii", newline="\n") as lines:
-        for document in map(json.loads, lines):
-            ids.append(document["id"])
-            texts.append(document.get("text"))
-            metadata.append(document.get("metadata", {}))
-    arrays = {
-        part: np.load(path, allow_pickle=False)
-        for part, path in paths.items()
-        if path.suffix == ".npy"
-    }
+        verify(path, files[path.name], size_only=memory_map and part in LARGE)
     segment = Segment(
         vectors=VectorStore.read(paths["vectors"], memory_map),
-        offsets=arrays["offsets"],
-        positions=arrays["positions"],
-        ids=ids,
-        texts=texts,
-        metadata=metadata,
-        places=arrays["places"],
+        offsets=np.load(paths["offsets"], allow_pickle=False),
+        positions=np.load(paths["positions"], "r" if memory_map else None, allow_pickle=False),
+        documents=DocumentFile(paths["documents"]),
+        places=np.load(paths["places"], allow_pickle=False),
         known_longest=longest,
+        is_mapped=memory_map,
     )
     if not segment.is_consistent:
         raise ValueError(
@@ -123,7 +117,7 @@ def read_segment(
 
 
 def read_mask(path: Path, facts: FileFacts, num_documents: int) -> BoolArray:
-    """Reads which documents of a segment are live."""
+    """Reads a mask that `write_mask` wrote, after verifying the file."""
     verify(path, facts)
     packed = np.load(path, allow_pickle=False)
     if packed.dtype != np.uint8 or packed.shape != ((num_documents + 7) // 8,):
@@ -142,22 +136,34 @@ def verify(path: Path, expected: FileFacts, size_only: bool = False) -> None:
         )
     if size_only:
         return
-    sha256 = hashlib.sha256()
-    with open(path, "rb") as file:
-        while block := file.read(1 << 20):
-            sha256.update(block)
-    if sha256.hexdigest() != expected["sha256"]:
+    if sha256_of(path) != expected["sha256"]:
         raise ValueError(f"{path} is damaged: its checksum is wrong; copy the index again")
 
 
+def sync_and_hash(path: Path) -> FileFacts:
+    """Fsyncs a file that something else wrote; gives its size and sha256."""
+    with open(path, "rb+") as file:
+        sync(file)
+    return {"bytes": path.stat().st_size, "sha256": sha256_of(path)}
+
+
+def sha256_of(path: Path) -> str:
+    """The digest of a file, in hexadecimal."""
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
 def sync(file: IO[bytes]) -> None:
-    """Waits until a file's content is on the disk."""
+    """Flushes and fsyncs a file."""
     file.flush()
     os.fsync(file.fileno())
 
 
 class _Checksummed:
-    """A file that hashes what it is given."""
+    """A file that hashes what is written to it, and counts the bytes."""
 
     def __init__(self, file: IO[bytes]) -> None:
         self.file = file
@@ -172,13 +178,3 @@ class _Checksummed:
 
 def _write_array(array: npt.NDArray[Any], output: Output) -> None:
     np.lib.format.write_array(output, array, allow_pickle=False)
-
-
-def _write_documents(segment: Segment, output: Output) -> None:
-    for id, text, metadata in zip(segment.ids, segment.texts, segment.metadata, strict=True):
-        document: dict[str, Any] = {"id": id}
-        if text is not None:
-            document["text"] = text
-        if metadata:
-            document["metadata"] = metadata
-        output.write(json.dumps(document).encode("ascii") + b"\n")

@@ -279,6 +279,7 @@ def test_effort_must_be_above_0() -> None:
         VectorSettings(effort=0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("kind", "storage"), KINDS)
 def test_few_vectors_are_held_plainly_and_stored_alike(
     kind: str,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import tempfile
 from collections.abc import Iterable
@@ -11,9 +10,9 @@ from typing import Any, cast
 
 from sentence_transformers import MultiVectorEncoder
 
-from . import registration as registration
-from .hub import DEFAULT_CHECKPOINT, default_checkpoint
+from .hub import follow_umask
 from .index.index import FastLaneIndex
+from .loading import find_checkpoint, no_checkpoint
 from .model_card.card import render_card
 from .modeling.adapters_fastlane import AdaptableModel, loaded_adapters
 from .modeling.checkpoint_fastlane import MODULES, write_module_list
@@ -21,8 +20,6 @@ from .modeling.configuration_fastlane import FastLaneConfig
 from .modeling.modeling_fastlane import FastLaneModel
 from .modeling.st_fastlane import FastLaneTransformer
 from .new_model import from_backbone
-
-ADAPTER_CONFIG = "adapter_config.json"
 
 
 class FastLaneEncoder(MultiVectorEncoder):
@@ -50,15 +47,10 @@ class FastLaneEncoder(MultiVectorEncoder):
     def __init__(self, model_name_or_path: str | os.PathLike[str] | None = None, **kwargs: Any):
         adapter = None
         if model_name_or_path is not None:
-            model_name_or_path = str(model_name_or_path)
-            if _holds_adapter(model_name_or_path):
-                adapter, model_name_or_path = model_name_or_path, _base_of(model_name_or_path)
-            if model_name_or_path == DEFAULT_CHECKPOINT:
-                model_name_or_path = str(default_checkpoint())
-            _check_folder(model_name_or_path)
+            model_name_or_path, adapter = find_checkpoint(model_name_or_path)
         super().__init__(model_name_or_path, **kwargs)
         if not isinstance(self[0], FastLaneTransformer):
-            raise _no_checkpoint(str(model_name_or_path))
+            raise no_checkpoint(str(model_name_or_path))
         if adapter is not None:
             self.load_adapter(adapter)
 
@@ -106,6 +98,7 @@ class FastLaneEncoder(MultiVectorEncoder):
             return
         super().save(str(path), *args, **kwargs)
         write_module_list(Path(path))
+        follow_umask(Path(path))
 
     def _create_model_card(self, path: str, *args: Any, **kwargs: Any) -> None:
         trained = "generated_from_trainer" in (self.model_card_data.tags or [])
@@ -117,36 +110,3 @@ class FastLaneEncoder(MultiVectorEncoder):
         if class_ref == MODULES[0]["type"]:
             return FastLaneTransformer
         return super()._load_module_class_from_ref(class_ref, *args, **kwargs)
-
-
-def _holds_adapter(path: str) -> bool:
-    return (Path(path) / ADAPTER_CONFIG).exists() and not (Path(path) / "config.json").exists()
-
-
-def _base_of(adapter: str) -> str:
-    config = json.loads((Path(adapter) / ADAPTER_CONFIG).read_text("utf-8"))
-    base = config["base_model_name_or_path"]
-    if not base:
-        raise ValueError(
-            f"the adapter {adapter} doesn't name its base; load that, then load_adapter({adapter!r})"
-        )
-    return str(base)
-
-
-def _check_folder(path: str) -> None:
-    config = Path(path) / "config.json"
-    if Path(path).is_dir() and not (config.exists() and _is_fastlane(config)):
-        raise _no_checkpoint(path)
-
-
-def _is_fastlane(config: Path) -> bool:
-    return bool(
-        json.loads(config.read_text("utf-8")).get("model_type") == FastLaneConfig.model_type
-    )
-
-
-def _no_checkpoint(name: str) -> ValueError:
-    return ValueError(
-        f"{name} is no FastLane checkpoint (its config.json has no model_type 'fastlane'); "
-        "FastLaneEncoder.from_backbone builds a new model over a plain encoder"
-    )

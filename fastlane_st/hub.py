@@ -1,4 +1,4 @@
-"""The checkpoint that this package carries: a trained delta over weights published elsewhere."""
+"""The checkpoint that this package carries: a trained delta over base weights published elsewhere."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import AutoModel, AutoTokenizer
 
+from . import __version__
 from .model_card.card import Results, render_card
 from .modeling.configuration_fastlane import FastLaneConfig
 from .modeling.modeling_fastlane import FastLaneModel
@@ -25,8 +26,12 @@ BASE_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 
 
 def default_checkpoint() -> Path:
-    """The folder of `fastlane-minilm`, put together in the user's cache at first use."""
-    folder = cache_folder() / f"{DEFAULT_CHECKPOINT}-{_fingerprint()}"
+    """The folder of `fastlane-minilm`, put together in the user's cache at first use.
+
+    Its name holds the package version and a digest of the weights, so that a new one of either gets a
+    folder of its own.
+    """
+    folder = cache_folder() / f"{DEFAULT_CHECKPOINT}-{__version__}-{_weights_digest()}"
     if not (folder / "modules.json").exists():
         export(folder)
     return folder
@@ -53,6 +58,7 @@ def export(directory: str | os.PathLike[str]) -> None:
         folder = Path(scratch) / target.name
         model = apply_delta(DELTA_FOLDER, base_weights())
         model.save_pretrained(folder)
+        follow_umask(folder)
         (folder / "README.md").write_text(
             render_card(
                 model.config, _results(), model_id=f"your-name/{target.name}", name=target.name
@@ -64,6 +70,16 @@ def export(directory: str | os.PathLike[str]) -> None:
         except OSError:
             if not (target / "modules.json").exists():  # another process was faster
                 raise
+
+
+def follow_umask(folder: Path) -> None:
+    """Gives a checkpoint's weight files the mode of its config.json, which follows the umask.
+
+    safetensors 0.8 writes through a temporary file that only its owner can read.
+    """
+    mode = (folder / "config.json").stat().st_mode
+    for path in folder.glob("*.safetensors"):
+        path.chmod(mode)
 
 
 def base_weights() -> Path:
@@ -142,9 +158,8 @@ def _results() -> Results | None:
     return results
 
 
-def _fingerprint() -> str:
-    digest = hashlib.sha256()
-    sources = sorted((Path(__file__).parent / "modeling").glob("*_fastlane.py"))
-    for path in [*sorted(DELTA_FOLDER.iterdir()), *sources]:
+def _weights_digest() -> str:
+    digest = hashlib.sha256(BASE_SHA256.encode())
+    for path in sorted(DELTA_FOLDER.iterdir()):
         digest.update(path.read_bytes())
     return digest.hexdigest()[:16]

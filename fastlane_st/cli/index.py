@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Annotated, Any, get_args
 import typer
 from typer.core import TyperCommand, TyperOption
 
-from .. import quiet
 from .arguments import BatchSize, DocumentRoutes, usage
 from .display import print_json, printable
 
@@ -116,6 +115,7 @@ def index(
     from ..data.corpus import read_corpus
     from ..index import index as engine
     from ..index.building import build_folder, check_folder, encoding_processes
+    from ..loading import load_encoder
     from ..modeling.search_fastlane import check_counts
 
     check_folder(out, resume)  # before the long work
@@ -123,7 +123,7 @@ def index(
     logging.basicConfig(format="%(message)s")
     logging.getLogger(engine.__name__).setLevel(logging.INFO)  # kind and size of the index
     num_documents = sum(1 for _ in read_corpus(corpus))
-    encoder = quiet.load_encoder(model)
+    encoder = load_encoder(model)
     with encoding_processes(encoder, processes) as pool:
         built = build_folder(
             out,
@@ -155,10 +155,11 @@ def add(
     """Adds the documents of a corpus to an index."""
     from ..data.corpus import read_corpus
     from ..index.building import as_arguments
+    from ..loading import load_encoder
 
     changed = load(folder)
     documents = list(read_corpus(corpus))
-    changed.encoder = quiet.load_encoder(model or model_of(changed))
+    changed.encoder = load_encoder(model or model_of(changed))
     change = changed.upsert if replace else changed.add
     change(**as_arguments(documents), batch_size=batch_size, show_progress_bar=True)
     changed.save(folder)

@@ -13,7 +13,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from .. import __version__, quiet
+from .. import __version__
 from . import index, measure, search
 from .arguments import QueryRoutes, TopK
 from .display import printable
@@ -115,9 +115,10 @@ def export(
     directory: Annotated[str, typer.Argument(metavar="DIR", help="a new or empty folder")],
 ) -> None:
     """Writes the model of this package as a Hub folder."""
-    quiet.quiet_transformers()
     from .. import hub
+    from ..loading import quiet_transformers
 
+    quiet_transformers()
     hub.export(directory)
     print(f"wrote {directory}")
 
@@ -139,7 +140,8 @@ def demo(
     """Answers questions from Python's own documentation."""
     from ..demo.index import demo_index
     from ..demo.python_docs import DEMO_QUESTIONS
+    from ..loading import load_encoder
 
-    encoder = quiet.load_encoder("fastlane-minilm")
+    encoder = load_encoder("fastlane-minilm")
     questions = DEMO_QUESTIONS if question is None else [question]
     search.answer(demo_index(encoder), encoder, questions, routes, top_k=top_k)

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from .. import quiet
 from .arguments import BatchSize, DocumentRoutes, parse_route_list, usage
 
 if TYPE_CHECKING:
@@ -67,9 +66,10 @@ def evaluate(
 ) -> None:
     """Measures quality on judged data, by number of routes."""
     check_file(json_file)
-    quiet.quiet_transformers()
     from ..evaluation.evaluate import run_evaluate
+    from ..loading import quiet_transformers
 
+    quiet_transformers()
     found = run_evaluate(
         checkpoint,
         data,
@@ -99,9 +99,10 @@ def diagnose(
 ) -> None:
     """Tells what a router chooses, and how well."""
     check_file(json_file)
-    quiet.quiet_transformers()
     from ..diagnostics.diagnose import run_diagnose
+    from ..loading import quiet_transformers
 
+    quiet_transformers()
     found = run_diagnose(
         checkpoint,
         data,

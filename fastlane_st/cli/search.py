@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from .. import quiet
 from .arguments import QueryRoutes, TopK, parse_filter, parse_query, usage
 from .display import format_hits, hit_to_dict, print_json, shows_color
 from .index import Folder, Model, load, model_of
@@ -54,8 +53,10 @@ def search(
     ] = False,
 ) -> None:
     """Searches an index."""
+    from ..loading import load_encoder
+
     loaded = load(folder)
-    encoder = quiet.load_encoder(model or model_of(loaded))
+    encoder = load_encoder(model or model_of(loaded))
     loaded.encoder = encoder
     asked = read_queries() if queries == ["-"] else queries
     try:

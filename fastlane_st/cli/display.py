@@ -7,12 +7,11 @@ import os
 import re
 from collections.abc import Iterable, Sequence
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any, TextIO, cast
+from typing import TYPE_CHECKING, Any, TextIO
 
 if TYPE_CHECKING:
-    from ..encoder import FastLaneEncoder
+    from ..modeling.modeling_fastlane import FastLaneModel
     from ..modeling.search_fastlane import Hit
-    from ..modeling.st_fastlane import FastLaneTransformer
 
 MARKS = ("»", "«")
 ANSI_MARKS = ("\033[1;33m", "\033[0m")
@@ -55,7 +54,7 @@ def print_json(value: dict[str, Any]) -> None:
 
 
 def format_hits(
-    encoder: FastLaneEncoder,
+    model: FastLaneModel,
     query: str,
     hits: Sequence[Hit],
     *,
@@ -68,7 +67,7 @@ def format_hits(
     more than four routes only the four strongest matches are marked, and nothing in the query.
 
     Args:
-        encoder: The encoder that answered.
+        model: The model that encoded the query.
         query: The query as it was searched.
         hits: Best first.
         color: Mark by colour instead of by »«.
@@ -80,39 +79,36 @@ def format_hits(
     routes = [match.query_position for match in hits[0].matches]
     shown_routes = routes if len(routes) <= MOST_MARKED else []
     lines = [
-        mark(WHITE_SPACE.sub(" ", query), word_spans(encoder, query, shown_routes, "query"), marks)
+        mark(WHITE_SPACE.sub(" ", query), word_spans(model, query, shown_routes, "query"), marks)
     ]
     for rank, hit in enumerate(hits, start=1):
         lines.append(f"\n{rank:3}.  {hit.score:.4f}  {printable(str(hit.id))}")
         if hit.text is not None:
             strongest = sorted(hit.matches, key=lambda match: -match.similarity)[:MOST_MARKED]
             met = [match.document_position for match in strongest]
-            spans = word_spans(encoder, hit.text, met, "document")
-            [center] = word_spans(encoder, hit.text, met[:1], "document") or [(0, 0)]
+            spans = word_spans(model, hit.text, met, "document")
+            [center] = word_spans(model, hit.text, met[:1], "document") or [(0, 0)]
             lines.append("      " + excerpt(hit.text, spans, center, marks, width))
     return "\n".join(lines)
 
 
 def word_spans(
-    encoder: FastLaneEncoder, text: str, positions: Iterable[int], task: str
+    model: FastLaneModel, text: str, positions: Iterable[int], task: str
 ) -> list[tuple[int, int]]:
     """Gives the character spans in `text` of the words that some tokens belong to, in order.
 
     Special tokens and tokens of the prompt have no span.
 
     Args:
-        encoder: Its tokenizer and prompts are used.
+        model: Its tokenizer, prompts and lengths are used.
         text: The text without the prompt.
         positions: Of the tokens, counted with special tokens and the prompt.
         task: "query" or "document".
     """
-    module = cast("FastLaneTransformer", encoder[0])
-    prompt = encoder.prompts.get(task) or ""
-    encoding = encoder.tokenizer(
-        prompt + text,
-        truncation=True,
-        max_length=module.query_length if task == "query" else module.document_length,
-    )
+    config, is_query = model.config, task == "query"
+    prompt = config.query_prompt if is_query else config.document_prompt
+    max_length = config.query_length if is_query else config.document_length
+    encoding = model.tokenizer(prompt + text, truncation=True, max_length=max_length)
     spans = set()
     for position in positions:
         word = encoding.token_to_word(position)

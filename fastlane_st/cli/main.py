@@ -144,4 +144,5 @@ def demo(
 
     encoder = load_encoder("fastlane-minilm")
     questions = DEMO_QUESTIONS if question is None else [question]
-    search.answer(demo_index(encoder), encoder, questions, routes, top_k=top_k)
+    model: Any = encoder[0].model
+    search.answer(demo_index(encoder), model, questions, routes, top_k=top_k)

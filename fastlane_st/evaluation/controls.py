@@ -138,8 +138,8 @@ def measure_controls(
 ) -> dict[str, Metrics]:
     """The metrics of every setting of this module's table, for the k and f of the views."""
     rankings: dict[str, list[Ranking]] = {}
-    for number, scored in enumerate(score_queries(collection, queries, documents)):
-        choices = choose_routes(scored.views, documents.document_frequency, seed=number)
+    for query_index, scored in enumerate(score_queries(collection, queries, documents)):
+        choices = choose_routes(scored.views, documents.document_frequency, seed=query_index)
         choices["oracle"] = int(scored.view_ndcg.argmax())
         rows = {
             "full": scored.full,

@@ -172,7 +172,7 @@ def run_evaluate(
     stored = None
     if index is not None:
         stored = FastLaneIndex.load(index)
-        check_documents(stored, collection)
+        check_same_documents(stored, collection)
     encoder = (
         checkpoint if isinstance(checkpoint, FastLaneEncoder) else FastLaneEncoder(str(checkpoint))
     )
@@ -242,7 +242,7 @@ def search_all(
     }
 
 
-def check_documents(index: FastLaneIndex, collection: Collection) -> None:
+def check_same_documents(index: FastLaneIndex, collection: Collection) -> None:
     """Raises a ValueError unless the index has the documents of the collection, by id as text."""
     missing = collection.documents.keys() - map(str, index.ids)
     if missing or len(index) != len(collection.documents):

@@ -110,8 +110,8 @@ def encode_queries(
     counts = sorted({*num_routes} - {1})
     found = []
     encoded = _encode(encoder, texts, "query", [None, 1, *counts], batch_size, show_progress)
-    for number, features in enumerate(encoded):
-        one = _views(features[None], f"query {number}")
+    for query_index, features in enumerate(encoded):
+        one = _views(features[None], f"query {query_index}")
         routed = {k: _vectors(features[k], _positions(features[k])) for k in counts}
         of_query = {k: rows if k < len(one.vectors) else one.vectors for k, rows in routed.items()}
         alone = _vectors(features[1], one.positions)
@@ -136,9 +136,9 @@ def encode_documents(
     frequency: Counter[int] = Counter()
     stores = {fraction: BlockStore(dtype) for fraction in (None, *fractions)}
     encoded = _encode(encoder, texts, "document", list(stores), batch_size, show_progress)
-    for number, features in enumerate(encoded):
+    for document_index, features in enumerate(encoded):
         for fraction, store in stores.items():
-            views = _views(features[fraction], f"document {number}")
+            views = _views(features[fraction], f"document {document_index}")
             store.add(views.vectors)
             if fraction is None:
                 frequency.update(set(views.token_ids.tolist()))
@@ -255,16 +255,16 @@ def best_similarities(
         rows = np.concatenate([basis for _, basis in group])
         ends = np.cumsum([len(basis) for _, basis in group])
         best = [np.empty((len(stores), len(mix), len(documents)), np.float32) for mix, _ in group]
-        for number, store in enumerate(stores):
+        for store_index, store in enumerate(stores):
             start = 0
             for block, counts in zip(store.blocks, store.counts, strict=True):
-                place = slice(start, start + len(counts))
+                span = slice(start, start + len(counts))
                 firsts = np.cumsum(counts) - counts
                 products = rows @ block.astype(np.float32, copy=False).T
                 parts = np.split(products, ends[:-1])
                 for found, (mix, basis), part in zip(best, group, parts, strict=True):
                     mixed = part if mix is basis else mix @ part
-                    np.maximum.reduceat(mixed, firsts, axis=1, out=found[number, :, place])
+                    np.maximum.reduceat(mixed, firsts, axis=1, out=found[store_index, :, span])
                 start += len(counts)
         yield from best
 

@@ -10,10 +10,10 @@ from typing import Any, cast
 
 from sentence_transformers import MultiVectorEncoder
 
-from .hub import follow_umask
+from .hub import CodeSource, follow_umask, reference_code
 from .index.index import FastLaneIndex
 from .loading import find_checkpoint, no_checkpoint
-from .model_card.card import render_card
+from .model_card.card import render_card, unpin_code
 from .modeling.adapters_fastlane import AdaptableModel, loaded_adapters
 from .modeling.checkpoint_fastlane import MODULES, write_module_list
 from .modeling.configuration_fastlane import FastLaneConfig
@@ -88,25 +88,54 @@ class FastLaneEncoder(MultiVectorEncoder):
         self._model.merge_and_unload(adapter_name)
         return self
 
-    def save(self, path: str | os.PathLike[str], *args: Any, **kwargs: Any) -> None:
+    def save(
+        self,
+        path: str | os.PathLike[str],
+        *args: Any,
+        code_from: str | None = None,
+        **kwargs: Any,
+    ) -> None:
         """Saves a checkpoint folder that loads with and without this package.
 
-        With an adapter loaded, saves that alone. The arguments are those of `MultiVectorEncoder.save`.
+        With an adapter loaded, saves the adapter alone.
+
+        Args:
+            path: The folder.
+            *args: Those of `MultiVectorEncoder.save`.
+            code_from: `owner/repo@commit` of a checkpoint on the Hub whose source files this one uses in
+                place of copies of its own; see `hub.reference_code`.
+            **kwargs: Those of `MultiVectorEncoder.save`.
+
+        Raises:
+            ValueError: `code_from` has another form, or an adapter is loaded, which has no code.
         """
+        source = None if code_from is None else CodeSource.parse(code_from)
         if loaded_adapters(self._model):
+            if source is not None:
+                raise ValueError("an adapter is saved without code: leave code_from out")
             self._model.save_pretrained(path)
             return
+        vars(self.fastlane_config).pop(
+            "code_revision", None
+        )  # of the folder that it was loaded from
         super().save(str(path), *args, **kwargs)
         write_module_list(Path(path))
         follow_umask(Path(path))
+        if source is not None:
+            reference_code(Path(path), source)
+
+    def save_pretrained(self, path: str | os.PathLike[str], *args: Any, **kwargs: Any) -> None:
+        """Saves a checkpoint folder; see `save`."""
+        self.save(path, *args, **kwargs)
 
     def _create_model_card(self, path: str, *args: Any, **kwargs: Any) -> None:
         trained = "generated_from_trainer" in (self.model_card_data.tags or [])
         retrained = trained or self._model.has_merged_adapter  # the card it came with is its base's
         card = None if retrained else self._model_card_text
-        (Path(path) / "README.md").write_text(card or render_card(self.fastlane_config), "utf-8")
+        card = unpin_code(card) if card else render_card(self.fastlane_config)
+        (Path(path) / "README.md").write_text(card, "utf-8")
 
     def _load_module_class_from_ref(self, class_ref: str, *args: Any, **kwargs: Any) -> Any:
-        if class_ref == MODULES[0]["type"]:
+        if class_ref.rpartition("--")[2] == MODULES[0]["type"]:  # of this or another repository
             return FastLaneTransformer
         return super()._load_module_class_from_ref(class_ref, *args, **kwargs)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, TypedDict
 
@@ -11,6 +12,7 @@ if TYPE_CHECKING:
     from ..modeling.configuration_fastlane import FastLaneConfig
 
 TEMPLATE = Path(__file__).with_name("template.md")
+CODE_HEADING = "## Source files"
 TAGS = ["sentence-transformers", "multi-vector", "late-interaction", "colbert", "fastlane"]
 
 
@@ -77,6 +79,33 @@ def render_card(
         summary=summary,
     )
     return str(card)
+
+
+def pin_code(card: str, repository: str, commit: str) -> str:
+    """Shows on a card that the source files are in `repository`, and loads them from `commit`.
+
+    Takes the place of an earlier pin.
+    """
+    card = unpin_code(card)
+    for loader, argument in (
+        ("AutoModel.from_pretrained", f'code_revision="{commit}"'),
+        ("MultiVectorEncoder", f'model_kwargs={{"code_revision": "{commit}"}}'),
+    ):
+        call = rf"({re.escape(loader)}\([^()]*trust_remote_code=True)"
+        card = re.sub(call, lambda found, pin=argument: f"{found[1]}, {pin}", card)  # type: ignore[misc]
+    return (
+        f"{card.rstrip()}\n\n{CODE_HEADING}\n\n"
+        f"This repository holds no source files: they are in [{repository}](https://hf.co/{repository}), "
+        f"and those of commit `{commit}` belong to this checkpoint. The commit can't be read from "
+        "`config.json`, so pass `code_revision` as above; without it the newest code runs.\n"
+    )
+
+
+def unpin_code(card: str) -> str:
+    """Takes away what `pin_code` has added."""
+    card = re.sub(rf"\n+{CODE_HEADING}\n.*?(?=\n## |\Z)", "\n", card, flags=re.DOTALL)
+    pins = r', (code_revision="[0-9a-f]{40}"|model_kwargs=\{"code_revision": "[0-9a-f]{40}"\})'
+    return re.sub(pins, "", card)
 
 
 def _eval_result(row: ResultRow) -> EvalResult:

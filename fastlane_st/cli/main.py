@@ -113,13 +113,20 @@ def fastlane(
 @app.command()
 def export(
     directory: Annotated[str, typer.Argument(metavar="DIR", help="a new or empty folder")],
+    code_from: Annotated[
+        str | None,
+        typer.Option(
+            metavar="REPO@COMMIT",
+            help="use the source files of owner/repo at a commit; default: write copies",
+        ),
+    ] = None,
 ) -> None:
     """Writes the model of this package as a Hub folder."""
     from .. import hub
     from ..loading import quiet_transformers
 
     quiet_transformers()
-    hub.export(directory)
+    hub.export(directory, code_from)
     print(f"wrote {directory}")
 
 

@@ -11,7 +11,7 @@ import pytest
 from huggingface_hub import ModelCard
 
 from fastlane_st import FastLaneConfig, FastLaneEncoder
-from fastlane_st.model_card.card import Results, render_card
+from fastlane_st.model_card.card import Results, pin_code, render_card, unpin_code
 
 RESULTS: Results = {
     "command": "python benchmarks/quality.py",
@@ -88,3 +88,16 @@ def test_saving_keeps_the_card_that_a_checkpoint_came_with(
     encoder[0].config.query_num_routes = 1
     encoder.save_pretrained(tmp_path / "trained")
     assert "It answers with few routes" in (tmp_path / "trained" / "README.md").read_text("utf-8")
+
+
+def test_a_pin_is_shown_in_both_calls_replaced_and_taken_away() -> None:
+    card = render_card(config())
+    first, second = "1" * 40, "2" * 40
+    pinned = pin_code(card, "org/base", first)
+    snippets = re.findall(r"```python\n(.*?)```", pinned, flags=re.DOTALL)
+    for snippet in snippets:
+        compile(snippet, "card", "exec")
+    assert [first in snippet for snippet in snippets] == [True, True, False]
+    assert pin_code(pinned, "org/other", second) == pin_code(card, "org/other", second)
+    assert unpin_code(pinned) == f"{card}\n"
+    assert unpin_code(card) == card

@@ -25,23 +25,23 @@ from .new_model import from_backbone
 class FastLaneEncoder(MultiVectorEncoder):
     """A `MultiVectorEncoder` whose queries and documents are routed.
 
-    Everything that Sentence Transformers offers works on it: `encode_query`, `encode_document`,
-    `similarity`, prompts, pools of processes, losses, trainers, evaluators, adapters. Encoding
-    takes `num_routes=`: a positive integer, None for every token (plain late interaction), for
-    documents also the fraction to keep; without it, the checkpoint's own default.
+    All of Sentence Transformers works on it: `encode_query`, `encode_document`, `similarity`, prompts,
+    process pools, losses, trainers, evaluators, adapters. Encoding takes `num_routes=`: a positive integer,
+    None for every token (plain late interaction), or for documents the fraction of tokens to keep. Its
+    default is the checkpoint's.
 
     Args:
         model_name_or_path: Checkpoint folder, Hub name, or `"fastlane-minilm"` for the model that
             this package carries. The folder of an adapter loads its base and then the adapter.
-        **kwargs: Those of `MultiVectorEncoder`.
+        **kwargs: Arguments of `MultiVectorEncoder`.
 
     Raises:
-        ValueError: The folder or repository holds no FastLane checkpoint, or an adapter of another.
+        ValueError: The folder or repository holds no FastLane checkpoint, or an adapter for another base.
 
     Example::
 
         encoder = FastLaneEncoder("fastlane-minilm")
-        routed = encoder.encode_query("how do I parse JSON?", num_routes=1)  # (1, 128)
+        routed = encoder.encode_query("how do I parse JSON?", num_routes=1)  # (1, 384)
     """
 
     def __init__(self, model_name_or_path: str | os.PathLike[str] | None = None, **kwargs: Any):
@@ -56,12 +56,12 @@ class FastLaneEncoder(MultiVectorEncoder):
 
     @classmethod
     def from_backbone(cls, name_or_path: str | os.PathLike[str], **kwargs: Any) -> FastLaneEncoder:
-        """A new encoder over an existing backbone; the arguments are those of `new_model.from_backbone`."""
+        """Builds a new encoder over an existing backbone; arguments as for `new_model.from_backbone`."""
         return cls.from_model(from_backbone(name_or_path, **kwargs))
 
     @classmethod
     def from_model(cls, model: FastLaneModel) -> FastLaneEncoder:
-        """The encoder around a copy of `model`."""
+        """Wraps a copy of `model` in an encoder."""
         with tempfile.TemporaryDirectory() as folder:
             model.save_pretrained(folder)
             return cls(folder)
@@ -72,7 +72,6 @@ class FastLaneEncoder(MultiVectorEncoder):
 
     @property
     def fastlane_config(self) -> FastLaneConfig:
-        """The model's configuration."""
         config = self[0].config
         assert isinstance(config, FastLaneConfig)
         return config
@@ -80,7 +79,7 @@ class FastLaneEncoder(MultiVectorEncoder):
     def build_index(
         self, documents: Iterable[str], ids: Iterable[str | int] | None = None, **kwargs: Any
     ) -> FastLaneIndex:
-        """A `FastLaneIndex` over `documents`; the arguments are those of `FastLaneIndex.build`."""
+        """Builds a `FastLaneIndex` over `documents`; arguments as for `FastLaneIndex.build`."""
         return FastLaneIndex.build(self, documents, ids, **kwargs)
 
     def merge_and_unload(self, adapter_name: str | None = None) -> FastLaneEncoder:
@@ -101,10 +100,10 @@ class FastLaneEncoder(MultiVectorEncoder):
 
         Args:
             path: The folder.
-            *args: Those of `MultiVectorEncoder.save`.
-            code_from: `owner/repo@commit` of a checkpoint on the Hub whose source files this one uses in
-                place of copies of its own; see `hub.reference_code`.
-            **kwargs: Those of `MultiVectorEncoder.save`.
+            *args: Arguments of `MultiVectorEncoder.save`.
+            code_from: `owner/repo@commit` of a checkpoint on the Hub whose source files this one uses
+                instead of its own copies; see `hub.reference_code`.
+            **kwargs: Arguments of `MultiVectorEncoder.save`.
 
         Raises:
             ValueError: `code_from` has another form, or an adapter is loaded, which has no code.
@@ -115,9 +114,7 @@ class FastLaneEncoder(MultiVectorEncoder):
                 raise ValueError("an adapter is saved without code: leave code_from out")
             self._model.save_pretrained(path)
             return
-        vars(self.fastlane_config).pop(
-            "code_revision", None
-        )  # of the folder that it was loaded from
+        vars(self.fastlane_config).pop("code_revision", None)  # it described the loaded folder
         super().save(str(path), *args, **kwargs)
         write_module_list(Path(path))
         follow_umask(Path(path))
@@ -130,12 +127,12 @@ class FastLaneEncoder(MultiVectorEncoder):
 
     def _create_model_card(self, path: str, *args: Any, **kwargs: Any) -> None:
         trained = "generated_from_trainer" in (self.model_card_data.tags or [])
-        retrained = trained or self._model.has_merged_adapter  # the card it came with is its base's
+        retrained = trained or self._model.has_merged_adapter  # the loaded card describes the base
         card = None if retrained else self._model_card_text
         card = unpin_code(card) if card else render_card(self.fastlane_config)
         (Path(path) / "README.md").write_text(card, "utf-8")
 
     def _load_module_class_from_ref(self, class_ref: str, *args: Any, **kwargs: Any) -> Any:
-        if class_ref.rpartition("--")[2] == MODULES[0]["type"]:  # of this or another repository
+        if class_ref.rpartition("--")[2] == MODULES[0]["type"]:  # here or in another repository
             return FastLaneTransformer
         return super()._load_module_class_from_ref(class_ref, *args, **kwargs)

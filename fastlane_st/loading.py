@@ -36,7 +36,7 @@ class Checkpoint(NamedTuple):
 
 
 def find_checkpoint(name_or_path: str | os.PathLike[str]) -> Checkpoint:
-    """Resolves what a user may name: a checkpoint, an adapter's folder, or `"fastlane-minilm"`.
+    """Resolves the name of a checkpoint, the folder of an adapter, or `"fastlane-minilm"`.
 
     Raises:
         ValueError: A folder holds no FastLane checkpoint, or an adapter that doesn't name its base.
@@ -53,7 +53,7 @@ def find_checkpoint(name_or_path: str | os.PathLike[str]) -> Checkpoint:
 
 
 def no_checkpoint(name: str) -> ValueError:
-    """The error for a folder or repository of another kind."""
+    """Gives the error for a folder or repository that holds no FastLane checkpoint."""
     return ValueError(
         f"{name} is no FastLane checkpoint (its config.json has no model_type 'fastlane'); "
         "FastLaneEncoder.from_backbone builds a new model over a plain encoder"
@@ -61,9 +61,9 @@ def no_checkpoint(name: str) -> ValueError:
 
 
 def load_model(name: str) -> FastLaneModel:
-    """Loads the model of a checkpoint for a command that encodes queries: only errors are printed.
+    """Loads the model of a checkpoint for a command that only encodes; transformers prints only errors.
 
-    Unlike `load_encoder` it doesn't import Sentence Transformers, a quarter of the start of a process.
+    Unlike `load_encoder` it doesn't import Sentence Transformers, which takes a quarter of a command's start.
     """
     quiet_transformers()
     checkpoint, adapter = find_checkpoint(name)
@@ -77,7 +77,7 @@ def load_model(name: str) -> FastLaneModel:
 
 
 def load_encoder(name: str) -> FastLaneEncoder:
-    """Loads the encoder of a checkpoint for a command: only errors are printed."""
+    """Loads the encoder of a checkpoint for a command; transformers prints only errors."""
     quiet_transformers()
     from .encoder import FastLaneEncoder
 

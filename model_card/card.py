@@ -1,4 +1,4 @@
-"""The model card: one template, filled from a checkpoint's configuration and measured results."""
+"""Renders the model card from a template, a checkpoint's configuration and measured results."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def render_card(
     name: str = "FastLane encoder",
     license: str | None = "apache-2.0",
 ) -> str:
-    """Gives the card's Markdown with its metadata block.
+    """Renders the card as Markdown with its metadata block.
 
     Args:
         config: The checkpoint's configuration.
@@ -82,9 +82,9 @@ def render_card(
 
 
 def pin_code(card: str, repository: str, commit: str) -> str:
-    """Shows on a card that the source files are in `repository`, and loads them from `commit`.
+    """Adds to a card where the source files are, and the commit to the calls that load them.
 
-    Takes the place of an earlier pin.
+    An earlier pin is replaced.
     """
     card = unpin_code(card)
     for loader, argument in (
@@ -102,7 +102,7 @@ def pin_code(card: str, repository: str, commit: str) -> str:
 
 
 def unpin_code(card: str) -> str:
-    """Takes away what `pin_code` has added."""
+    """Removes the section and the arguments that `pin_code` has added."""
     card = re.sub(rf"\n+{CODE_HEADING}\n.*?(?=\n## |\Z)", "\n", card, flags=re.DOTALL)
     pins = r', (code_revision="[0-9a-f]{40}"|model_kwargs=\{"code_revision": "[0-9a-f]{40}"\})'
     return re.sub(pins, "", card)

@@ -32,13 +32,13 @@ def printable(text: str) -> str:
 
 
 def shows_color(stream: TextIO) -> bool:
-    """Whether a stream is a terminal that shows colours, and NO_COLOR isn't set."""
+    """Whether to colour output on a stream: a terminal that isn't dumb, without NO_COLOR."""
     is_dumb = os.environ.get("TERM") == "dumb"
     return stream.isatty() and not is_dumb and not os.environ.get("NO_COLOR")
 
 
 def hit_to_dict(hit: Hit) -> dict[str, Any]:
-    """A hit as JSON holds it: id, score, text, metadata and matches."""
+    """Gives the id, score, text, metadata and matches of a hit for JSON."""
     return {
         "id": hit.id,
         "score": hit.score,
@@ -49,7 +49,7 @@ def hit_to_dict(hit: Hit) -> dict[str, Any]:
 
 
 def print_json(value: dict[str, Any]) -> None:
-    """Prints one line of ASCII, which any terminal and encoding can hold."""
+    """Prints a value as one line of JSON in ASCII, which every encoding can hold."""
     print(json.dumps(value))
 
 
@@ -69,8 +69,8 @@ def format_hits(
     Args:
         model: The model that encoded the query.
         query: The query as it was searched.
-        hits: Best first.
-        color: Mark by colour instead of by »«.
+        hits: The hits, best first.
+        color: Whether to mark words by colour instead of »«.
         width: About how many characters of a long text to show, around the best match.
     """
     if not hits:
@@ -95,14 +95,14 @@ def format_hits(
 def word_spans(
     model: FastLaneModel, text: str, positions: Iterable[int], task: str
 ) -> list[tuple[int, int]]:
-    """Gives the character spans in `text` of the words that some tokens belong to, in order.
+    """Gives the character spans in `text` of the words that tokens belong to, in order.
 
     Special tokens and tokens of the prompt have no span.
 
     Args:
         model: Its tokenizer, prompts and lengths are used.
         text: The text without the prompt.
-        positions: Of the tokens, counted with special tokens and the prompt.
+        positions: Places of the tokens in the encoded text, special tokens and prompt included.
         task: "query" or "document".
     """
     config, is_query = model.config, task == "query"
@@ -121,12 +121,12 @@ def word_spans(
 
 
 def mark(text: str, spans: Iterable[tuple[int, int]], marks: tuple[str, str]) -> str:
-    """Puts marks around each span of `text`; its own control characters are escaped.
+    """Puts marks around each span of `text`, and escapes the control characters in it.
 
     Args:
-        text: On one line.
-        spans: Of characters, in order, without overlaps.
-        marks: The opening and the closing one.
+        text: One line.
+        spans: Character spans in order, without overlaps.
+        marks: The opening and the closing mark.
 
     Example:
         >>> mark("how to sort", [(7, 11)], MARKS)

@@ -30,7 +30,7 @@ JsonFile = Annotated[
 
 
 def register(app: typer.Typer) -> None:
-    """Adds these commands."""
+    """Adds the commands of this module to the application."""
     app.command()(evaluate)
     app.command()(diagnose)
 
@@ -97,7 +97,7 @@ def diagnose(
     batch_size: BatchSize = 32,
     json_file: JsonFile = None,
 ) -> None:
-    """Tells what a router chooses, and how well."""
+    """Shows what a router chooses, and how good its choices are."""
     check_file(json_file)
     from ..diagnostics.diagnose import run_diagnose
     from ..loading import quiet_transformers
@@ -116,10 +116,10 @@ def diagnose(
 
 
 def check_file(path: Path | None) -> None:
-    """Refuses a file that can't be written, before the long work.
+    """Checks before the long work that a file can be written.
 
     Raises:
-        OSError: It is a folder, its folder is missing, or one of them is read-only.
+        OSError: The path is a folder, its parent is missing, or one of them is read-only.
     """
     if path is None:
         return
@@ -132,7 +132,7 @@ def check_file(path: Path | None) -> None:
 
 
 def report(found: Evaluation | RouterDiagnostics, json_file: Path | None) -> None:
-    """Prints the table of a measurement, and writes all of it to a JSON file if one is named."""
+    """Prints a measurement as a table, and writes it to a JSON file if one is named."""
     print(found.render())
     if json_file is not None:
         json_file.write_text(json.dumps(found.to_dict(), indent=2) + "\n", encoding="utf-8")

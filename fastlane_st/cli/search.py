@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 def register(app: typer.Typer) -> None:
-    """Adds this command."""
+    """Adds the command of this module to the application."""
     app.command()(search)
 
 
@@ -54,7 +54,7 @@ def search(
         bool, typer.Option("--json", help="print each hit as JSON, on a line")
     ] = False,
 ) -> None:
-    """Searches an index."""
+    """Searches an index for one or several queries."""
     with garbage_kept():
         from ..loading import load_model
 
@@ -74,9 +74,9 @@ def search(
 
 @contextmanager
 def garbage_kept() -> Iterator[None]:
-    """Imports and loads without garbage collection, and never collects what came of it.
+    """Suspends garbage collection while modules and models load, and exempts them from it for good.
 
-    There is nothing to collect, and looking takes a quarter of the time that a first answer needs.
+    Loading leaves no garbage, but the collector's passes take a quarter of the time to the first answer.
     """
     gc.disable()
     try:
@@ -90,7 +90,7 @@ def garbage_kept() -> Iterator[None]:
 def read_queries() -> Iterator[str]:
     """Yields the lines of standard input that aren't blank."""
     if isinstance(sys.stdin, TextIOWrapper):
-        sys.stdin.reconfigure(errors="surrogateescape")  # for `parse_query` to refuse
+        sys.stdin.reconfigure(errors="surrogateescape")  # `parse_query` rejects such bytes
     for line in sys.stdin:
         if line.strip():
             yield usage(parse_query)(line.rstrip("\r\n"))
@@ -105,7 +105,7 @@ def answer(
     as_json: bool = False,
     **options: Any,
 ) -> None:
-    """Searches for one query after another and prints the hits of each; `options` go to `search`."""
+    """Searches queries one at a time and prints the hits of each; `options` go to `index.search`."""
     if num_routes == "default":
         num_routes = encoder.config.query_num_routes
         if num_routes is None:
@@ -119,4 +119,4 @@ def answer(
                 print_json({"query": query, **hit_to_dict(hit)})
         else:
             print(format_hits(encoder, query, hits, color=color) + "\n")
-        sys.stdout.flush()  # whoever asks line by line waits for it
+        sys.stdout.flush()  # a caller that sends one query at a time waits for its answer

@@ -15,8 +15,8 @@ def read_json_lines(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     """Yields the JSON object of each line with its origin, `file:line`; skips blank lines.
 
     Raises:
-        ValueError: While reading, the gzip data, the encoding or the JSON of a line is broken, or a
-            line holds something else than an object.
+        ValueError: While reading: the gzip data, the encoding or the JSON of a line is broken, or its
+            JSON is no object.
     """
     for line_number, line in enumerate(read_lines(path), start=1):
         if not line.strip():
@@ -37,7 +37,7 @@ def read_lines(path: Path) -> Iterator[str]:
     r"""Yields the lines of a file with their ends, split at \n only, without a byte order mark.
 
     Raises:
-        ValueError: While reading, the gzip data or the encoding of a line is broken.
+        ValueError: While reading: the gzip data or the encoding of a line is broken.
     """
     lines_read = 0
     try:

@@ -36,7 +36,7 @@ class CollapseThresholds:
 
 @dataclass(frozen=True)
 class Alarm:
-    """A named failure, and the numbers that say so."""
+    """A failure of a router, with the numbers that show it."""
 
     name: str
     reason: str

@@ -1,9 +1,12 @@
-# make demo: ask Python's own documentation a few questions. make test: run the tests.
+# make demo   asks Python's own documentation a few questions
+# make quick  runs the tests that take less than some seconds each
+# make test   runs every test
+# make check  runs linter, type checker and every test
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test lint types check clean
+.PHONY: demo quick test lint types check clean
 
 $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -13,6 +16,9 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 
 demo: $(VENV)/.installed
 	$(BIN)/fastlane demo
+
+quick: $(VENV)/.installed
+	$(BIN)/python -m pytest -m "not slow"
 
 test: $(VENV)/.installed
 	$(BIN)/python -m pytest

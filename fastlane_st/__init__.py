@@ -33,7 +33,7 @@ def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     if name in ("FastLaneConfig", "FastLaneModel"):
-        import_module(f"{__name__}.registration")
+        import_module(f"{__name__}.loading")
     return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
 
 

@@ -1,4 +1,4 @@
-"""What an adapter of a FastLane model trains: LoRA in the backbone, projection and router whole."""
+"""PEFT configurations for adapters: LoRA in the backbone, full copies of projection and router."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ HEAD = ("projection", "router")
 
 @dataclass(frozen=True)
 class LoraSettings:
-    """How large an adapter is, and where in the backbone it works.
+    """Size of an adapter, and the layers of the backbone that it changes.
 
     Attributes:
-        rank: r of each pair of matrices: r · (inputs + outputs) weights a layer.
-        alpha: The product of a pair counts alpha / rank times (LoRA, arXiv 2106.09685).
-        dropout: Of what goes into a pair.
+        rank: Rank r of each pair of matrices, which has r · (inputs + outputs) weights for a layer.
+        alpha: The product of a pair is scaled by alpha / rank (LoRA, arXiv 2106.09685).
+        dropout: Dropout of the inputs of a pair.
         target_modules: Ends of the names of the backbone's linear layers, such as `query` or
             `output.dense`; None for all of those layers.
     """
@@ -35,7 +35,6 @@ class LoraSettings:
     target_modules: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
-        """Refuses what can't be."""
         if self.rank < 1:
             raise ValueError(f"rank must be at least 1, got {self.rank}")
         if self.alpha < 1:
@@ -47,11 +46,10 @@ class LoraSettings:
 
 
 def lora_config(model: FastLaneModel, settings: LoraSettings | None = None) -> LoraConfig:
-    """The PEFT configuration for `model.add_adapter` or `FastLaneEncoder.add_adapter`.
+    """Gives the PEFT configuration for `model.add_adapter` or `FastLaneEncoder.add_adapter`.
 
     Raises:
-        ValueError: The backbone has no linear layer of a targeted name; the message names those
-            that there are.
+        ValueError: The backbone has no linear layer of a targeted name; the message lists its names.
         ImportError: peft is not installed.
     """
     try:
@@ -69,10 +67,10 @@ def lora_config(model: FastLaneModel, settings: LoraSettings | None = None) -> L
 
 
 def target_pattern(model: FastLaneModel, target_modules: tuple[str, ...] | None = None) -> str:
-    """A regex of the names of the backbone's linear layers that end in one of `target_modules`.
+    """Gives a regex for the backbone's linear layers whose names end in one of `target_modules`.
 
-    Example: `backbone\\.(.*\\.)?(query|value)`. It can't reach into the projection or the router,
-    whose layers have names that other backbones' layers have as well.
+    Example: `backbone\\.(.*\\.)?(query|value)`. The prefix keeps out the projection and the router,
+    whose layers have names that also occur in backbones.
     """
     layers = linear_layers(model)
     ends = sorted({name.rpartition(".")[2] for name in layers})
@@ -86,7 +84,7 @@ def target_pattern(model: FastLaneModel, target_modules: tuple[str, ...] | None 
 
 
 def linear_layers(model: FastLaneModel) -> list[str]:
-    """The names of the backbone's linear layers, below adapters that are there already."""
+    """Names the backbone's linear layers; one that an adapter wraps keeps its name without it."""
     modules = model.backbone.named_modules()
     names = [name for name, module in modules if isinstance(module, nn.Linear)]
     return [name.removesuffix(".base_layer") for name in names if ".lora_" not in name]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import tempfile
 from collections.abc import Iterable
@@ -11,10 +10,10 @@ from typing import Any, cast
 
 from sentence_transformers import MultiVectorEncoder
 
-from . import registration as registration
-from .hub import DEFAULT_CHECKPOINT, default_checkpoint
+from .hub import CodeSource, follow_umask, reference_code
 from .index.index import FastLaneIndex
-from .model_card.card import render_card
+from .loading import find_checkpoint, no_checkpoint
+from .model_card.card import render_card, unpin_code
 from .modeling.adapters_fastlane import AdaptableModel, loaded_adapters
 from .modeling.checkpoint_fastlane import MODULES, write_module_list
 from .modeling.configuration_fastlane import FastLaneConfig
@@ -22,54 +21,47 @@ from .modeling.modeling_fastlane import FastLaneModel
 from .modeling.st_fastlane import FastLaneTransformer
 from .new_model import from_backbone
 
-ADAPTER_CONFIG = "adapter_config.json"
-
 
 class FastLaneEncoder(MultiVectorEncoder):
     """A `MultiVectorEncoder` whose queries and documents are routed.
 
-    Everything that Sentence Transformers offers works on it: `encode_query`, `encode_document`,
-    `similarity`, prompts, pools of processes, losses, trainers, evaluators, adapters. Encoding
-    takes `num_routes=`: a positive integer, None for every token (plain late interaction), for
-    documents also the fraction to keep; without it, the checkpoint's own default.
+    All of Sentence Transformers works on it: `encode_query`, `encode_document`, `similarity`, prompts,
+    process pools, losses, trainers, evaluators, adapters. Encoding takes `num_routes=`: a positive integer,
+    None for every token (plain late interaction), or for documents the fraction of tokens to keep. Its
+    default is the checkpoint's.
 
     Args:
         model_name_or_path: Checkpoint folder, Hub name, or `"fastlane-minilm"` for the model that
             this package carries. The folder of an adapter loads its base and then the adapter.
-        **kwargs: Those of `MultiVectorEncoder`.
+        **kwargs: Arguments of `MultiVectorEncoder`.
 
     Raises:
-        ValueError: The folder or repository holds no FastLane checkpoint, or an adapter of another.
+        ValueError: The folder or repository holds no FastLane checkpoint, or an adapter for another base.
 
     Example::
 
         encoder = FastLaneEncoder("fastlane-minilm")
-        routed = encoder.encode_query("how do I parse JSON?", num_routes=1)  # (1, 128)
+        routed = encoder.encode_query("how do I parse JSON?", num_routes=1)  # (1, 384)
     """
 
     def __init__(self, model_name_or_path: str | os.PathLike[str] | None = None, **kwargs: Any):
         adapter = None
         if model_name_or_path is not None:
-            model_name_or_path = str(model_name_or_path)
-            if _holds_adapter(model_name_or_path):
-                adapter, model_name_or_path = model_name_or_path, _base_of(model_name_or_path)
-            if model_name_or_path == DEFAULT_CHECKPOINT:
-                model_name_or_path = str(default_checkpoint())
-            _check_folder(model_name_or_path)
+            model_name_or_path, adapter = find_checkpoint(model_name_or_path)
         super().__init__(model_name_or_path, **kwargs)
         if not isinstance(self[0], FastLaneTransformer):
-            raise _no_checkpoint(str(model_name_or_path))
+            raise no_checkpoint(str(model_name_or_path))
         if adapter is not None:
             self.load_adapter(adapter)
 
     @classmethod
     def from_backbone(cls, name_or_path: str | os.PathLike[str], **kwargs: Any) -> FastLaneEncoder:
-        """A new encoder over an existing backbone; the arguments are those of `new_model.from_backbone`."""
+        """Builds a new encoder over an existing backbone; arguments as for `new_model.from_backbone`."""
         return cls.from_model(from_backbone(name_or_path, **kwargs))
 
     @classmethod
     def from_model(cls, model: FastLaneModel) -> FastLaneEncoder:
-        """The encoder around a copy of `model`."""
+        """Wraps a copy of `model` in an encoder."""
         with tempfile.TemporaryDirectory() as folder:
             model.save_pretrained(folder)
             return cls(folder)
@@ -80,7 +72,6 @@ class FastLaneEncoder(MultiVectorEncoder):
 
     @property
     def fastlane_config(self) -> FastLaneConfig:
-        """The model's configuration."""
         config = self[0].config
         assert isinstance(config, FastLaneConfig)
         return config
@@ -88,7 +79,7 @@ class FastLaneEncoder(MultiVectorEncoder):
     def build_index(
         self, documents: Iterable[str], ids: Iterable[str | int] | None = None, **kwargs: Any
     ) -> FastLaneIndex:
-        """A `FastLaneIndex` over `documents`; the arguments are those of `FastLaneIndex.build`."""
+        """Builds a `FastLaneIndex` over `documents`; arguments as for `FastLaneIndex.build`."""
         return FastLaneIndex.build(self, documents, ids, **kwargs)
 
     def merge_and_unload(self, adapter_name: str | None = None) -> FastLaneEncoder:
@@ -96,57 +87,52 @@ class FastLaneEncoder(MultiVectorEncoder):
         self._model.merge_and_unload(adapter_name)
         return self
 
-    def save(self, path: str | os.PathLike[str], *args: Any, **kwargs: Any) -> None:
+    def save(
+        self,
+        path: str | os.PathLike[str],
+        *args: Any,
+        code_from: str | None = None,
+        **kwargs: Any,
+    ) -> None:
         """Saves a checkpoint folder that loads with and without this package.
 
-        With an adapter loaded, saves that alone. The arguments are those of `MultiVectorEncoder.save`.
+        With an adapter loaded, saves the adapter alone.
+
+        Args:
+            path: The folder.
+            *args: Arguments of `MultiVectorEncoder.save`.
+            code_from: `owner/repo@commit` of a checkpoint on the Hub whose source files this one uses
+                instead of its own copies; see `hub.reference_code`.
+            **kwargs: Arguments of `MultiVectorEncoder.save`.
+
+        Raises:
+            ValueError: `code_from` has another form, or an adapter is loaded, which has no code.
         """
+        source = None if code_from is None else CodeSource.parse(code_from)
         if loaded_adapters(self._model):
+            if source is not None:
+                raise ValueError("an adapter is saved without code: leave code_from out")
             self._model.save_pretrained(path)
             return
+        vars(self.fastlane_config).pop("code_revision", None)  # it described the loaded folder
         super().save(str(path), *args, **kwargs)
         write_module_list(Path(path))
+        follow_umask(Path(path))
+        if source is not None:
+            reference_code(Path(path), source)
+
+    def save_pretrained(self, path: str | os.PathLike[str], *args: Any, **kwargs: Any) -> None:
+        """Saves a checkpoint folder; see `save`."""
+        self.save(path, *args, **kwargs)
 
     def _create_model_card(self, path: str, *args: Any, **kwargs: Any) -> None:
         trained = "generated_from_trainer" in (self.model_card_data.tags or [])
-        retrained = trained or self._model.has_merged_adapter  # the card it came with is its base's
+        retrained = trained or self._model.has_merged_adapter  # the loaded card describes the base
         card = None if retrained else self._model_card_text
-        (Path(path) / "README.md").write_text(card or render_card(self.fastlane_config), "utf-8")
+        card = unpin_code(card) if card else render_card(self.fastlane_config)
+        (Path(path) / "README.md").write_text(card, "utf-8")
 
     def _load_module_class_from_ref(self, class_ref: str, *args: Any, **kwargs: Any) -> Any:
-        if class_ref == MODULES[0]["type"]:
+        if class_ref.rpartition("--")[2] == MODULES[0]["type"]:  # here or in another repository
             return FastLaneTransformer
         return super()._load_module_class_from_ref(class_ref, *args, **kwargs)
-
-
-def _holds_adapter(path: str) -> bool:
-    return (Path(path) / ADAPTER_CONFIG).exists() and not (Path(path) / "config.json").exists()
-
-
-def _base_of(adapter: str) -> str:
-    config = json.loads((Path(adapter) / ADAPTER_CONFIG).read_text("utf-8"))
-    base = config["base_model_name_or_path"]
-    if not base:
-        raise ValueError(
-            f"the adapter {adapter} doesn't name its base; load that, then load_adapter({adapter!r})"
-        )
-    return str(base)
-
-
-def _check_folder(path: str) -> None:
-    config = Path(path) / "config.json"
-    if Path(path).is_dir() and not (config.exists() and _is_fastlane(config)):
-        raise _no_checkpoint(path)
-
-
-def _is_fastlane(config: Path) -> bool:
-    return bool(
-        json.loads(config.read_text("utf-8")).get("model_type") == FastLaneConfig.model_type
-    )
-
-
-def _no_checkpoint(name: str) -> ValueError:
-    return ValueError(
-        f"{name} is no FastLane checkpoint (its config.json has no model_type 'fastlane'); "
-        "FastLaneEncoder.from_backbone builds a new model over a plain encoder"
-    )

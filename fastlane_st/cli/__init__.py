@@ -1,4 +1,4 @@
-"""The command line: parses, calls the library, prints."""
+"""The command line `fastlane`: parses arguments, calls the library and prints results."""
 
 from .main import main
 

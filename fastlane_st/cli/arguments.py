@@ -13,7 +13,7 @@ Parsed = TypeVar("Parsed")
 
 
 def usage(parse: Callable[[str], Parsed]) -> Callable[[str], Parsed]:
-    """Turns a ValueError of `parse` into a usage error with the same message; typer drops it."""
+    """Turns a ValueError of `parse` into a usage error; typer alone would drop its message."""
 
     @functools.wraps(parse)
     def parse_argument(text: str) -> Parsed:
@@ -26,10 +26,10 @@ def usage(parse: Callable[[str], Parsed]) -> Callable[[str], Parsed]:
 
 
 def parse_routes(text: str) -> int | float | str | None:
-    """Gives a number, a fraction, "auto", "default", or None for "all"; the library checks ranges.
+    """Parses a number, a fraction, "auto", "default", or "all" as None; the library checks ranges.
 
     Raises:
-        ValueError: It is none of these.
+        ValueError: The text is none of these.
     """
     if text in ("default", "auto"):
         return text
@@ -42,7 +42,7 @@ def parse_routes(text: str) -> int | float | str | None:
 
 
 def parse_route_list(text: str) -> list[int | float | str | None]:
-    """Parses several numbers of routes with commas between them."""
+    """Parses comma-separated numbers of routes, each as `parse_routes` does."""
     return [parse_routes(one.strip()) for one in text.split(",")]
 
 
@@ -50,7 +50,7 @@ def parse_filter(text: str) -> Any:
     """Parses JSON; the library checks that it is a filter.
 
     Raises:
-        ValueError: It is no JSON, or nested too deeply.
+        ValueError: The text is no JSON, or nested too deeply.
     """
     got = text if len(text) <= 200 else f"{text[:200]}…"
     try:
@@ -62,10 +62,10 @@ def parse_filter(text: str) -> Any:
 
 
 def parse_query(text: str) -> str:
-    """Gives the query itself.
+    """Returns a query unchanged after checking that it is valid Unicode.
 
     Raises:
-        ValueError: It holds bytes that aren't valid in the locale's encoding, as lone surrogates.
+        ValueError: It holds lone surrogates, in place of bytes that the locale's encoding doesn't have.
     """
     try:
         text.encode()

@@ -7,12 +7,11 @@ import os
 import re
 from collections.abc import Iterable, Sequence
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any, TextIO, cast
+from typing import TYPE_CHECKING, Any, TextIO
 
 if TYPE_CHECKING:
-    from ..encoder import FastLaneEncoder
+    from ..modeling.modeling_fastlane import FastLaneModel
     from ..modeling.search_fastlane import Hit
-    from ..modeling.st_fastlane import FastLaneTransformer
 
 MARKS = ("»", "«")
 ANSI_MARKS = ("\033[1;33m", "\033[0m")
@@ -33,13 +32,13 @@ def printable(text: str) -> str:
 
 
 def shows_color(stream: TextIO) -> bool:
-    """Whether a stream is a terminal that shows colours, and NO_COLOR isn't set."""
+    """Whether to colour output on a stream: a terminal that isn't dumb, without NO_COLOR."""
     is_dumb = os.environ.get("TERM") == "dumb"
     return stream.isatty() and not is_dumb and not os.environ.get("NO_COLOR")
 
 
 def hit_to_dict(hit: Hit) -> dict[str, Any]:
-    """A hit as JSON holds it: id, score, text, metadata and matches."""
+    """Gives the id, score, text, metadata and matches of a hit for JSON."""
     return {
         "id": hit.id,
         "score": hit.score,
@@ -50,12 +49,12 @@ def hit_to_dict(hit: Hit) -> dict[str, Any]:
 
 
 def print_json(value: dict[str, Any]) -> None:
-    """Prints one line of ASCII, which any terminal and encoding can hold."""
+    """Prints a value as one line of JSON in ASCII, which every encoding can hold."""
     print(json.dumps(value))
 
 
 def format_hits(
-    encoder: FastLaneEncoder,
+    model: FastLaneModel,
     query: str,
     hits: Sequence[Hit],
     *,
@@ -68,10 +67,10 @@ def format_hits(
     more than four routes only the four strongest matches are marked, and nothing in the query.
 
     Args:
-        encoder: The encoder that answered.
+        model: The model that encoded the query.
         query: The query as it was searched.
-        hits: Best first.
-        color: Mark by colour instead of by »«.
+        hits: The hits, best first.
+        color: Whether to mark words by colour instead of »«.
         width: About how many characters of a long text to show, around the best match.
     """
     if not hits:
@@ -80,39 +79,36 @@ def format_hits(
     routes = [match.query_position for match in hits[0].matches]
     shown_routes = routes if len(routes) <= MOST_MARKED else []
     lines = [
-        mark(WHITE_SPACE.sub(" ", query), word_spans(encoder, query, shown_routes, "query"), marks)
+        mark(WHITE_SPACE.sub(" ", query), word_spans(model, query, shown_routes, "query"), marks)
     ]
     for rank, hit in enumerate(hits, start=1):
         lines.append(f"\n{rank:3}.  {hit.score:.4f}  {printable(str(hit.id))}")
         if hit.text is not None:
             strongest = sorted(hit.matches, key=lambda match: -match.similarity)[:MOST_MARKED]
             met = [match.document_position for match in strongest]
-            spans = word_spans(encoder, hit.text, met, "document")
-            [center] = word_spans(encoder, hit.text, met[:1], "document") or [(0, 0)]
+            spans = word_spans(model, hit.text, met, "document")
+            [center] = word_spans(model, hit.text, met[:1], "document") or [(0, 0)]
             lines.append("      " + excerpt(hit.text, spans, center, marks, width))
     return "\n".join(lines)
 
 
 def word_spans(
-    encoder: FastLaneEncoder, text: str, positions: Iterable[int], task: str
+    model: FastLaneModel, text: str, positions: Iterable[int], task: str
 ) -> list[tuple[int, int]]:
-    """Gives the character spans in `text` of the words that some tokens belong to, in order.
+    """Gives the character spans in `text` of the words that tokens belong to, in order.
 
     Special tokens and tokens of the prompt have no span.
 
     Args:
-        encoder: Its tokenizer and prompts are used.
+        model: Its tokenizer, prompts and lengths are used.
         text: The text without the prompt.
-        positions: Of the tokens, counted with special tokens and the prompt.
+        positions: Places of the tokens in the encoded text, special tokens and prompt included.
         task: "query" or "document".
     """
-    module = cast("FastLaneTransformer", encoder[0])
-    prompt = encoder.prompts.get(task) or ""
-    encoding = encoder.tokenizer(
-        prompt + text,
-        truncation=True,
-        max_length=module.query_length if task == "query" else module.document_length,
-    )
+    config, is_query = model.config, task == "query"
+    prompt = config.query_prompt if is_query else config.document_prompt
+    max_length = config.query_length if is_query else config.document_length
+    encoding = model.tokenizer(prompt + text, truncation=True, max_length=max_length)
     spans = set()
     for position in positions:
         word = encoding.token_to_word(position)
@@ -125,12 +121,12 @@ def word_spans(
 
 
 def mark(text: str, spans: Iterable[tuple[int, int]], marks: tuple[str, str]) -> str:
-    """Puts marks around each span of `text`; its own control characters are escaped.
+    """Puts marks around each span of `text`, and escapes the control characters in it.
 
     Args:
-        text: On one line.
-        spans: Of characters, in order, without overlaps.
-        marks: The opening and the closing one.
+        text: One line.
+        spans: Character spans in order, without overlaps.
+        marks: The opening and the closing mark.
 
     Example:
         >>> mark("how to sort", [(7, 11)], MARKS)

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Annotated, Any, get_args
 import typer
 from typer.core import TyperCommand, TyperOption
 
-from .. import quiet
 from .arguments import BatchSize, DocumentRoutes, usage
 from .display import print_json, printable
 
@@ -32,24 +31,24 @@ Json = Annotated[bool, typer.Option("--json", help="print JSON")]
 
 
 def register(app: typer.Typer) -> None:
-    """Adds these commands."""
+    """Adds the commands of this module to the application."""
     app.command(cls=IndexCommand)(index)
     app.command()(add)
-    app.command(context_settings={"ignore_unknown_options": True})(delete)  # the id -2
+    app.command(context_settings={"ignore_unknown_options": True})(delete)  # an id may be -2
     app.command()(compact)
     app.command()(info)
     app.command()(verify)
 
 
 def kinds() -> tuple[str, ...]:
-    """The values of `--kind`; reading them from the engine imports it."""
+    """Lists the values of `--kind`; this imports the engine."""
     from ..index.vectors.settings import Kind
 
     return ("auto", *get_args(Kind))
 
 
 def storages() -> tuple[str, ...]:
-    """The values of `--storage`; reading them from the engine imports it."""
+    """Lists the values of `--storage`; this imports the engine."""
     from ..index.vectors.settings import Storage
 
     return get_args(Storage)
@@ -59,7 +58,7 @@ CHOICES = {"kind": kinds, "storage": storages}
 
 
 def one_of(choices: Callable[[], tuple[str, ...]]) -> Callable[[str], str]:
-    """Gives a parser that refuses all but some values, which it asks for when it parses."""
+    """Gives a parser that accepts only the values of `choices()`, called when it parses."""
 
     def parse_choice(text: str) -> str:
         if text not in choices():
@@ -71,10 +70,9 @@ def one_of(choices: Callable[[], tuple[str, ...]]) -> Callable[[str], str]:
 
 
 class IndexCommand(TyperCommand):
-    """Looks up the choices of the engine's options when its help is asked for, not before."""
+    """The `index` command: imports the engine for its choices only when help is shown."""
 
     def format_help(self, ctx: Any, formatter: Any) -> None:
-        """Writes the help, in which such an option starts with its choices."""
         for parameter in self.params:
             if isinstance(parameter, TyperOption) and parameter.name in CHOICES:
                 choices = ", ".join(CHOICES[parameter.name]())
@@ -116,14 +114,15 @@ def index(
     from ..data.corpus import read_corpus
     from ..index import index as engine
     from ..index.building import build_folder, check_folder, encoding_processes
+    from ..loading import load_encoder
     from ..modeling.search_fastlane import check_counts
 
-    check_folder(out, resume)  # before the long work
+    check_folder(out, resume)  # before reading and encoding the corpus
     check_counts(processes=processes)
     logging.basicConfig(format="%(message)s")
-    logging.getLogger(engine.__name__).setLevel(logging.INFO)  # kind and size of the index
+    logging.getLogger(engine.__name__).setLevel(logging.INFO)  # logs the kind and size of the index
     num_documents = sum(1 for _ in read_corpus(corpus))
-    encoder = quiet.load_encoder(model)
+    encoder = load_encoder(model)
     with encoding_processes(encoder, processes) as pool:
         built = build_folder(
             out,
@@ -155,10 +154,11 @@ def add(
     """Adds the documents of a corpus to an index."""
     from ..data.corpus import read_corpus
     from ..index.building import as_arguments
+    from ..loading import load_encoder
 
     changed = load(folder)
     documents = list(read_corpus(corpus))
-    changed.encoder = quiet.load_encoder(model or model_of(changed))
+    changed.encoder = load_encoder(model or model_of(changed))
     change = changed.upsert if replace else changed.add
     change(**as_arguments(documents), batch_size=batch_size, show_progress_bar=True)
     changed.save(folder)
@@ -177,7 +177,7 @@ def delete(
 
 
 def compact(folder: Folder) -> None:
-    """Writes an index anew, without deleted documents."""
+    """Rewrites an index without its deleted documents."""
     changed = load(folder)
     before = bytes_of(folder)
     changed.compact()
@@ -186,7 +186,7 @@ def compact(folder: Folder) -> None:
 
 
 def info(folder: Folder, as_json: Json = False) -> None:
-    """Tells what an index holds."""
+    """Shows the size, kind and checkpoint of an index."""
     loaded = load(folder)
     if as_json:
         print_json(
@@ -216,7 +216,7 @@ def info(folder: Folder, as_json: Json = False) -> None:
 
 
 def verify(folder: Folder, as_json: Json = False) -> None:
-    """Checks every file of an index."""
+    """Checks that every file of an index is undamaged."""
     try:
         loaded = load(folder)  # reads every file and compares its checksum
     except ValueError as error:
@@ -230,35 +230,35 @@ def verify(folder: Folder, as_json: Json = False) -> None:
 
 
 def load(folder: str) -> FastLaneIndex:
-    """Reads the index that a command is about, and checks its files."""
+    """Loads an index folder after checking its files."""
     from ..index.index import FastLaneIndex
 
     return FastLaneIndex.load(folder)
 
 
 def model_of(index: FastLaneIndex) -> str:
-    """The name of the model that an index was built with."""
+    """Gives the checkpoint that built an index; an index without one is a ValueError."""
     if CHECKPOINT not in index.metadata:
         raise ValueError("this index doesn't name the model that built it: name it with --model")
     return str(index.metadata[CHECKPOINT])
 
 
 def counts(index: FastLaneIndex) -> dict[str, int]:
-    """The numbers of documents and token vectors, by name."""
+    """Counts the documents and token vectors of an index for JSON."""
     return {"documents": len(index), "token_vectors": index.num_vectors}
 
 
 def sizes(index: FastLaneIndex) -> str:
-    """The numbers of documents and token vectors, for people."""
+    """Describes how many documents and token vectors an index has."""
     return f"{len(index):,} documents, {index.num_vectors:,} token vectors"
 
 
 def bytes_of(folder: str) -> int:
-    """The size of all files of a folder."""
+    """Sums the sizes of the files directly in a folder."""
     return sum(path.stat().st_size for path in Path(folder).iterdir() if path.is_file())
 
 
 def as_indexed(index: FastLaneIndex, id: str) -> str | int:
-    """Gives an id of the shell as the index has it: an int where no document has it as a text."""
+    """Converts an id from the command line: digits are an int unless a document has them as a str."""
     is_number = id not in index and id.removeprefix("-").isdecimal()
     return int(id) if is_number else id

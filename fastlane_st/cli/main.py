@@ -13,7 +13,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from .. import __version__, quiet
+from .. import __version__
 from . import index, measure, search
 from .arguments import QueryRoutes, TopK
 from .display import printable
@@ -25,10 +25,9 @@ CLOSED_PIPE = 141  # 128 + SIGPIPE
 
 
 class Commands(TyperGroup):
-    """Runs a command, and turns its errors into one line on standard error and an exit code."""
+    """The command group: an error of a command becomes one line on stderr and an exit code."""
 
     def invoke(self, ctx: Any) -> None:
-        """Runs the command that the arguments name."""
         try:
             super().invoke(ctx)
             sys.stdout.flush()
@@ -52,18 +51,18 @@ app = typer.Typer(
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs one command.
+    """Runs the command that the arguments name; without arguments, those of the process.
 
     Returns:
-        The exit code: 0, 1 for a problem that the message names, 130 after Ctrl-C, 141 if whoever
-        read the output has closed the pipe.
+        The exit code: 0, 1 for a problem that the message names, 130 after Ctrl-C, 141 if the reader
+        of the output has closed the pipe.
 
     Raises:
         SystemExit: The arguments are wrong; the code is 2.
     """
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper) and stream.errors in ("strict", "surrogateescape"):
-            stream.reconfigure(errors="backslashreplace")  # an answer is never lost to an encoding
+            stream.reconfigure(errors="backslashreplace")  # print what an encoding lacks as escapes
     columns = min(shutil.get_terminal_size().columns, 100)
     given = sys.argv[1:] if arguments is None else list(arguments)
     try:
@@ -76,7 +75,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def is_stdout_closed() -> bool:
-    """Whether the reader of standard output is gone; if so, discards what is still to be written."""
+    """Whether the reader of stdout has closed the pipe; if so, sends the rest to /dev/null."""
     try:
         sys.stdout.flush()
         if not hasattr(select, "poll"):  # Windows
@@ -86,7 +85,7 @@ def is_stdout_closed() -> bool:
         is_closed = any(events & (select.POLLERR | select.POLLHUP) for _, events in poll.poll(0))
     except BrokenPipeError:
         is_closed = True
-    except (OSError, ValueError):  # standard output is no file, as in a test
+    except (OSError, ValueError):  # stdout has no file descriptor, as in a test
         return False
     if is_closed:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -94,7 +93,7 @@ def is_stdout_closed() -> bool:
 
 
 def print_version(is_asked: bool) -> None:
-    """Prints the version and ends, if asked."""
+    """Prints the version and exits if `--version` was given."""
     if is_asked:
         print(__version__)
         raise typer.Exit
@@ -113,12 +112,20 @@ def fastlane(
 @app.command()
 def export(
     directory: Annotated[str, typer.Argument(metavar="DIR", help="a new or empty folder")],
+    code_from: Annotated[
+        str | None,
+        typer.Option(
+            metavar="REPO@COMMIT",
+            help="use the source files of owner/repo at a commit; default: write copies",
+        ),
+    ] = None,
 ) -> None:
     """Writes the model of this package as a Hub folder."""
-    quiet.quiet_transformers()
     from .. import hub
+    from ..loading import quiet_transformers
 
-    hub.export(directory)
+    quiet_transformers()
+    hub.export(directory, code_from)
     print(f"wrote {directory}")
 
 
@@ -139,7 +146,9 @@ def demo(
     """Answers questions from Python's own documentation."""
     from ..demo.index import demo_index
     from ..demo.python_docs import DEMO_QUESTIONS
+    from ..loading import load_encoder
 
-    encoder = quiet.load_encoder("fastlane-minilm")
+    encoder = load_encoder("fastlane-minilm")
     questions = DEMO_QUESTIONS if question is None else [question]
-    search.answer(demo_index(encoder), encoder, questions, routes, top_k=top_k)
+    model: Any = encoder[0].model
+    search.answer(demo_index(encoder), model, questions, routes, top_k=top_k)

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from .. import quiet
 from .arguments import BatchSize, DocumentRoutes, parse_route_list, usage
 
 if TYPE_CHECKING:
@@ -31,7 +30,7 @@ JsonFile = Annotated[
 
 
 def register(app: typer.Typer) -> None:
-    """Adds these commands."""
+    """Adds the commands of this module to the application."""
     app.command()(evaluate)
     app.command()(diagnose)
 
@@ -67,9 +66,10 @@ def evaluate(
 ) -> None:
     """Measures quality on judged data, by number of routes."""
     check_file(json_file)
-    quiet.quiet_transformers()
     from ..evaluation.evaluate import run_evaluate
+    from ..loading import quiet_transformers
 
+    quiet_transformers()
     found = run_evaluate(
         checkpoint,
         data,
@@ -97,11 +97,12 @@ def diagnose(
     batch_size: BatchSize = 32,
     json_file: JsonFile = None,
 ) -> None:
-    """Tells what a router chooses, and how well."""
+    """Shows what a router chooses, and how good its choices are."""
     check_file(json_file)
-    quiet.quiet_transformers()
     from ..diagnostics.diagnose import run_diagnose
+    from ..loading import quiet_transformers
 
+    quiet_transformers()
     found = run_diagnose(
         checkpoint,
         data,
@@ -115,10 +116,10 @@ def diagnose(
 
 
 def check_file(path: Path | None) -> None:
-    """Refuses a file that can't be written, before the long work.
+    """Checks before the long work that a file can be written.
 
     Raises:
-        OSError: It is a folder, its folder is missing, or one of them is read-only.
+        OSError: The path is a folder, its parent is missing, or one of them is read-only.
     """
     if path is None:
         return
@@ -131,7 +132,7 @@ def check_file(path: Path | None) -> None:
 
 
 def report(found: Evaluation | RouterDiagnostics, json_file: Path | None) -> None:
-    """Prints the table of a measurement, and writes all of it to a JSON file if one is named."""
+    """Prints a measurement as a table, and writes it to a JSON file if one is named."""
     print(found.render())
     if json_file is not None:
         json_file.write_text(json.dumps(found.to_dict(), indent=2) + "\n", encoding="utf-8")

@@ -9,7 +9,7 @@ from math import isfinite
 from pathlib import Path
 from typing import Any
 
-from .json_lines import Wording, decode, read_json_lines, read_lines
+from .json_lines import decode, read_json_lines, read_lines
 
 SUPPORTED_FORMATS = (
     "BEIR JSONL (.jsonl, .jsonl.gz), CSV (.csv, .csv.gz), TSV (.tsv, .tsv.gz), Parquet (.parquet), "
@@ -21,12 +21,6 @@ _FIELDS = ("_id", "id", "title", "text", "metadata")
 # A longer CSV field is more likely the rest of the file behind an unclosed quote than a text.
 _LONGEST_CSV_FIELD = 2**24
 _PARQUET_ROWS = 1024
-_WORDING = Wording(
-    broken_gzip="{path}:{line}: truncated or broken gzip ({error}); fetch or compress it again",
-    not_utf8="{path}:{line}: byte {byte} is not UTF-8; save the file as UTF-8",
-    broken_json="{origin}: broken JSON ({error}); write one JSON object on each line",
-    no_object="{origin}: expected a JSON object with 'text' on each line, got {type}",
-)
 
 _Fields = Mapping[str, object]
 
@@ -87,10 +81,10 @@ def _read_any(path: Path) -> Iterator[tuple[str, CorpusDocument]]:
     """Chooses the reader by file name; yields each document after its place, `file:line`."""
     if path.is_dir():
         beir = next((path / name for name in _BEIR_NAMES if (path / name).is_file()), None)
-        return _read_folder(path) if beir is None else _read_rows(read_json_lines(beir, _WORDING))
+        return _read_folder(path) if beir is None else _read_rows(read_json_lines(beir))
     name = path.name.lower()
     if name.endswith((".jsonl", ".jsonl.gz")):
-        return _read_rows(read_json_lines(path, _WORDING))
+        return _read_rows(read_json_lines(path))
     if name.endswith((".csv", ".csv.gz")):
         return _read_rows(_read_delimited(path, ","))
     if name.endswith((".tsv", ".tsv.gz")):
@@ -159,7 +153,7 @@ def _read_delimited(path: Path, delimiter: str) -> Iterator[tuple[str, _Fields]]
     # The limit holds for the whole process: raise it, but never lower what someone else has set.
     csv.field_size_limit(max(csv.field_size_limit(), _LONGEST_CSV_FIELD))
     # A parser that is not strict drops the quotes of `"red" wine` and closes an open quote itself.
-    reader = csv.reader(read_lines(path, _WORDING), delimiter=delimiter, strict=True)
+    reader = csv.reader(read_lines(path), delimiter=delimiter, strict=True)
     columns: list[str] = []
     try:
         for row in filter(None, reader):  # a blank line is an empty row
@@ -222,7 +216,7 @@ def _read_folder(path: Path) -> Iterator[tuple[str, CorpusDocument]]:
                 names.append((Path(folder) / name).relative_to(path).as_posix())
     for name in sorted(names):
         data = (path / name).read_bytes().removeprefix(codecs.BOM_UTF8)
-        text = decode(data, path / name, 1, _WORDING)
+        text = decode(data, path / name, 1)
         yield str(path / name), CorpusDocument(id=name, text=text)
 
 

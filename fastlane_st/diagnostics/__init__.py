@@ -1,1 +1,1 @@
-"""What a router chooses, and whether that is a collapse."""
+"""Diagnostics of a router: what it chooses, how useful that is, and whether it has collapsed."""

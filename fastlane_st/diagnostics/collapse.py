@@ -3,27 +3,26 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from .diagnose import RouterDiagnostics
+from .choices import RouterChoices
 
 
 @dataclass(frozen=True)
 class CollapseThresholds:
-    """From where on an alarm is raised; shares are of the queries with two or more views.
+    """The values from which on an alarm is raised; shares are of queries with two or more views.
 
     Attributes:
         min_queries: With fewer such queries a share says little, and no alarm is raised.
-        end_share: Routes on the first view, or on the last. A question of ten views has its best
-            one there in 10 % of the cases by chance.
-        position_share: Routes on the most frequent other position.
-        token_share: Routes on the most frequent token. Queries on one subject share a word, but
-            half of them rarely share the one that tells them apart.
+        end_share: Share of routes on the first view, or on the last. A random choice among ten views
+            gives .1.
+        position_share: Share of routes on the most frequent other position.
+        token_share: Share of routes on the most frequent token. Queries on one subject share a word,
+            but half of them rarely share the one that tells them apart.
         normalised_entropy: Mean entropy over that of a uniform choice. A fresh scorer gives .999.
-        function_share: Routes on special tokens, punctuation or stop words …
-        function_excess: … if that is so much above their share among all views: they are about 40 %
-            of an English question, and the encoder may well have put its meaning there.
+        function_share: Share of routes on special tokens, punctuation or stop words; an alarm also
+            needs `function_excess`.
+        function_excess: How far that share exceeds the share of these tokens among all views. They
+            are about 40 % of an English question, and the encoder may have put its meaning there.
     """
 
     min_queries: int = 20
@@ -37,33 +36,33 @@ class CollapseThresholds:
 
 @dataclass(frozen=True)
 class Alarm:
-    """A named failure, and the numbers that say so."""
+    """A failure of a router, with the numbers that show it."""
 
     name: str
     reason: str
 
 
 def find_alarms(
-    diagnostics: RouterDiagnostics, thresholds: CollapseThresholds | None = None
+    choices: RouterChoices, thresholds: CollapseThresholds | None = None
 ) -> tuple[Alarm, ...]:
-    """The failures that the numbers show; none if all is well."""
+    """Gives an alarm for each threshold that a router's choices reach."""
     limits = thresholds or CollapseThresholds()
-    if diagnostics.num_choices < limits.min_queries:
+    if choices.num_choices < limits.min_queries:
         return ()
     alarms = [
-        *_position_alarms(diagnostics, limits),
-        *_token_alarms(diagnostics, limits),
+        *_position_alarms(choices, limits),
+        *_token_alarms(choices, limits),
     ]
-    if diagnostics.normalised_entropy >= limits.normalised_entropy:
+    if choices.normalised_entropy >= limits.normalised_entropy:
         reason = (
-            f"the entropy of the choice is {diagnostics.normalised_entropy:.3f} of a uniform one's "
+            f"the entropy of the choice is {choices.normalised_entropy:.3f} of a uniform one's "
             f"(alarm from {limits.normalised_entropy:g}): the router prefers no view, as if untrained"
         )
         alarms.append(Alarm("uniform choice", reason))
     return tuple(alarms)
 
 
-def _position_alarms(found: RouterDiagnostics, limits: CollapseThresholds) -> list[Alarm]:
+def _position_alarms(found: RouterChoices, limits: CollapseThresholds) -> list[Alarm]:
     ends = {"first": found.first_share, "last": found.last_share}
     alarms = [
         Alarm(
@@ -84,7 +83,7 @@ def _position_alarms(found: RouterDiagnostics, limits: CollapseThresholds) -> li
     return alarms
 
 
-def _token_alarms(found: RouterDiagnostics, limits: CollapseThresholds) -> list[Alarm]:
+def _token_alarms(found: RouterChoices, limits: CollapseThresholds) -> list[Alarm]:
     alarms = []
     token = found.common_token
     if token.share >= limits.token_share:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
@@ -14,43 +13,28 @@ import numpy.typing as npt
 from ..data.collection import Collection, read_collection
 from ..evaluation.controls import score_queries
 from ..evaluation.scoring import encode_documents, encode_queries
+from .choices import RouterChoices, summarise_choices
 from .collapse import Alarm, find_alarms
 from .routed_query import RankCorrelation, RoutedQuery, mean_rank_correlation, routed_query
-from .token_kinds import KINDS, TokenKind
+from .token_kinds import KINDS
 
 if TYPE_CHECKING:
     from ..encoder import FastLaneEncoder
 
 
 @dataclass(frozen=True)
-class MostFrequent:
-    """The most frequent value, and the share of the queries that have it."""
+class RouterDiagnostics(RouterChoices):
+    """What a router chooses as its one route on a collection, and how good that is.
 
-    value: int | str
-    share: float
-
-
-@dataclass(frozen=True)
-class RouterDiagnostics:
-    """What a router chooses as its one route, over the queries with two or more views.
+    All but `ndcg` is over the queries with two or more views.
 
     Attributes:
         collection: Name and split.
-        num_queries: Judged ones, which `ndcg` is the mean of.
-        num_choices: Those with two or more views, which all else is about.
-        entropy: Mean entropy of the softmax of the logits, in nats.
-        normalised_entropy: Mean of entropy over log(number of views); 1 is a uniform choice.
-        position_histogram: Shares of the routes by relative position, ten bins, first to last.
-        first_share: Of routes on the first view.
-        last_share: Of routes on the last view.
-        common_position: The most frequent route, by its place among the views.
-        common_token: The most frequent route, by its text.
-        kinds: Shares of the routes by kind of token.
-        kinds_by_chance: The same if the choice were random.
+        num_queries: Number of judged queries, which `ndcg` is the mean of.
         oracle_agreement: Share of routes with the best nDCG@10 that any token of the query has as
             its one route.
-        oracle_agreement_by_chance: The same if the choice were random.
-        rank_correlation: Of logits with usefulness, or None where no query tells.
+        oracle_agreement_by_chance: The expected share of a random choice.
+        rank_correlation: Of logits with usefulness, or None where no query has both.
         ndcg: Mean nDCG@10 of one route by `router`, at `random`, by the `oracle`, and of all views,
             each token for itself (`full`).
         examples: A few queries, spread over the collection.
@@ -58,16 +42,6 @@ class RouterDiagnostics:
 
     collection: str
     num_queries: int
-    num_choices: int
-    entropy: float
-    normalised_entropy: float
-    position_histogram: tuple[float, ...]
-    first_share: float
-    last_share: float
-    common_position: MostFrequent
-    common_token: MostFrequent
-    kinds: Mapping[TokenKind, float]
-    kinds_by_chance: Mapping[TokenKind, float]
     oracle_agreement: float
     oracle_agreement_by_chance: float
     rank_correlation: RankCorrelation | None
@@ -76,21 +50,22 @@ class RouterDiagnostics:
 
     @property
     def alarms(self) -> tuple[Alarm, ...]:
-        """The named failures that these numbers show."""
+        """The failures that these numbers show, by the thresholds of `CollapseThresholds`."""
         return find_alarms(self)
 
     def to_dict(self) -> dict[str, Any]:
-        """For JSON, alarms included."""
+        """The diagnostics and their alarms as JSON holds them."""
         found = asdict(self)
         for example, routed in zip(found["examples"], self.examples, strict=True):
             example["route"] = routed.route
             for name in ("logits", "margins", "view_ndcg"):
                 values = example[name]
                 example[name] = None if values is None else values.round(4).tolist()
-        return {**found, "alarms": [asdict(alarm) for alarm in self.alarms]}
+        alarms = [asdict(alarm) for alarm in self.alarms]
+        return {"collection": self.collection, **found, "alarms": alarms}
 
     def render(self) -> str:
-        """For a terminal."""
+        """The diagnostics as lines for a terminal, alarms last."""
         ndcg = ", ".join(f"{name} {value:.3f}" for name, value in self.ndcg.items())
         kinds = ", ".join(
             f"{kind.replace('_', ' ')} {self.kinds[kind]:.0%} "
@@ -131,7 +106,7 @@ def run_diagnose(
     batch_size: int = 32,
     show_progress: bool = False,
 ) -> RouterDiagnostics:
-    """`fastlane diagnose`: loads a checkpoint and a BEIR folder, and diagnoses."""
+    """Diagnoses the router of a checkpoint on a BEIR folder; views are stored in float16."""
     from ..encoder import FastLaneEncoder
 
     collection = read_collection(data, split).limit(limit_queries, limit_documents)
@@ -154,7 +129,7 @@ def diagnose(
     dtype: npt.DTypeLike = np.float32,
     show_progress: bool = False,
 ) -> RouterDiagnostics:
-    """Encodes a collection, stored as `dtype`, and looks at every query's one route.
+    """Encodes a collection, keeps its views as `dtype`, and diagnoses the one route of each query.
 
     Raises:
         ValueError: No query has two views, so that there is nothing to choose.
@@ -182,28 +157,15 @@ def diagnose(
 def summarise(
     name: str, queries: Sequence[RoutedQuery], num_examples: int = 8
 ) -> RouterDiagnostics:
-    """The diagnostics of some routed queries, on the collection `name`."""
+    """Summarises routed queries of the collection `name`; see `diagnose`."""
     choices = [query for query in queries if len(query.logits) > 1]
     if not choices:
         raise ValueError(f"{name}: no query has two views, so that there is nothing to choose")
-    places = np.array([query.route for query in choices])
-    last = np.array([len(query.logits) - 1 for query in choices])
-    histogram, _ = np.histogram(places / last, bins=10, range=(0, 1))
-    entropies = np.array([query.entropy for query in choices])
     step = max(1, len(choices) // max(1, num_examples))
     return RouterDiagnostics(
+        **vars(summarise_choices(choices)),
         collection=name,
         num_queries=len(queries),
-        num_choices=len(choices),
-        entropy=float(entropies.mean()),
-        normalised_entropy=float((entropies / np.log(last + 1)).mean()),
-        position_histogram=tuple((histogram / len(choices)).tolist()),
-        first_share=float((places == 0).mean()),
-        last_share=float((places == last).mean()),
-        common_position=_most_frequent(query.route for query in choices),
-        common_token=_most_frequent(query.tokens[query.route] for query in choices),
-        kinds=_shares([query.kinds[query.route]] for query in choices),
-        kinds_by_chance=_shares(query.kinds for query in choices),
         oracle_agreement=_mean(
             query.view_ndcg[query.route] == query.view_ndcg.max() for query in choices
         ),
@@ -225,15 +187,3 @@ def summarise(
 
 def _mean(values: Iterable[float]) -> float:
     return float(np.mean(list(values)))
-
-
-def _most_frequent(values: Iterable[int | str]) -> MostFrequent:
-    counts = Counter(values)
-    [(value, count)] = counts.most_common(1)
-    return MostFrequent(value, count / counts.total())
-
-
-def _shares(kinds: Iterable[Sequence[TokenKind]]) -> dict[TokenKind, float]:
-    """The mean over queries of the share of each kind."""
-    rows = [[list(found).count(kind) / len(found) for kind in KINDS] for found in kinds]
-    return dict(zip(KINDS, np.mean(rows, axis=0).tolist(), strict=True))

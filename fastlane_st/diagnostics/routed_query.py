@@ -1,4 +1,4 @@
-"""One query as its router sees it: what it says of each view, and what each view is worth."""
+"""One query: the router's logit of each view, and how useful each view is as the one route."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
+from scipy.stats import spearmanr
 
 from ..evaluation.controls import ScoredQuery, ndcg_at_10
 from ..evaluation.metrics import bootstrap_interval
@@ -21,17 +22,18 @@ Values: TypeAlias = npt.NDArray[np.float64]
 
 @dataclass(frozen=True)
 class RoutedQuery:
-    """One query's views, what the router says of each, and what each is worth as the one route.
+    """The V views of a query, with the router's logit of each and its worth as the one route.
 
     Attributes:
-        query: Its text.
-        tokens: V of them, one a view.
-        kinds: V of them.
-        logits: (V,) float.
-        margins: (V,) float: the best relevant document's similarity minus the best irrelevant one's
-            if the token were the one route. None without a relevant or an irrelevant document.
-        view_ndcg: (V,) float, nDCG@10 if it were.
-        full_ndcg: With all views, each token for itself.
+        query: Text of the query.
+        tokens: (V,) tokens as the tokenizer writes them.
+        kinds: (V,) kinds of these tokens.
+        logits: (V,) float, the router's.
+        margins: (V,) float: similarity of the best relevant document minus that of the best
+            irrelevant one if the token were the one route. None without a relevant or an irrelevant
+            document.
+        view_ndcg: (V,) float: nDCG@10 if the token were the one route.
+        full_ndcg: nDCG@10 with all views, each token for itself.
     """
 
     query: str
@@ -49,14 +51,14 @@ class RoutedQuery:
 
     @property
     def entropy(self) -> float:
-        """Of the softmax of the logits, in nats."""
+        """Entropy of the softmax of the logits, in nats."""
         shifted = np.exp(self.logits - self.logits.max())
         shares = shifted / shifted.sum()
         return float(-(shares * np.log(np.maximum(shares, 1e-300))).sum())
 
 
 def routed_query(encoder: FastLaneEncoder, text: str, scored: ScoredQuery) -> RoutedQuery:
-    """Puts together what `encoder` and `score_queries` found of the query `text`."""
+    """Joins the text of a query with what `score_queries` found for it."""
     ids = scored.views.token_ids.tolist()
     tokens = encoder.tokenizer.convert_ids_to_tokens(ids)
     alone, relevant = scored.alone[-1], scored.grades > 0
@@ -77,13 +79,13 @@ def routed_query(encoder: FastLaneEncoder, text: str, scored: ScoredQuery) -> Ro
 
 @dataclass(frozen=True)
 class RankCorrelation:
-    """Spearman's, of two values a view: the mean over queries.
+    """Spearman's correlation of two values of each view, averaged over queries.
 
     Attributes:
-        mean: Over `num_queries`.
+        mean: Mean over `num_queries`.
         low: Lower end of the 95 % bootstrap interval over queries.
-        high: Upper end.
-        num_queries: Those with three or more views of which both values differ.
+        high: Upper end of that interval.
+        num_queries: Number of queries with three or more views that differ in both values.
     """
 
     mean: float
@@ -93,7 +95,7 @@ class RankCorrelation:
 
 
 def mean_rank_correlation(pairs: Iterable[tuple[Values, Values]]) -> RankCorrelation | None:
-    """The mean correlation of two values, (V,) each, over queries; None where no query tells."""
+    """Averages the correlation of two values, (V,) each, over queries; None if no query has one."""
     found = [spearman(one, other) for one, other in pairs if len(one) > 2]
     values = np.array([value for value in found if value is not None])
     if not len(values):
@@ -103,18 +105,12 @@ def mean_rank_correlation(pairs: Iterable[tuple[Values, Values]]) -> RankCorrela
 
 
 def spearman(one: Values, other: Values) -> float | None:
-    """Spearman's rank correlation, equal values sharing their mean rank; None if all are equal.
+    """Spearman's rank correlation; None if one of both has equal values only.
 
     Example:
         >>> spearman(np.array([1.0, 2.0, 3.0]), np.array([0.1, 0.9, 0.5]))
         0.5
     """
-    first, second = (_ranks(values) - (len(values) - 1) / 2 for values in (one, other))
-    size = float(np.sqrt((first @ first) * (second @ second)))
-    return float(first @ second) / size if size else None
-
-
-def _ranks(values: Values) -> Values:
-    _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
-    ranks: Values = (counts.cumsum() - (counts + 1) / 2)[inverse]
-    return ranks
+    if np.ptp(one) == 0 or np.ptp(other) == 0:
+        return None
+    return float(spearmanr(one, other).statistic)

@@ -1,4 +1,4 @@
-"""What kind of token a view is: a word that says something, or one that only holds a sentence."""
+"""Kinds of tokens: special tokens, punctuation, stop words, and words with content."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ STOP_WORDS = frozenset(
 
 
 def token_kind(token: str, is_special: bool = False) -> TokenKind:
-    """The kind of a token as the tokenizer writes it.
+    """Classifies a token as the tokenizer writes it.
 
-    A piece that continues a word (WordPiece's "##") is part of a content word, whatever it spells.
+    A piece that continues a word (WordPiece's "##") counts as content whatever its letters are.
 
     Example:
         >>> [token_kind(token) for token in ("▁The", "Ġ?", "##s", "json")]
@@ -39,6 +39,6 @@ def token_kind(token: str, is_special: bool = False) -> TokenKind:
 def token_kinds(
     tokens: Collection[str], ids: Collection[int], special_ids: Collection[int]
 ) -> list[TokenKind]:
-    """The kinds of some tokens, those with a special id apart."""
+    """Classifies the tokens of a text; those whose id is in `special_ids` are special."""
     special = set(special_ids)
     return [token_kind(token, id in special) for token, id in zip(tokens, ids, strict=True)]

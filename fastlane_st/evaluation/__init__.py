@@ -1,1 +1,1 @@
-"""Quality on BEIR collections: metrics, controls over one encoding, and baselines."""
+"""Retrieval quality on judged collections: metrics, baselines, controls, MTEB."""

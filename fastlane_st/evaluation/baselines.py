@@ -1,4 +1,4 @@
-"""Rankings by what a routed model is measured against: BM25, one dense vector, plain MaxSim."""
+"""Baselines for a routed model: BM25, one dense vector per text, MaxSim of an untrained backbone."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ _TEXTS = 512
 
 
 def rank_by_bm25(collection: Collection) -> list[Ranking]:
-    """BM25 of the `bm25s` package with its defaults and its English stop words, no stemming.
+    """Ranks by BM25 as `bm25s` 0.3 computes it by default: Lucene's variant, k1 1.5, b 0.75.
 
-    The defaults of bm25s 0.3: Lucene's variant, k1 1.5, b 0.75. A document that shares no word with
-    a query isn't retrieved.
+    English stop words are dropped, words aren't stemmed. A document that shares no word with a query isn't
+    retrieved.
 
     Raises:
         ImportError: bm25s is not installed.
@@ -52,14 +52,14 @@ def rank_by_bm25(collection: Collection) -> list[Ranking]:
 
 
 def rank_by_vectors(queries: Floats, documents: Floats) -> list[Ranking]:
-    """By inner product: (queries, D) and (documents, D)."""
+    """Ranks by the inner product of query vectors (Q, D) with document vectors (N, D)."""
     return [top_documents(documents @ query) for query in queries]
 
 
 def rank_by_dense_encoder(
     collection: Collection, encoder: SentenceTransformer, batch_size: int = 32
 ) -> list[Ranking]:
-    """By the cosine of one vector a text, with the encoder's own prompts and lengths."""
+    """Ranks by the cosine of one vector per text, with the encoder's own prompts and lengths."""
     queries = encoder.encode_query(
         list(collection.queries.values()), batch_size=batch_size, normalize_embeddings=True
     )
@@ -70,15 +70,15 @@ def rank_by_dense_encoder(
 
 
 class Backbone:
-    """An untouched encoder: what it ranks without a projection, a router or training.
+    """A pretrained encoder as it is, without our projection, router or training.
 
     Args:
         folder: Checkpoint folder or Hub name.
         query_length: Longest query in tokens.
-        document_length: The same for a document.
+        document_length: Longest document in tokens.
         query_prompt: Text put before every query.
-        document_prompt: The same for a document.
-        device: Where it runs.
+        document_prompt: Text put before every document.
+        device: Device of the model.
     """
 
     def __init__(
@@ -104,17 +104,17 @@ class Backbone:
         dtype: npt.DTypeLike = np.float32,
         show_progress: bool = False,
     ) -> dict[str, list[Ranking]]:
-        """Two rankings of a collection, from one encoding.
+        """Ranks a collection in two ways from one encoding, both by cosine.
 
-        `dense_backbone` compares the mean of a text's token states, special tokens included, as
-        Sentence Transformers pools. `maxsim_backbone` is MaxSim over the token states themselves at
-        full width, special tokens included as in ColBERT; punctuation isn't masked. Both are cosine.
+        `dense_backbone` compares the means of token states, special tokens included, as Sentence
+        Transformers pools. `maxsim_backbone` is MaxSim over the token states at full width, special tokens
+        included as in ColBERT; punctuation isn't masked.
 
         Args:
-            collection: To rank.
-            batch_size: Texts in one forward pass.
-            dtype: Of the stored token states.
-            show_progress: Show it.
+            collection: The queries and documents.
+            batch_size: Texts per forward pass.
+            dtype: Storage type of the token states.
+            show_progress: Whether to show a progress bar.
         """
         document_means: list[npt.NDArray[np.float32]] = []
         store = BlockStore(dtype)
@@ -136,7 +136,7 @@ class Backbone:
     def _encode(
         self, texts: Sequence[str], task: str, batch_size: int, show: bool
     ) -> Iterator[_Encoded]:
-        """Each text's unit token states and their unit mean, like lengths in one batch."""
+        """Yields each text's unit token states and their unit mean; batches hold similar lengths."""
         for start in tqdm(range(0, len(texts), _TEXTS), f"backbone, {task}", disable=not show):
             chunk = [self.prompts[task] + text for text in texts[start : start + _TEXTS]]
             order = sorted(range(len(chunk)), key=lambda place: -len(chunk[place]))

@@ -1,21 +1,21 @@
-"""Controls of a router: what else could have chosen the views, and what routing costs.
+"""Controls of a router: other ways to choose the routes, and what routing costs.
 
-A query's view depends on how many routes are kept. A setting is a set of such views, whose rows of
-M (see `best_similarities`) are summed:
+A query's views depend on how many routes are kept. Each setting below scores documents by the sum over its
+views of their best similarities (see `best_similarities`):
 
 | setting | views |
 | --- | --- |
 | `full` | all, each token for itself: plain late interaction |
-| `router_1` | of the best router logit, as the one route |
-| `router_k` | of the k best router logits, as k routes that stand for all tokens |
-| `random` | of a token at random, as the one route; metrics are the means of five draws |
-| `first` | of the first token, as the one route |
-| `idf` | of the token in the fewest documents, the earlier of equals, as the one route |
-| `oracle` | of the token with the best nDCG@10 as the one route, with hindsight |
-| `mean_view` | none of them: the direction of the mean of `full`'s, as one vector |
+| `router_1` | the token of the highest router logit, as the one route |
+| `router_k` | the tokens of the k highest router logits, as k routes that stand for all tokens |
+| `random` | a random token, as the one route; metrics are the means of five draws |
+| `first` | the first token, as the one route |
+| `idf` | the token in the fewest documents, the earlier of equals, as the one route |
+| `oracle` | the token with the best nDCG@10 as the one route, chosen by the judgements |
+| `mean_view` | no token: the direction of the mean of `full`'s views, as one vector |
 | `…_documents_f` | `full` or up to four routes, over documents that keep the fraction f of their tokens |
 
-The settings of one route differ only in the token: the view of each tells of the whole query.
+The settings of one route differ only in the token; its view represents the whole query.
 """
 
 from __future__ import annotations
@@ -32,20 +32,22 @@ from .routes import OVER_DOCUMENTS
 from .scoring import DocumentViews, QueryViews, Similarities, TextViews, best_similarities
 
 FRACTIONS = (0.25,)
-"""Of document tokens: the budgets that are compared."""
+"""Fractions of document tokens that are compared."""
 WITH_FRACTIONS = ("full", "router_1", "router_2", "router_4")
 NUM_DRAWS = 5
 
 
 @dataclass(frozen=True)
 class ScoredQuery:
-    """One query against the corpus: what every control and diagnosis reads.
+    """The best similarities of a query's views with every document, and its judgements.
+
+    The first axis F has one entry for each fraction of document tokens, and the last for all tokens.
 
     Attributes:
-        views: Of the query.
-        full: (F, V, documents) float32, what `best_similarities` gives of `views.vectors`.
-        alone: (F, V, documents) float32, the same of `views.alone`.
-        routed: By k above 1, (F, K, documents) float32, the same of `views.routed[k]`.
+        views: The query's views.
+        full: (F, V, documents) float32, `best_similarities` of `views.vectors`.
+        alone: (F, V, documents) float32, `best_similarities` of `views.alone`.
+        routed: For each k above 1, (F, K, documents) float32, `best_similarities` of `views.routed[k]`.
         mean_view: (documents,) float32, the best similarities of the mean view.
         grades: (documents,) int, the judgements; 0 where there is none.
         view_ndcg: (V,) float, nDCG@10 of each view of `views.alone`.
@@ -65,7 +67,7 @@ def score_queries(
     queries: Sequence[QueryViews],
     documents: DocumentViews,
 ) -> Iterator[ScoredQuery]:
-    """Each query of the collection against all of its documents, in the collection's order.
+    """Yields each query of a collection scored against all documents, in the collection's order.
 
     Raises:
         ValueError: There are more or fewer queries or documents than the collection has.
@@ -98,25 +100,25 @@ def score_queries(
 
 
 def _all_views(query: QueryViews) -> npt.NDArray[np.float32]:
-    """All that is scored of a query, so that one product does: the parts of `ScoredQuery`."""
+    """Stacks all views of a query that `ScoredQuery` needs, so that one product scores them."""
     views = [query.vectors, query.alone, *_few_routes(query).values()]
     return np.concatenate([*views, mean_view(query.vectors)])
 
 
 def _few_routes(query: QueryViews) -> dict[int, npt.NDArray[np.float32]]:
-    """The routed views that aren't all views."""
+    """Gives the routed views of the k that are less than the number of tokens."""
     return {k: views for k, views in query.routed.items() if views is not query.vectors}
 
 
 def mean_view(vectors: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-    """The direction of the mean of views: (V, D) to (1, D); zeros where they cancel out."""
+    """Gives the direction of the mean of views (V, D) as (1, D); zeros where they cancel out."""
     total: npt.NDArray[np.float32] = vectors.sum(axis=0, keepdims=True)
     total /= max(float(np.linalg.norm(total)), 1e-12)
     return total
 
 
 def ndcg_at_10(scores: Similarities, grades: npt.NDArray[np.int64]) -> float:
-    """trec_eval's ndcg_cut_10 of `scores`, ties as in `top_documents`; both (documents,).
+    """Computes trec_eval's ndcg_cut_10, ties as in `top_documents`; both arguments are (documents,).
 
     Example:
         >>> ndcg_at_10(np.array([3.0, 2.0, 1.0], dtype=np.float32), np.array([0, 1, 0]))
@@ -136,10 +138,10 @@ def measure_controls(
     queries: Sequence[QueryViews],
     documents: DocumentViews,
 ) -> dict[str, Metrics]:
-    """The metrics of every setting of this module's table, for the k and f of the views."""
+    """Computes the metrics of every setting of this module's table, for the k and f of the views."""
     rankings: dict[str, list[Ranking]] = {}
-    for number, scored in enumerate(score_queries(collection, queries, documents)):
-        choices = choose_routes(scored.views, documents.document_frequency, seed=number)
+    for query_index, scored in enumerate(score_queries(collection, queries, documents)):
+        choices = choose_routes(scored.views, documents.document_frequency, seed=query_index)
         choices["oracle"] = int(scored.view_ndcg.argmax())
         rows = {
             "full": scored.full,
@@ -164,14 +166,14 @@ def measure_controls(
 def choose_routes(
     query: TextViews, document_frequency: Mapping[int, int], seed: int = 0
 ) -> dict[str, int]:
-    """Which token is the one route in each setting, as its place among the query's views.
+    """Chooses the one route of each setting, as its place among the query's views.
 
     Equal logits go to the earlier view, as in the encoder.
 
     Args:
-        query: Its views.
-        document_frequency: In how many documents a token id is, by id; one that is absent is 0.
-        seed: Of the random draws: another one for each query.
+        query: The query's views.
+        document_frequency: Number of documents that hold a token id; 0 for ids that are absent.
+        seed: Seed of the random draws, different for each query.
     """
     rng = np.random.default_rng(seed)
     frequencies = [document_frequency.get(int(id), 0) for id in query.token_ids]

@@ -1,4 +1,4 @@
-"""A checkpoint on a judged collection, as the field measures it: metrics, runs, significance."""
+"""Evaluates a checkpoint on a judged collection: metrics, TREC runs, significance."""
 
 from __future__ import annotations
 
@@ -39,14 +39,14 @@ _TEXTS = 512
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What `run_evaluate` found: by setting (the number of routes, `all` for None).
+    """Results of `run_evaluate`, by setting: the number of routes, or `all` for None.
 
     Attributes:
         collection: The judged queries and documents.
-        checkpoint: The digest of its weights, see `encoder_digests`.
-        searched: How: `brute force`, or the index.
-        runs: What was found, at most 100 documents a query.
-        metrics: Of those, a value a query in the order of the collection.
+        checkpoint: Digest of the weights, see `encoder_digests`.
+        searched: `brute force`, or the name and kind of the index.
+        runs: The documents found, at most 100 per query.
+        metrics: Metrics of the runs, one value per query in the order of the collection.
     """
 
     collection: Collection
@@ -56,11 +56,11 @@ class Evaluation:
     metrics: Mapping[str, Metrics]
 
     def difference(self, one: str, other: str, metric: str = "ndcg@10") -> PairedDifference:
-        """How much better one setting is than another, over the same queries."""
+        """Compares a metric of two settings over the same queries."""
         return paired_difference(self.metrics[one][metric], self.metrics[other][metric])
 
     def to_dict(self) -> dict[str, Any]:
-        """For JSON."""
+        """Gives the means and differences for JSON; runs are left out."""
         return {
             "collection": self.collection.name,
             "split": self.collection.split,
@@ -78,7 +78,7 @@ class Evaluation:
         }
 
     def render(self) -> str:
-        """A table for people: the last setting is what the others are compared with."""
+        """Renders a table that compares each setting with the last one."""
         *others, last = self.metrics
         head = f"{'routes':>8}  " + "".join(f"{metric:>12}" for metric in METRICS)
         lines = [
@@ -95,10 +95,10 @@ class Evaluation:
         return "\n".join(lines)
 
     def write_runs(self, folder: str | os.PathLike[str]) -> list[Path]:
-        """Writes a TREC run file a setting, which trec_eval and its like read.
+        """Writes a TREC run file for each setting, as trec_eval reads it.
 
         Raises:
-            ValueError: An id has white space, which the format can't hold.
+            ValueError: An id has white space, which separates fields in that format.
         """
         target = Path(folder)
         target.mkdir(parents=True, exist_ok=True)
@@ -111,7 +111,7 @@ class Evaluation:
 
 
 def trec_lines(run: Run, tag: str) -> Iterator[str]:
-    """The lines `query Q0 document rank score tag`, best first."""
+    """Yields the lines `query Q0 document rank score tag` of a run, best first."""
     for query, scores in run.items():
         for rank, (document, score) in enumerate(in_order(scores), start=1):
             for id in (query, document):
@@ -136,27 +136,27 @@ def run_evaluate(
 ) -> Evaluation:
     """Measures nDCG@10, MRR@10, Recall@100 and MAP@100 with each number of routes.
 
-    What can be wrong with the data is found before the checkpoint is loaded.
+    Data, index and arguments are checked before the checkpoint is loaded.
 
     Args:
         checkpoint: A folder, a Hub name, or an encoder.
         data: A BEIR folder, see `read_collection`.
         routes: Numbers of routes of the queries, None for all views, "auto", or "default".
-        document_routes: Views kept of a document: a number, a fraction, None for all or "default".
-            For brute force; an index has its own.
-        index: A folder with an index of the collection's documents, to search that. Without it every
-            document is scored: exact, in memory.
-        rerank: With an index, rank so many of the best again by all views.
-        split: Which judgements.
-        limit_queries: Only the first ones; such numbers can't be compared with others'.
-        limit_documents: Only the judged ones, and others up to so many.
-        batch_size: Texts in one forward pass.
-        show_progress: Show it.
+        document_routes: Views kept per document in brute force: a number, a fraction, None for all, or
+            "default". An index has its own setting.
+        index: Folder of an index of the collection's documents to search. Without it every document is
+            scored exactly, in memory.
+        rerank: With an index, the number of best documents to rank again by all views.
+        split: Name of the judgements.
+        limit_queries: Evaluate only the first queries; the results can't be compared with published ones.
+        limit_documents: Keep the judged documents, and others up to this number.
+        batch_size: Texts per forward pass.
+        show_progress: Whether to show progress bars.
 
     Raises:
         FileNotFoundError: A file is missing.
-        ValueError: The data is broken, the index isn't of this checkpoint or of these documents, or a
-            setting can't be.
+        ValueError: The data is broken, the index isn't of this checkpoint or of these documents, or an
+            argument is out of range or can't apply.
     """
     from .. import FastLaneEncoder, FastLaneIndex
     from ..modeling.fingerprint_fastlane import encoder_digests
@@ -172,7 +172,7 @@ def run_evaluate(
     stored = None
     if index is not None:
         stored = FastLaneIndex.load(index)
-        check_documents(stored, collection)
+        check_same_documents(stored, collection)
     encoder = (
         checkpoint if isinstance(checkpoint, FastLaneEncoder) else FastLaneEncoder(str(checkpoint))
     )
@@ -195,7 +195,7 @@ def run_evaluate(
 
 
 def setting_name(num_routes: QueryRoutes) -> str:
-    """As tables and files call it."""
+    """Names a number of routes as tables and files do: `all` for None."""
     return "all" if num_routes is None else str(num_routes)
 
 
@@ -206,7 +206,7 @@ def encode_all(
     batch_size: int,
     show_progress: bool,
 ) -> DocumentViews:
-    """The views of all documents of a collection, in float32."""
+    """Encodes all documents of a collection; views are stored in float32."""
     from tqdm.auto import tqdm
 
     texts = list(collection.documents.values())
@@ -227,7 +227,7 @@ def search_all(
     num_routes: QueryRoutes,
     batch_size: int,
 ) -> Run:
-    """The run of exact MaxSim over all documents."""
+    """Ranks all documents of a collection by exact MaxSim."""
     encoded = encoder.encode_query(
         list(collection.queries.values()),
         num_routes=num_routes,
@@ -242,7 +242,7 @@ def search_all(
     }
 
 
-def check_documents(index: FastLaneIndex, collection: Collection) -> None:
+def check_same_documents(index: FastLaneIndex, collection: Collection) -> None:
     """Raises a ValueError unless the index has the documents of the collection, by id as text."""
     missing = collection.documents.keys() - map(str, index.ids)
     if missing or len(index) != len(collection.documents):
@@ -260,7 +260,7 @@ def search_index(
     rerank: int | None,
     batch_size: int,
 ) -> Run:
-    """The run of an index's own search."""
+    """Runs the queries of a collection through the search of an index."""
     found = index.search(
         list(collection.queries.values()),
         min(DEPTH, rerank or DEPTH),

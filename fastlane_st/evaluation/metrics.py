@@ -1,4 +1,4 @@
-"""Metrics of rankings, as trec_eval computes them, and how sure a difference between two is."""
+"""Metrics of rankings, as trec_eval computes them, and the significance of differences."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ if TYPE_CHECKING:
 Ranking: TypeAlias = npt.NDArray[np.intp]
 """Documents, by their place in the corpus, best first."""
 Metrics: TypeAlias = dict[str, npt.NDArray[np.float64]]
-"""By metric one value for each query, in the order of the collection."""
+"""For each metric one value per query, in the order of the collection."""
 
 Run: TypeAlias = Mapping[str, Mapping[str, float]]
-"""By query id, the score of each document that was found, by its id."""
+"""For each query id the scores of the documents found, by document id."""
 
 METRICS = ("ndcg@10", "mrr@10", "recall@100", "map@100")
 DEPTH = 100
@@ -28,13 +28,13 @@ _RESAMPLES = 10_000
 
 
 def top_documents(scores: npt.NDArray[np.floating[Any]], depth: int = DEPTH) -> Ranking:
-    """The `depth` best documents; of equal scores, the one that stands earlier in the corpus.
+    """Gives the `depth` best documents; equal scores are ordered by place in the corpus.
 
     A document with a score of -inf isn't retrieved at all.
 
     Args:
         scores: (documents,) float.
-        depth: How many, if there are as many.
+        depth: Largest number of documents to give.
 
     Raises:
         ValueError: A score is NaN.
@@ -58,14 +58,13 @@ def top_documents(scores: npt.NDArray[np.floating[Any]], depth: int = DEPTH) -> 
 
 
 def evaluate_rankings(collection: Collection, rankings: Sequence[Ranking]) -> Metrics:
-    """The metrics of one ranking for each query, from pytrec_eval.
+    """Computes the metrics of one ranking per query with pytrec_eval.
 
-    A ranking has no ties left (see `top_documents`), and what trec_eval gets as scores are ranks, so
-    that its own rule for them and its float32 scores change nothing.
+    trec_eval gets ranks as scores, so its rule for ties and its float32 scores have no effect.
 
     Args:
-        collection: Whose judgements.
-        rankings: In the order of the collection's queries; `map@100` reads the first 100.
+        collection: The judgements.
+        rankings: One per query, in the order of the collection; `map@100` reads the first 100.
 
     Raises:
         ValueError: There are more or fewer rankings than judged queries.
@@ -85,15 +84,15 @@ def evaluate_rankings(collection: Collection, rankings: Sequence[Ranking]) -> Me
 
 
 def evaluate_run(collection: Collection, run: Run) -> Metrics:
-    """The metrics of a run as trec_eval reads it, from pytrec_eval.
+    """Computes the metrics of a run with pytrec_eval.
 
-    Scores are compared in float32, and of equal ones the greater document id comes first. Gains of
-    nDCG are linear in the grade. A query that retrieves nothing, or that has no relevant document, counts
-    as 0; so does a judged query that the run doesn't have.
+    As in trec_eval, scores are compared in float32, and of equal scores the greater document id comes first.
+    Gains of nDCG are linear in the grade. A judged query without results or without a relevant document
+    counts as 0.
 
     Args:
-        collection: Whose judgements.
-        run: At most `DEPTH` documents a query, for the names of the metrics to be true.
+        collection: The judgements.
+        run: At most `DEPTH` documents per query; `map@100` and `recall@100` assume that.
 
     Raises:
         ValueError: A score is not finite, or a query isn't judged.
@@ -116,7 +115,7 @@ def evaluate_run(collection: Collection, run: Run) -> Metrics:
 
 
 def in_order(scores: Mapping[str, float]) -> list[tuple[str, float]]:
-    """Documents and their scores as trec_eval ranks them.
+    """Sorts documents and their scores as trec_eval ranks them.
 
     Example:
         >>> in_order({"a": 0.5, "c": 0.5, "b": 2.0})
@@ -136,20 +135,20 @@ def _evaluator(collection: Collection, measures: set[str]) -> RelevanceEvaluator
 
 
 def mean_metrics(metrics: Metrics) -> dict[str, float]:
-    """The mean of each metric over the queries."""
+    """Averages each metric over the queries of a collection."""
     return {name: float(values.mean()) for name, values in metrics.items()}
 
 
 @dataclass(frozen=True)
 class PairedDifference:
-    """How much better one setting is than another on the same queries.
+    """The difference between two settings on the same queries.
 
     Attributes:
-        mean: Of the differences.
+        mean: Mean of the differences.
         low: Lower end of the 95 % confidence interval.
-        high: Upper end.
-        p_value: Two-sided, of no difference.
-        num_queries: Compared.
+        high: Upper end of that interval.
+        p_value: Two-sided p value of the null hypothesis that the settings are equally good.
+        num_queries: Number of queries compared.
     """
 
     mean: float
@@ -159,28 +158,27 @@ class PairedDifference:
     num_queries: int
 
     def to_dict(self) -> dict[str, float]:
-        """For JSON."""
         return asdict(self)
 
 
 def paired_difference(
     ours: npt.NDArray[np.float64], theirs: npt.NDArray[np.float64], seed: int = 0
 ) -> PairedDifference:
-    """`ours - theirs`, query by query: (queries,) each, in the same order."""
+    """Compares two settings by `ours - theirs`, (queries,) each in the same order."""
     return macro_difference([(ours, theirs)], seed)
 
 
 def macro_difference(
     pairs: Sequence[tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]], seed: int = 0
 ) -> PairedDifference:
-    """The mean over collections of the mean differences of `(ours, theirs)`: each counts alike.
+    """Averages the mean differences of `(ours, theirs)` over collections of equal weight.
 
-    The interval is the percentile bootstrap's, queries resampled within each collection. The p
-    value is the paired randomisation test's, the share of random sign flips with at least as large
-    a mean, the observed one included (Smucker et al., CIKM 2007). Both draw 10,000 times.
+    The interval is a percentile bootstrap that resamples queries within each collection. The p value is that
+    of the paired randomisation test: the share of random sign flips with at least as large a mean, the
+    observed one included (Smucker et al., CIKM 2007). Both draw 10,000 times.
 
     Raises:
-        ValueError: Nothing to compare, or the two of a pair are not of one length.
+        ValueError: There is no pair, or the two of a pair differ in length.
     """
     differences = []
     for ours, theirs in pairs:
@@ -205,7 +203,7 @@ def macro_difference(
 
 
 def bootstrap_interval(values: npt.NDArray[np.float64], seed: int = 0) -> tuple[float, float]:
-    """The 95 % percentile bootstrap interval of the mean of `values`, (queries,)."""
+    """Gives the 95 % percentile bootstrap interval of the mean of `values`, (queries,)."""
     means = _bootstrap_means(values, np.random.default_rng(seed))
     low, high = np.percentile(means, [2.5, 97.5])
     return float(low), float(high)
@@ -226,5 +224,5 @@ def _flipped_means(
 
 
 def _chunks(size: int = 500) -> Iterator[int]:
-    """Numbers that sum to the resamples: 500 × 2,000 queries are 8 MB at a time."""
+    """Splits the resamples into chunks: 500 × 2,000 queries are 8 MB at a time."""
     return (min(size, _RESAMPLES - start) for start in range(0, _RESAMPLES, size))

@@ -1,4 +1,4 @@
-"""FastLane checkpoints as models of MTEB: brute force with any number of routes, or an index.
+"""FastLane checkpoints as MTEB models: brute force with any number of routes, or an index.
 
     import mteb
     from fastlane_st.evaluation.mteb_models import IndexedModel, RoutedModel
@@ -6,8 +6,8 @@
     mteb.evaluate(RoutedModel("fastlane-minilm", num_routes=4), mteb.get_task("SciFact"))
     mteb.evaluate(IndexedModel("fastlane-minilm", kind="ivf", storage="int8"), mteb.get_task("SciFact"))
 
-`mteb.evaluate(FastLaneEncoder(…), …)` works as well, with the checkpoint's own number of routes. MTEB's cache
-of results doesn't know of `encode_kwargs`; here the routes and the index are in the name of the result.
+`mteb.evaluate(FastLaneEncoder(…), …)` works too, with the checkpoint's own number of routes. MTEB's result
+cache ignores `encode_kwargs`; these classes put routes and index into the name of a result.
 """
 
 from __future__ import annotations
@@ -50,12 +50,11 @@ RELEASED: dict[str, Any] = {
     "license": "apache-2.0",
     "open_weights": True,
     "use_instructions": False,
-    # Of MTEB's tasks none, beside those that the model it is adapted from was trained on. Not in MTEB:
-    # SQuAD (part of the training split), Stack Exchange (5 dumps), SciTLDR, and the others of
-    # training/fastlane-minilm.yaml.
+    # No MTEB task besides those of the base model. The training data of training/fastlane-minilm.yaml, such
+    # as part of SQuAD's training split, Stack Exchange (5 dumps) and SciTLDR, are not in MTEB.
     "training_datasets": set(),
 }
-"""Of `fastlane-minilm`, what its files don't tell; for a submission add the Hub's name, revision and date."""
+"""Metadata of `fastlane-minilm` that its files lack; a submission adds Hub name, revision and date."""
 
 
 class RoutedModel(MultiVectorWrapper):
@@ -63,11 +62,12 @@ class RoutedModel(MultiVectorWrapper):
 
     Args:
         model: A folder, a Hub name, or an encoder.
-        revision: Of a Hub name.
-        device: Where it runs.
-        num_routes: Of queries: a number, None for all views, "auto", or the checkpoint's "default".
-        document_routes: Of documents: a number, a fraction, None or "default".
-        name: As results call the model, `organisation/model`.
+        revision: Branch, tag or commit of a Hub name.
+        device: Device of the encoder.
+        num_routes: Routes of a query: a number, None for all views, "auto", or "default" for the
+            checkpoint's.
+        document_routes: Views of a document: a number, a fraction, None or "default".
+        name: Name of the model in results, `organisation/model`.
         **kwargs: Those of MTEB's `MultiVectorWrapper`, such as `model_prompts`.
     """
 
@@ -82,7 +82,7 @@ class RoutedModel(MultiVectorWrapper):
         name: str | None = None,
         **kwargs: Any,
     ) -> None:
-        encoder = load_encoder(model, revision, device)
+        encoder = as_encoder(model, revision, device)
         super().__init__(encoder, **kwargs)
         self.num_routes = num_routes
         self.document_routes = document_routes
@@ -101,18 +101,18 @@ class RoutedModel(MultiVectorWrapper):
 
 
 class IndexedModel:
-    """A checkpoint with its index, by MTEB's `SearchProtocol`: what an application would find.
+    """A checkpoint with an index, as MTEB's `SearchProtocol`: the results that an application gets.
 
     Args:
         model: A folder, a Hub name, or an encoder.
-        revision: Of a Hub name.
-        device: Where it runs.
-        num_routes: Of queries, see `FastLaneIndex.search`; "default" is the checkpoint's.
-        document_routes: Of documents, see `FastLaneIndex.build`.
-        kind, storage: Of the index, see `VectorSettings`.
-        rerank: Rank so many of the best documents again by all views of the query; at least as many
-            as MTEB asks for, which is 1,000 of most tasks.
-        name: As results call the model, `organisation/model`.
+        revision: Branch, tag or commit of a Hub name.
+        device: Device of the encoder.
+        num_routes: Routes of a query, see `FastLaneIndex.search`; "default" is the checkpoint's.
+        document_routes: Views of a document, see `FastLaneIndex.build`.
+        kind, storage: Settings of the index, see `VectorSettings`.
+        rerank: Number of best documents to rank again by all views of the query; at least as many as
+            MTEB asks for, which is 1,000 for most tasks.
+        name: Name of the model in results, `organisation/model`.
     """
 
     def __init__(
@@ -128,8 +128,8 @@ class IndexedModel:
         rerank: int | None = None,
         name: str | None = None,
     ) -> None:
-        self.encoder = load_encoder(model, revision, device)
-        if num_routes == "default":  # the checkpoint's, which may be all; an index's own is one
+        self.encoder = as_encoder(model, revision, device)
+        if num_routes == "default":  # the checkpoint's; the default of an index is one route
             num_routes = self.encoder.fastlane_config.query_num_routes
         self.num_routes = num_routes
         self.built_with: dict[str, Any] = {
@@ -161,7 +161,7 @@ class IndexedModel:
         num_proc: int | None = None,
         **kwargs: Any,
     ) -> None:
-        """Builds the index of a task's corpus: rows with `id`, `text` and maybe `title`."""
+        """Indexes a task's corpus: rows with `id`, `text` and optionally `title`."""
         documents = [
             CorpusDocument(row["id"], row["text"], row.get("title") or "") for row in corpus
         ]
@@ -186,7 +186,7 @@ class IndexedModel:
         num_proc: int | None = None,
         **kwargs: Any,
     ) -> RetrievalOutputType:
-        """For each query the scores of its `top_k` best documents, or of the best of `top_ranked`."""
+        """Gives the scores of each query's `top_k` best documents, of those in `top_ranked` if given."""
         if self.searched is None:
             raise ValueError("there is nothing to search: call index first")
         ids = [row["id"] for row in queries]
@@ -210,17 +210,17 @@ class IndexedModel:
         }
 
 
-def load_encoder(
+def as_encoder(
     model: str | os.PathLike[str] | FastLaneEncoder, revision: str | None, device: str | None
 ) -> FastLaneEncoder:
-    """The encoder of a folder or a Hub name, or the one that is given."""
+    """Loads the encoder of a folder or a Hub name; an encoder is returned as it is."""
     if isinstance(model, FastLaneEncoder):
         return model
     return FastLaneEncoder(model, revision=revision, device=device)
 
 
 def encode_options(encode_kwargs: EncodeKwargs) -> dict[str, Any]:
-    """Those of MTEB's encode_kwargs that an index takes, too."""
+    """Picks the entries of MTEB's `encode_kwargs` that `FastLaneIndex.build` takes."""
     return {
         name: encode_kwargs[name]
         for name in ("batch_size", "show_progress_bar")
@@ -236,15 +236,15 @@ def model_meta(
     loader: Any,
     settings: Mapping[str, Any],
 ) -> ModelMeta:
-    """What MTEB records of a checkpoint and of the settings it is measured with.
+    """Describes a checkpoint and the settings it is measured with, as MTEB records them.
 
     Args:
-        model: What was loaded; of `fastlane-minilm` more is known than of others.
-        encoder: The checkpoint.
-        name: On the Hub, `organisation/model`; by default `fastlane-st/` and the checkpoint's own.
-        revision: The Hub's; by default the digest of the weights.
-        loader: What loads it again.
-        settings: Arguments of `loader` that tell results apart.
+        model: What the caller named; `"fastlane-minilm"` adds `RELEASED`.
+        encoder: The loaded checkpoint.
+        name: Name on the Hub, `organisation/model`; by default `fastlane-st/` and the folder's name.
+        revision: Revision on the Hub; by default the digest of the weights.
+        loader: The class that loads the model again.
+        settings: Arguments of `loader` that distinguish results.
     """
     config = encoder.fastlane_config
     is_released = model == DEFAULT_CHECKPOINT

@@ -1,4 +1,4 @@
-"""What a router's own settings rank, one by one, without its controls."""
+"""Rankings and metrics of single numbers of routes, without the controls of a router."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from .metrics import Metrics, Ranking, evaluate_rankings, top_documents
 from .scoring import DocumentViews, Floats, QueryViews, Similarities, best_similarities
 
 OVER_DOCUMENTS = "_documents_"
-"""Joins the name of a setting and the fraction that documents keep."""
+"""Stands between the name of a setting and the fraction of document tokens kept."""
 
 
 def measure_routes(
@@ -19,17 +19,17 @@ def measure_routes(
     documents: DocumentViews,
     settings: Iterable[str],
 ) -> dict[str, Metrics]:
-    """The metrics of some of the settings that `controls` names; each costs its own views only.
+    """Computes the metrics of single settings of `controls`; only their own views are scored.
 
     Args:
-        collection: Judges the rankings.
-        queries: The views of its queries.
-        documents: The views of its documents.
-        settings: `full`, `router_k` for 1 and the k of `QueryViews.routed`, and any of those with
-            `_documents_f` for an f of `DocumentViews.routed`.
+        collection: The judgements.
+        queries: Views of the collection's queries.
+        documents: Views of its documents.
+        settings: `full`, or `router_k` with k 1 or a key of `QueryViews.routed`; each may end in
+            `_documents_f` with f a key of `DocumentViews.routed`.
 
     Raises:
-        KeyError: Such a k or f isn't there.
+        KeyError: There are no views for a k or an f.
     """
     found = {}
     for setting in settings:
@@ -41,12 +41,12 @@ def measure_routes(
 
 
 def rank_by_maxsim(queries: Iterable[Floats], documents: DocumentViews) -> list[Ranking]:
-    """By the sum of the best similarities of a query's views, (V, D) each, with all of a document's."""
+    """Ranks documents by MaxSim with each query, (V, D): Σ_i max_t q_i·d_jt."""
     return [top_documents(scores) for scores in score_by_maxsim(queries, documents)]
 
 
 def score_by_maxsim(queries: Iterable[Floats], documents: DocumentViews) -> Iterator[Similarities]:
-    """What `rank_by_maxsim` ranks by: for each query (documents,) float32."""
+    """Yields the MaxSim of each query with all documents, (documents,) float32."""
     whole = replace(documents, routed={})
     return (one[-1].sum(0) for one in best_similarities(queries, whole))
 

@@ -1,4 +1,4 @@
-"""The token views of queries and documents, routed and not, and each view's best similarity."""
+"""Token views of queries and documents, routed or not, and their best similarities."""
 
 from __future__ import annotations
 
@@ -24,19 +24,19 @@ NUM_ROUTES = (1, 2, 4, 8)
 BLOCK_VIEWS = 8192
 """Document views in one product: with 512 query views 16 MB of similarities."""
 QUERY_VIEWS = 512
-"""Query views that are scored together: a float16 block is converted once for all of them."""
+"""Query views that are scored together, so that a float16 block is converted once for all of them."""
 _TEXTS = 512
 
 
 @dataclass(frozen=True)
 class TextViews:
-    """The V token views of one text that isn't routed, in the order of the text.
+    """All V token views of a text, in the order of the text.
 
     Attributes:
         vectors: (V, D) float32.
         logits: (V,) float32, the router's.
         token_ids: (V,) int.
-        positions: (V,) int, the tokens' places in the encoded text.
+        positions: (V,) int, places of the tokens in the encoded text.
     """
 
     vectors: npt.NDArray[np.float32]
@@ -47,14 +47,14 @@ class TextViews:
 
 @dataclass(frozen=True)
 class QueryViews(TextViews):
-    """The views of one query, which depend on how many routes are kept (`ViewProjection.routed`).
+    """The views of a query, which depend on the number of routes (see `ViewProjection.routed`).
 
     In `vectors` each token stands for itself, as in full late interaction.
 
     Attributes:
-        alone: (V, D) float32, the view that each of those tokens has if it is the one route.
-        routed: By k above 1, (K, D) float32: the views of the router's k routes, whose lengths
-            aren't 1. Where the query has no more tokens than k, it is `vectors` itself.
+        alone: (V, D) float32, the view of each token if it is the one route.
+        routed: For each k above 1, (K, D) float32: the views of the router's k routes, not of unit
+            length. If the query has at most k tokens, it is `vectors` itself.
     """
 
     alone: npt.NDArray[np.float32]
@@ -66,10 +66,10 @@ class DocumentViews:
     """The token views of a corpus, in blocks.
 
     Attributes:
-        blocks: (views, D) float32 or float16 each, of whole documents.
-        counts: (documents,) int each, how many views the documents of the block have.
-        document_frequency: In how many documents a token id is a view, by id.
-        routed: By the fraction of its tokens that each document keeps, the views of those.
+        blocks: (views, D) float32 or float16 each; a document is never split.
+        counts: For each block (documents,) int, the number of views of its documents.
+        document_frequency: Number of documents in which a token id has a view.
+        routed: Views of the kept tokens, by the fraction of tokens that documents keep.
     """
 
     blocks: tuple[Floats, ...]
@@ -78,12 +78,11 @@ class DocumentViews:
     routed: Mapping[float, DocumentViews] = field(default_factory=dict)
 
     def __len__(self) -> int:
-        """Number of documents."""
         return sum(len(counts) for counts in self.counts)
 
     @property
     def num_views(self) -> npt.NDArray[np.int64]:
-        """(documents,) int: how many views each document has."""
+        """(documents,) int: the number of views of each document."""
         return np.concatenate(self.counts)
 
 
@@ -95,14 +94,14 @@ def encode_queries(
     batch_size: int = 32,
     show_progress: bool = False,
 ) -> list[QueryViews]:
-    """The views of each query, with the prompt and length of the encoder's configuration.
+    """Encodes queries, with the prompt and length of the encoder's configuration.
 
     Args:
-        encoder: Encodes them.
+        encoder: The model or the encoder around it.
         texts: The queries.
-        num_routes: The k of `QueryViews.routed`.
-        batch_size: Texts in one forward pass.
-        show_progress: Show it.
+        num_routes: The keys k of `QueryViews.routed`; 1 is always there, as `alone`.
+        batch_size: Texts per forward pass.
+        show_progress: Whether to show a progress bar.
 
     Raises:
         ValueError: A query has no view, or a number of routes isn't a positive integer.
@@ -110,8 +109,8 @@ def encode_queries(
     counts = sorted({*num_routes} - {1})
     found = []
     encoded = _encode(encoder, texts, "query", [None, 1, *counts], batch_size, show_progress)
-    for number, features in enumerate(encoded):
-        one = _views(features[None], f"query {number}")
+    for query_index, features in enumerate(encoded):
+        one = _views(features[None], f"query {query_index}")
         routed = {k: _vectors(features[k], _positions(features[k])) for k in counts}
         of_query = {k: rows if k < len(one.vectors) else one.vectors for k, rows in routed.items()}
         alone = _vectors(features[1], one.positions)
@@ -128,7 +127,7 @@ def encode_documents(
     dtype: npt.DTypeLike = np.float32,
     show_progress: bool = False,
 ) -> DocumentViews:
-    """All views of each document, stored as `dtype`, and those of each of the `fractions` kept.
+    """Encodes documents, and stores all views and those of each fraction of tokens as `dtype`.
 
     Raises:
         ValueError: A document has no view, or a fraction isn't a float in (0, 1].
@@ -136,9 +135,9 @@ def encode_documents(
     frequency: Counter[int] = Counter()
     stores = {fraction: BlockStore(dtype) for fraction in (None, *fractions)}
     encoded = _encode(encoder, texts, "document", list(stores), batch_size, show_progress)
-    for number, features in enumerate(encoded):
+    for document_index, features in enumerate(encoded):
         for fraction, store in stores.items():
-            views = _views(features[fraction], f"document {number}")
+            views = _views(features[fraction], f"document {document_index}")
             store.add(views.vectors)
             if fraction is None:
                 frequency.update(set(views.token_ids.tolist()))
@@ -154,9 +153,9 @@ def _encode(
     batch_size: int,
     show_progress: bool,
 ) -> Iterator[dict[NumRoutes, Features]]:
-    """Each text, routed with each of `num_routes` after one forward pass.
+    """Yields each text routed with each of `num_routes`, after one forward pass.
 
-    Memory holds the tensors of `_TEXTS` texts.
+    At most `_TEXTS` texts are in memory as tensors.
     """
     model: FastLaneModel = encoder if isinstance(encoder, FastLaneModel) else encoder[0].model  # type: ignore[assignment]
     model.eval()
@@ -195,7 +194,6 @@ def _views(features: Features, owner: str) -> TextViews:
 
 
 def _positions(features: Features) -> npt.NDArray[np.int64]:
-    """Where the mask is true."""
     found: npt.NDArray[np.int64] = features["attention_mask"].cpu().numpy().nonzero()[0]
     return found
 
@@ -215,20 +213,17 @@ class BlockStore:
         self.pending: list[Floats] = []
 
     def add(self, vectors: Floats) -> None:
-        """Adds a document."""
         if sum(map(len, self.pending)) + len(vectors) > BLOCK_VIEWS:
             self.flush()
         self.pending.append(vectors)
 
     def flush(self) -> None:
-        """Closes the block."""
         if self.pending:
             self.blocks.append(np.concatenate(self.pending).astype(self.dtype, copy=False))
             self.counts.append(np.array([len(one) for one in self.pending], dtype=np.int64))
             self.pending.clear()
 
     def documents(self) -> DocumentViews:
-        """All documents so far."""
         self.flush()
         return DocumentViews(tuple(self.blocks), tuple(self.counts))
 
@@ -236,35 +231,34 @@ class BlockStore:
 def best_similarities(
     queries: Iterable[Floats], documents: DocumentViews
 ) -> Iterator[Similarities]:
-    """For each query M_ij = max_t q_i·d_jt, of every view i with every document j.
+    """Yields for each query M_ij = max_t q_i·d_jt, for every view i and document j.
 
-    Queries are scored a few together, so that memory holds one block of documents as float32 and
-    the products of `QUERY_VIEWS` rows. Many views of one query that are sums of few cost little more than
-    the few (`factorise`).
+    Queries are scored in groups, so that memory holds one block of documents as float32 and the products of
+    `QUERY_VIEWS` rows. Views of low rank are factorised first (see `factorise`).
 
     Args:
         queries: (V, D) float each.
-        documents: To score.
+        documents: The documents to score.
 
     Yields:
-        (len(documents.routed) + 1, V, documents) float32: M over each of the routed documents'
-        views, then M over all.
+        (len(documents.routed) + 1, V, documents) float32: M over the views of each fraction of
+        document tokens, then M over all views.
     """
     stores = [*documents.routed.values(), documents]
     for group in _groups(map(factorise, queries)):
         rows = np.concatenate([basis for _, basis in group])
         ends = np.cumsum([len(basis) for _, basis in group])
         best = [np.empty((len(stores), len(mix), len(documents)), np.float32) for mix, _ in group]
-        for number, store in enumerate(stores):
+        for store_index, store in enumerate(stores):
             start = 0
             for block, counts in zip(store.blocks, store.counts, strict=True):
-                place = slice(start, start + len(counts))
+                span = slice(start, start + len(counts))
                 firsts = np.cumsum(counts) - counts
                 products = rows @ block.astype(np.float32, copy=False).T
                 parts = np.split(products, ends[:-1])
                 for found, (mix, basis), part in zip(best, group, parts, strict=True):
                     mixed = part if mix is basis else mix @ part
-                    np.maximum.reduceat(mixed, firsts, axis=1, out=found[number, :, place])
+                    np.maximum.reduceat(mixed, firsts, axis=1, out=found[store_index, :, span])
                 start += len(counts)
         yield from best
 
@@ -273,14 +267,13 @@ _Factors: TypeAlias = tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]
 
 
 def factorise(views: Floats) -> _Factors:
-    """Views (V, D) as `mix @ basis`, (V, R) and (R, D), where that has fewer products with documents.
+    """Splits views (V, D) of rank R into `mix` (V, R) and `basis` (R, D), with views = mix @ basis.
 
-    The routes of a query are sums of its tokens, whatever their number: R is the number of tokens, and
-    M of all of them needs no more than the tokens' products with the documents. Exact but for float32's
-    rounding.
+    The views of all numbers of routes are linear combinations of the query's tokens, so R is at most the
+    number of tokens, and only R rows need products with the documents. Exact up to float32 rounding.
 
     Returns:
-        `mix` and `basis`, or the views as both where R isn't much smaller than V.
+        `mix` and `basis`, or the views as both if R exceeds two thirds of V.
     """
     rows = np.asarray(views, dtype=np.float32)
     left, strengths, right = np.linalg.svd(rows, full_matrices=False)

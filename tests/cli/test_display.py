@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+from copy import copy, deepcopy
 from io import StringIO
-from pathlib import Path
 
 import pytest
 
-from fastlane_st import FastLaneEncoder, Hit, Match
+from fastlane_st import FastLaneModel, Hit, Match
 from fastlane_st.cli.display import (
     ANSI_MARKS,
     MARKS,
@@ -26,11 +26,10 @@ class Terminal(StringIO):
         return True
 
 
-def test_marks_fall_on_words_and_excerpts_around_them(checkpoint: Path) -> None:
-    encoder = FastLaneEncoder(checkpoint)
+def test_marks_fall_on_words_and_excerpts_around_them(model: FastLaneModel) -> None:
     text = "sort the long list"
-    assert word_spans(encoder, text, [3, 1], "query") == [(0, 4), (9, 13)]
-    assert word_spans(encoder, text, [0, 5], "query") == []  # the special tokens
+    assert word_spans(model, text, [3, 1], "query") == [(0, 4), (9, 13)]
+    assert word_spans(model, text, [0, 5], "query") == []  # the special tokens
     assert mark(text, [(0, 4), (9, 13)], MARKS) == "»sort« the »long« list"
     long = "a " * 50 + "here " + "b " * 50
     assert excerpt(long, [(100, 104)], (100, 104), ANSI_MARKS, 20) == (
@@ -38,8 +37,16 @@ def test_marks_fall_on_words_and_excerpts_around_them(checkpoint: Path) -> None:
     )
 
 
-def test_no_hits_say_so(checkpoint: Path) -> None:
-    assert format_hits(FastLaneEncoder(checkpoint), "sort", []) == "nothing found"
+def test_no_hits_say_so(model: FastLaneModel) -> None:
+    assert format_hits(model, "sort", []) == "nothing found"
+
+
+def test_words_behind_a_prompt_are_counted_from_the_text(model: FastLaneModel) -> None:
+    prompted = copy(model)
+    prompted.config = deepcopy(model.config)
+    prompted.config.query_prompt = "python "
+    assert word_spans(prompted, "sort the list", [1, 2, 4], "query") == [(0, 4), (9, 13)]
+    assert word_spans(prompted, "sort the list", [1], "document") == [(0, 4)]
 
 
 @pytest.mark.parametrize(
@@ -58,9 +65,9 @@ def test_what_steers_a_terminal_is_escaped(text: str, shown: str) -> None:
 
 
 @pytest.mark.parametrize("color", [False, True])
-def test_ids_and_texts_of_documents_steer_no_terminal(checkpoint: Path, color: bool) -> None:
+def test_ids_and_texts_of_documents_steer_no_terminal(model: FastLaneModel, color: bool) -> None:
     hit = Hit("c\n\x1b]0;title\x07", 0.5, (Match(1, 1, 0.5),), "sort\x1b[2J the\n\tlist")
-    lines = format_hits(FastLaneEncoder(checkpoint), "sort\nlist", [hit], color=color).splitlines()
+    lines = format_hits(model, "sort\nlist", [hit], color=color).splitlines()
     opening, closing = ANSI_MARKS if color else MARKS
     assert lines == [
         f"{opening}sort{closing} list",

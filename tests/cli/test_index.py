@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from fastlane_st import FastLaneEncoder, FastLaneIndex, cli, quiet
+from fastlane_st import FastLaneEncoder, FastLaneIndex, cli, loading
 
 
 def test_an_index_is_changed_from_the_shell(
@@ -89,7 +89,7 @@ def test_kind_and_storage_are_chosen_and_told(
 def test_a_folder_of_others_is_refused_before_anything_is_encoded(
     corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(quiet, "load_encoder", lambda name: pytest.fail("too late"))
+    monkeypatch.setattr(loading, "load_encoder", lambda name: pytest.fail("too late"))
     assert cli.main(["index", str(corpus), "--out", str(tmp_path)]) == 1
 
 

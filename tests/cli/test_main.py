@@ -14,7 +14,7 @@ from fastlane_st import FastLaneIndex, __version__, cli
 from fastlane_st.cli import index as index_commands
 
 OPTIONS = {
-    "export": "",
+    "export": "--code-from",
     "index": "--out --model --document-routes --kind --storage --batch-size --resume --processes",
     "add": "--model --batch-size --replace",
     "delete": "",
@@ -91,6 +91,7 @@ def test_importing_the_package_loads_no_torch() -> None:
         (["index", "{tmp}/absent.jsonl", "--out", "{tmp}/x"], "absent.jsonl"),
         (["index", "{corpus}", "--out", "{tmp}", "--model", "{checkpoint}"], "corpus.jsonl"),
         (["export", "{tmp}"], "exists and is not an empty folder"),
+        (["export", "{tmp}/x", "--code-from", "a/b@main"], "code_from must be 'owner/repo@commit'"),
     ],
 )
 def test_a_problem_is_one_line_and_status_1(

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from fastlane_st.data.json_lines import Wording, read_json_lines, read_lines
+from fastlane_st.data.json_lines import read_json_lines, read_lines
 
 
 def write(path: Path, data: bytes) -> Path:
@@ -16,8 +16,8 @@ def write(path: Path, data: bytes) -> Path:
     return path
 
 
-def read(path: Path, wording: Wording | None = None) -> list[tuple[str, dict[str, Any]]]:
-    return list(read_json_lines(path) if wording is None else read_json_lines(path, wording))
+def read(path: Path) -> list[tuple[str, dict[str, Any]]]:
+    return list(read_json_lines(path))
 
 
 @pytest.mark.parametrize("name", ["rows.jsonl", "rows.jsonl.gz", "ROWS.JSONL.GZ", "rows"])
@@ -45,10 +45,10 @@ def test_rows_before_a_fault_are_yielded(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        (b'{"query": "q", "positive": \n', r"broken JSON \(Expecting value"),
-        (b'{"query": "q\xff"}\n', r"not UTF-8 \(invalid start byte\)$"),
-        (b'["q", "p"]\n', "expected a JSON object, got list$"),
-        (b"7", "expected a JSON object, got int$"),
+        (b'{"query": "q", "positive": \n', r"broken JSON \(Expecting value.*\); write one"),
+        (b'{"query": "q\xff"}\n', r"byte 0xff is not UTF-8 \(invalid start byte\); save"),
+        (b'["q", "p"]\n', "expected a JSON object on each line, got list$"),
+        (b"7", "expected a JSON object on each line, got int$"),
         (b"[" * 100_000, "broken JSON"),
         (b'{"n": ' + b"1" * 5000 + b"", "broken JSON"),
     ],
@@ -63,10 +63,10 @@ def test_a_broken_line_is_named(tmp_path: Path, line: bytes, message: str, suffi
 def test_a_broken_gzip_file_is_named(tmp_path: Path) -> None:
     path = write(tmp_path / "cut.jsonl.gz", b'{"a": 1}\n' * 99)
     path.write_bytes(path.read_bytes()[:-12])
-    with pytest.raises(ValueError, match=r"cut\.jsonl\.gz: broken gzip file"):
+    with pytest.raises(ValueError, match=r"cut\.jsonl\.gz:\d+: truncated or broken gzip file"):
         read(path)
     path.write_bytes(b'{"a": 1}\n')
-    with pytest.raises(ValueError, match=r"cut\.jsonl\.gz: broken gzip file \(Not a gzipped file"):
+    with pytest.raises(ValueError, match=r"cut\.jsonl\.gz:1: .*\(Not a gzipped file.*again"):
         read(path)
 
 
@@ -75,22 +75,13 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
         read(tmp_path / "nowhere.jsonl")
 
 
-def test_a_caller_can_word_the_messages(tmp_path: Path) -> None:
-    wording = Wording(
-        broken_gzip="gzip {path} {line} {error}",
-        not_utf8="{path} {line} {byte} {reason}",
-        broken_json="JSON {origin} {error}",
-        no_object="object {origin} {type}",
-    )
-    path = tmp_path / "{rows}.jsonl"  # braces in a path are no fields
-    for data, message in (
-        (b"{}\n\xff", r"\{rows\}\.jsonl 2 0xff invalid start byte"),
-        (b"{}\nx", r"JSON .*\{rows\}\.jsonl:2 Expecting value"),
-        (b"[]", r"object .*\{rows\}\.jsonl:1 list"),
-    ):
-        with pytest.raises(ValueError, match=message):
-            read(write(path, data), wording)
+def test_braces_in_a_path_are_part_of_its_name(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"\{rows\}\.jsonl:1: broken JSON"):
+        read(write(tmp_path / "{rows}.jsonl", b"x"))
+
+
+def test_a_gzip_that_breaks_off_is_named_by_the_first_line_that_is_missing(tmp_path: Path) -> None:
     cut = write(tmp_path / "cut.gz", b"{}\n")
     cut.write_bytes(cut.read_bytes()[:-8])
-    with pytest.raises(ValueError, match=r"gzip .*cut\.gz 2 Compressed file ended"):
-        read(cut, wording)
+    with pytest.raises(ValueError, match=r"cut\.gz:2: .*\(Compressed file ended"):
+        read(cut)

@@ -11,13 +11,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from scipy.stats import spearmanr
 
 from fastlane_st import FastLaneEncoder
 from fastlane_st.data.collection import Collection
 from fastlane_st.diagnostics.collapse import CollapseThresholds, find_alarms
 from fastlane_st.diagnostics.diagnose import RouterDiagnostics, diagnose, run_diagnose, summarise
-from fastlane_st.diagnostics.routed_query import RoutedQuery, spearman
+from fastlane_st.diagnostics.routed_query import RoutedQuery, mean_rank_correlation, spearman
 from fastlane_st.diagnostics.token_kinds import token_kind, token_kinds
 from tests.conftest import WORDS
 
@@ -242,12 +241,23 @@ def test_queries_without_a_relevant_document_tell_nothing_of_usefulness(
     assert "rank correlation of logits with usefulness: no query tells" in found.render()
 
 
-def test_spearman_is_that_of_scipy_with_ties() -> None:
+def test_equal_values_share_their_mean_rank() -> None:
+    def ranks(values: np.ndarray) -> list[float]:
+        return [np.mean([(values < one).sum() + 1, (values <= one).sum()]) for one in values]
+
     rng = np.random.default_rng(0)
     for _ in range(30):
         one, other = rng.integers(0, 4, (2, 9)).astype(float)
-        assert spearman(one, other) == pytest.approx(spearmanr(one, other).statistic)
+        expected = np.corrcoef(ranks(one), ranks(other))[0, 1]
+        assert spearman(one, other) == pytest.approx(expected)
+
+
+def test_queries_whose_values_are_all_equal_have_no_correlation() -> None:
     assert spearman(np.zeros(3), np.arange(3.0)) is None
+    assert spearman(np.arange(3.0), np.zeros(3)) is None
+    found = mean_rank_correlation([(np.zeros(3), np.arange(3.0)), (np.arange(3.0), np.arange(3.0))])
+    assert found is not None
+    assert (found.mean, found.num_queries) == (1, 1)
 
 
 def test_queries_of_one_view_leave_nothing_to_choose() -> None:

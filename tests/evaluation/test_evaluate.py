@@ -7,7 +7,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 from pytrec_eval import RelevanceEvaluator
-from ranx import Qrels, Run, evaluate
 from sentence_transformers.multi_vector_encoder.evaluation import (
     MultiVectorInformationRetrievalEvaluator,
     MultiVectorNanoBEIREvaluator,
@@ -75,8 +74,14 @@ def test_a_flat_index_finds_what_brute_force_finds(
         run_evaluate(encoder, data, index=tmp_path / "small")
 
 
-def test_run_files_give_other_tools_the_same_numbers(found: Evaluation, tmp_path: Path) -> None:
+@pytest.mark.slow
+def test_run_files_give_other_tools_the_same_numbers(
+    found: Evaluation, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Query 3 has nothing relevant, which ranx leaves to its user."""
+    monkeypatch.setattr("numba.config.DISABLE_JIT", True)  # compiling takes a minute
+    from ranx import Qrels, Run, evaluate
+
     measures = {
         "ndcg@10": ("ndcg_cut_10", "ndcg@10"),
         "recall@100": ("recall_100", "recall@100"),

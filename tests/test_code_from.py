@@ -19,7 +19,6 @@ from tests.support.checkpoints import (
     embeddings_of,
     lay_into_hub_cache,
     run_without_package,
-    saved_embeddings,
 )
 
 PINNED = "f" * 40
@@ -87,9 +86,10 @@ def test_a_repository_without_code_loads_both_ways_with_the_code_of_the_pinned_c
     except RuntimeError as error:
         print(error)
     """
-    assert run_without_package(code, hub_home) == "code of main\n"
+    runs = run_without_package({"pinned": code}, hub_home)
+    assert runs.finished("pinned") == "code of main\n"
     for name in ("auto", "st", "again"):
-        assert_same(saved_embeddings(hub_home / f"{name}.npz"), expected)
+        assert_same(runs.embeddings("pinned", f"{name}.npz"), expected)
 
 
 def test_the_package_loads_it_with_its_own_code(

@@ -18,7 +18,7 @@ demo: $(VENV)/.installed
 	$(BIN)/fastlane demo
 
 quick: $(VENV)/.installed
-	$(BIN)/python -m pytest -m "not slow"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow" -n auto
 
 test: $(VENV)/.installed
 	$(BIN)/python -m pytest

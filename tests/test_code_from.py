@@ -92,6 +92,7 @@ def test_a_repository_without_code_loads_both_ways_with_the_code_of_the_pinned_c
         assert_same(runs.embeddings("pinned", f"{name}.npz"), expected)
 
 
+@pytest.mark.slow  # peft asks the Hub for an adapter, in vain
 def test_the_package_loads_it_with_its_own_code(
     hub_home: Path, tuned_folder: Path, expected: dict[str, np.ndarray]
 ) -> None:

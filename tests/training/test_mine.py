@@ -226,7 +226,7 @@ PAIR = {"query": "q", "positive": "p"}
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        (b'{"query": "q\xff", "positive": "p"}\n', r"not UTF-8"),
+        (b'{"query": "q\xff", "positive": "p"}\n', r"byte 0xff is not UTF-8"),
         ({"query": "q"}, "no field 'positive'"),
         ({**PAIR, "positive": " "}, "positive is empty"),
         ({**PAIR, "negative": "n"}, "'negative' holds hard negatives already"),

@@ -119,7 +119,7 @@ class AdaptableModel(PreTrainedModel):
     def enable_adapters(self) -> None:
         """Undoes `disable_adapters`; transformers' own method leaves the head disabled."""
         super().enable_adapters()
-        for _, module in self._wrappers():
+        for _, module in self.wrappers():
             module.enable_adapters(enabled=True)
 
     def delete_adapter(self, adapter_names: list[str] | str) -> None:
@@ -162,9 +162,9 @@ class AdaptableModel(PreTrainedModel):
         """Whether an adapter takes part in what the model computes."""
         if not loaded_adapters(self):
             return False
-        return not any(module.disable_adapters for _, module in self._wrappers())
+        return not any(module.disable_adapters for _, module in self.wrappers())
 
-    def _wrappers(self) -> list[tuple[str, Any]]:
+    def wrappers(self) -> list[tuple[str, Any]]:
         """The modules that PEFT put in place of ours, with their names."""
         peft = import_peft()
         kinds = (peft.tuners.tuners_utils.BaseTunerLayer, peft.utils.ModulesToSaveWrapper)
@@ -172,7 +172,7 @@ class AdaptableModel(PreTrainedModel):
 
     def _unwrap(self, merge: bool) -> None:
         """Puts plain modules in place of PEFT's, with the active adapter merged or without it."""
-        for name, module in self._wrappers():
+        for name, module in self.wrappers():
             if hasattr(module, "unload_and_optionally_merge_module"):
                 plain = module.unload_and_optionally_merge_module(merge, True, None)
             else:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Literal
 
@@ -13,7 +14,7 @@ from .checkpoint_fastlane import CheckpointModel
 from .output_fastlane import FastLaneOutput
 from .projection_fastlane import ViewProjection
 from .routing_fastlane import AskedRoutes, Task, certain_routes, spread_out, top_k_mask
-from .search_fastlane import ExactIndex
+from .search_fastlane import ExactIndex, check_unicode
 
 
 class TextEncodingModel(CheckpointModel):
@@ -56,6 +57,9 @@ class TextEncodingModel(CheckpointModel):
         else:
             routes = top_k_mask(logits, mask, most)
         return self.projection.routed(output, routes, task), routes
+
+    tokenizing = threading.Lock()
+    """Held while texts are tokenised: a tokenizer's length and padding are state that both sides set."""
 
     def encode_query(self, texts: str | Sequence[str], **kwargs: Any) -> Any:
         """Encodes queries; the arguments and the result are those of `encode`."""
@@ -109,6 +113,8 @@ class TextEncodingModel(CheckpointModel):
             )
             return one[0]
         self.eval()
+        texts = list(texts)  # by place, also those of a pandas Series
+        check_unicode(texts, "text")
         order = sorted(range(len(texts)), key=lambda index: -len(texts[index]))
         ordered = [texts[index] for index in order]
         encoded: list[Any] = [None] * len(texts)
@@ -135,15 +141,18 @@ class TextEncodingModel(CheckpointModel):
         """Tokenises texts with the side's prompt, cut at its length, into (B, T) tensors."""
         is_query = task == "query"
         prompt = self.config.query_prompt if is_query else self.config.document_prompt
-        return dict(
-            self.tokenizer(
-                [prompt + text for text in texts],
-                padding=True,
-                truncation=True,
-                max_length=self.config.query_length if is_query else self.config.document_length,
-                return_tensors="pt",
+        with self.tokenizing:
+            return dict(
+                self.tokenizer(
+                    [prompt + text for text in texts],
+                    padding=True,
+                    truncation=True,
+                    max_length=self.config.query_length
+                    if is_query
+                    else self.config.document_length,
+                    return_tensors="pt",
+                )
             )
-        )
 
     def forward_batches(
         self, texts: Sequence[str], task: Task, batch_size: int, show_progress_bar: bool

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
+
+logger = logging.getLogger(__name__)
 
 
 def base_state(model: nn.Module) -> dict[str, Tensor]:
@@ -19,7 +22,8 @@ def base_state(model: nn.Module) -> dict[str, Tensor]:
         if kept in dict(module.named_children())
     }
     state = {}
-    for key, value in model.state_dict().items():
+    for compiled, value in model.state_dict().items():
+        key = compiled.replace("_orig_mod.", "")  # torch.compile's name of what it wraps
         outside = next((prefix for prefix in inner if key.startswith(prefix)), "")
         if not outside or key.startswith(inner[outside]):
             state[outside + key.removeprefix(inner.get(outside, ""))] = value
@@ -39,8 +43,26 @@ def base_digest(model: nn.Module, dtype: torch.dtype) -> str:
 
 def base_digests(model: nn.Module, dtype: torch.dtype) -> dict[str, str]:
     """The digest of a base of `dtype` for each dtype that it may be loaded in, by the dtype's name."""
-    halves = (torch.bfloat16, torch.float16) if dtype == torch.float32 else ()
-    return {str(each): base_digest(model, each) for each in (dtype, *halves)}
+    wide = (torch.float64, torch.float32)
+    others = [*wide[1:], torch.bfloat16, torch.float16] if dtype in wide else []
+    return {str(each): base_digest(model, each) for each in dict.fromkeys([dtype, *others])}
+
+
+def is_plain(value: object) -> bool:
+    """Whether a digest can read this weight: quantised and offloaded ones are other things."""
+    plain = type(value) in (Tensor, nn.Parameter)
+    return plain and not value.is_quantized and not value.is_meta  # type: ignore[attr-defined]
+
+
+def active_adapters(model: Any) -> list[str]:
+    """The names of the adapters that take part, loaded by transformers or by PEFT around the model."""
+    if not model.has_active_adapter:
+        return []
+    try:
+        names: list[str] = model.active_adapters()
+    except ValueError:  # transformers knows only those that it has loaded
+        names = sorted({name for _, each in model.wrappers() for name in each.active_adapters})
+    return names
 
 
 def encoder_digests(encoder: object) -> list[str]:
@@ -49,15 +71,21 @@ def encoder_digests(encoder: object) -> list[str]:
     Encoders of one checkpoint share at least one digest, in whatever dtypes they were loaded.
 
     Args:
-        encoder: A FastLaneModel or the Sentence Transformers model around it; others have no digests.
+        encoder: A FastLaneModel or the model of PEFT or Sentence Transformers around it; others have no
+            digests, and neither have weights that are quantised or offloaded.
     """
     modules = encoder.modules() if isinstance(encoder, nn.Module) else ()
     models = (module for module in modules if isinstance(module, PreTrainedModel))
     model: Any = next(models, None)  # the outer one, not its backbone
     if model is None or model.config.model_type != "fastlane":
         return []
+    if not all(is_plain(value) for value in model.state_dict().values()):
+        logger.warning(
+            "quantised or offloaded weights have no digest: whose they are isn't checked"
+        )
+        return []
     adapters = hashlib.sha256()
-    names = model.active_adapters() if model.has_active_adapter else []
+    names = active_adapters(model)
     for name in names:
         for key, value in sorted(model.get_adapter_state_dict(name).items()):
             adapters.update(f"{key} {list(value.shape)}\n".encode())

@@ -84,6 +84,12 @@ class FastLaneModel(TextEncodingModel):
             attentions=states.get("attentions"),
         )
 
+    def resize_token_embeddings(self, *args: Any, **kwargs: Any) -> Any:
+        """As transformers' own; the configuration of the backbone is told as well, or nothing loads again."""
+        embeddings = super().resize_token_embeddings(*args, **kwargs)
+        self.config.backbone_config.vocab_size = embeddings.num_embeddings
+        return embeddings
+
     def token_mask(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         """(B, T) bool: the tokens that are views of the text (see `FastLaneOutput.token_mask`)."""
         present = attention_mask.bool()

@@ -266,6 +266,7 @@ class ExactIndex:
                 for the checkpoint's own setting.
         """
         texts = check_documents(documents)
+        check_unicode(texts, "document")
         checked = _ids_of(texts, ids)
         check_counts(batch_size=batch_size)
         options: dict[str, Any] = {"output_value": None, "show_progress_bar": False}
@@ -429,6 +430,18 @@ def check_documents(documents: Iterable[str]) -> list[str]:
     return texts
 
 
+def check_unicode(texts: Sequence[Any], name: str) -> None:
+    """Raises a ValueError that names the first text with a lone surrogate: no tokenizer takes that."""
+    for number, text in enumerate(texts):
+        if isinstance(text, str):
+            try:
+                text.encode()
+            except UnicodeEncodeError as error:
+                raise ValueError(
+                    f"{name} {number} is no valid Unicode: {error.reason} at {error.start}"
+                ) from None
+
+
 def check_ids(ids: Iterable[Id], num_documents: int) -> list[Id]:
     """The ids as a list; a ValueError unless there is one a document, all different."""
     checked = list(ids)
@@ -469,6 +482,7 @@ def check_queries(queries: Sequence[Any]) -> None:
             )
         if not query.strip():
             raise ValueError(f"query {number} is empty, got {query!r}: leave it out")
+    check_unicode(queries, "query")
 
 
 def import_faiss() -> ModuleType:

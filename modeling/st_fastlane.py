@@ -10,6 +10,7 @@ from torch import Tensor
 
 from .output_fastlane import FastLaneOutput
 from .routing_fastlane import AskedRoutes, Task, gumbel_top_k_gate, spread_out
+from .search_fastlane import check_unicode
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -78,7 +79,10 @@ class FastLaneTransformer(Transformer):
     ) -> dict[str, Any]:
         """Tokenises texts, cut at the side's length."""
         kwargs["task"] = kwargs.get("task") or "document"
-        features: dict[str, Any] = super().preprocess(inputs, prompt=prompt, **kwargs)
+        if isinstance(inputs, list):
+            check_unicode(inputs, "text")
+        with self.model.tokenizing:
+            features: dict[str, Any] = super().preprocess(inputs, prompt=prompt, **kwargs)
         return features
 
     def forward(  # type: ignore[override]  # the keywords that forward_kwargs lists

@@ -12,6 +12,7 @@ from ..modeling.search_fastlane import (
     Positions,
     check_documents,
     check_ids,
+    check_unicode,
     given_views,
 )
 from .arguments import check_items, check_lengths, check_metadata
@@ -44,6 +45,7 @@ class Incoming:
     ) -> Incoming:
         """Checks texts; without ids they are numbered from 0."""
         texts = check_documents(check_items(documents))
+        check_unicode(texts, "document")
         checked = check_ids(range(len(texts)) if ids is None else ids, len(texts))
         return cls(checked, texts, check_metadata(metadata, len(texts)))
 

@@ -200,11 +200,13 @@ def copy_checkpoint_file(name: str, model: CheckpointModel, folder: Path) -> Non
     homes = (Path(__file__).parent, *model.code_folders)
     source = next((home / name for home in homes if (home / name).exists()), None)
     if source is None:
-        options = dict(model._hub_options)
+        options, repository = dict(model._hub_options), str(model.name_or_path)
         commit = Path(__file__).parent.name  # where transformers keeps code from the Hub
-        if re.fullmatch("[0-9a-f]{40}", commit):
+        if name in HUB_FILES and re.fullmatch("[0-9a-f]{40}", commit):
             options["revision"] = commit
-        source = Path(str(cached_file(str(model.name_or_path), name, **options)))
+            reference = (getattr(model.config, "auto_map", None) or {}).get("AutoModel", "")
+            repository = reference.rpartition("--")[0] or repository  # maybe another one's code
+        source = Path(str(cached_file(repository, name, **options)))
     target = folder / name
     if not (target.exists() and source.samefile(target)):
         shutil.copyfile(source, target)

@@ -139,6 +139,7 @@ class FastLaneConfig(PreTrainedConfig):
         """The configuration as saved, with the references by which the Hub finds our classes."""
         settings = super().to_dict()
         settings["backbone_config"].pop("_name_or_path", None)  # a path of this machine
+        settings.pop("code_revision", None)  # it described the code that the folder was loaded with
         settings["auto_map"] = {
             "AutoConfig": "configuration_fastlane.FastLaneConfig",
             "AutoModel": "modeling_fastlane.FastLaneModel",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+from collections.abc import Collection, Iterator
 from typing import Any
 
 import torch
@@ -43,9 +44,15 @@ def base_digest(model: nn.Module, dtype: torch.dtype) -> str:
 
 def base_digests(model: nn.Module, dtype: torch.dtype) -> dict[str, str]:
     """The digest of a base of `dtype` for each dtype that it may be loaded in, by the dtype's name."""
-    wide = (torch.float64, torch.float32)
-    others = [*wide[1:], torch.bfloat16, torch.float16] if dtype in wide else []
-    return {str(each): base_digest(model, each) for each in dict.fromkeys([dtype, *others])}
+    return {str(each): base_digest(model, each) for each in _dtypes(dtype)}
+
+
+def _dtypes(dtype: torch.dtype) -> list[torch.dtype]:
+    narrower = {
+        torch.float64: [torch.float32, torch.bfloat16, torch.float16],
+        torch.float32: [torch.bfloat16, torch.float16],
+    }
+    return [dtype, *narrower.get(dtype, [])]
 
 
 def is_plain(value: object) -> bool:
@@ -65,6 +72,16 @@ def active_adapters(model: Any) -> list[str]:
     return names
 
 
+def is_of_checkpoint(encoder: object, digests: Collection[str]) -> bool:
+    """Whether an encoder has one of a checkpoint's digests, or has no digest at all.
+
+    The digest in the encoder's own dtype is computed first, and the others only if it isn't there.
+    """
+    own = _digests(encoder)
+    first = next(own, None)
+    return first is None or first in digests or any(each in digests for each in own)
+
+
 def encoder_digests(encoder: object) -> list[str]:
     """Identifies the weights that an encoder computes with, its active adapters included.
 
@@ -74,16 +91,24 @@ def encoder_digests(encoder: object) -> list[str]:
         encoder: A FastLaneModel or the model of PEFT or Sentence Transformers around it; others have no
             digests, and neither have weights that are quantised or offloaded.
     """
-    modules = encoder.modules() if isinstance(encoder, nn.Module) else ()
-    models = (module for module in modules if isinstance(module, PreTrainedModel))
-    model: Any = next(models, None)  # the outer one, not its backbone
-    if model is None or model.config.model_type != "fastlane":
-        return []
+    return list(_digests(encoder))
+
+
+def adapter_state(encoder: object) -> tuple[bool, list[str]]:
+    """What tells cheaply that an encoder's adapters were switched or merged since."""
+    model = _fastlane_model(encoder)
+    return (False, []) if model is None else (model.has_merged_adapter, active_adapters(model))
+
+
+def _digests(encoder: object) -> Iterator[str]:
+    model = _fastlane_model(encoder)
+    if model is None:
+        return
     if not all(is_plain(value) for value in model.state_dict().values()):
         logger.warning(
             "quantised or offloaded weights have no digest: whose they are isn't checked"
         )
-        return []
+        return
     adapters = hashlib.sha256()
     names = active_adapters(model)
     for name in names:
@@ -91,4 +116,12 @@ def encoder_digests(encoder: object) -> list[str]:
             adapters.update(f"{key} {list(value.shape)}\n".encode())
             adapters.update(value.detach().float().cpu().contiguous().numpy().data)
     suffix = f"+{adapters.hexdigest()}" if names else ""
-    return [digest + suffix for digest in base_digests(model, model.dtype).values()]
+    for dtype in _dtypes(model.dtype):
+        yield base_digest(model, dtype) + suffix
+
+
+def _fastlane_model(encoder: object) -> Any:
+    """The FastLaneModel in an encoder, or None: the outer transformers model, not its backbone."""
+    modules = encoder.modules() if isinstance(encoder, nn.Module) else ()
+    model = next((module for module in modules if isinstance(module, PreTrainedModel)), None)
+    return model if model is not None and model.config.model_type == "fastlane" else None

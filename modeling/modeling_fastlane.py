@@ -87,7 +87,9 @@ class FastLaneModel(TextEncodingModel):
     def resize_token_embeddings(self, *args: Any, **kwargs: Any) -> Any:
         """As transformers' own; the configuration of the backbone is told as well, or nothing loads again."""
         embeddings = super().resize_token_embeddings(*args, **kwargs)
-        self.config.backbone_config.vocab_size = embeddings.num_embeddings
+        self.backbone.config.vocab_size = (
+            embeddings.num_embeddings
+        )  # which is config.backbone_config
         return embeddings
 
     def token_mask(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:

@@ -79,6 +79,9 @@ def test_a_repository_without_code_loads_both_ways_with_the_code_of_the_pinned_c
     )
     save_embeddings(st, "st.npz")
     assert type(auto) is type(st[0].model)
+    auto.save_pretrained("auto-again")
+    save_embeddings(MultiVectorEncoder("auto-again", trust_remote_code=True), "auto-again.npz")
+    print(open("auto-again/config.json").read().count("code_revision"))
     st.save_pretrained("again")  # with code of its own
     save_embeddings(AutoModel.from_pretrained("again", trust_remote_code=True), "again.npz")
     try:
@@ -87,8 +90,8 @@ def test_a_repository_without_code_loads_both_ways_with_the_code_of_the_pinned_c
         print(error)
     """
     runs = run_without_package({"pinned": code}, hub_home)
-    assert runs.finished("pinned") == "code of main\n"
-    for name in ("auto", "st", "again"):
+    assert runs.finished("pinned") == "0\ncode of main\n"
+    for name in ("auto", "st", "again", "auto-again"):
         assert_same(runs.embeddings("pinned", f"{name}.npz"), expected)
 
 

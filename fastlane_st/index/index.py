@@ -11,7 +11,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, Literal, NoReturn, overload
 
-from ..modeling.fingerprint_fastlane import encoder_digests
+from ..modeling.fingerprint_fastlane import adapter_state, encoder_digests, is_of_checkpoint
 from ..modeling.search_fastlane import (
     Embeddings,
     Encoder,
@@ -321,6 +321,7 @@ class FastLaneIndex:
         pool: Any = None,
     ) -> list[Id]:
         items = check_items(documents)
+        self._check_encoder()
         if ids is None:
             ids = self._contents.reserve_ids(len(items))
         if len(items) == 0 or isinstance(items[0], str):
@@ -425,6 +426,7 @@ class FastLaneIndex:
         items: list[Any] = [queries] if isinstance(queries, str) else list(queries)
         check_counts(top_k=top_k, batch_size=batch_size)
         check_search(items, top_k, num_routes, candidates, rerank, route_budget)
+        self._check_encoder()
         ranker = self._ranker_of(where, ids)
         routing: dict[str, Any] = {"num_routes": 1 if num_routes == "default" else num_routes}
         if route_budget is not None:
@@ -491,13 +493,18 @@ class FastLaneIndex:
                 f"the encoder gives {dim}-dimensional vectors, the index holds {self.dim}: "
                 "use the checkpoint that the index was built with"
             )
-        digests = encoder_digests(encoder) if self.checkpoint else []
-        if digests and not set(digests) & set(self.checkpoint):
+        if self.checkpoint and not is_of_checkpoint(encoder, self.checkpoint):
             raise ValueError(
                 "the index was built with another checkpoint than this encoder's: use that one, or build "
                 "the index again (index.checkpoint = [] lets any in)"
             )
         self._encoder = encoder
+        self._adapters = adapter_state(encoder)
+
+    def _check_encoder(self) -> None:
+        """Checks the encoder again if its adapters were switched or merged since it was set."""
+        if self._adapters != adapter_state(self._encoder):
+            self.encoder = self._encoder
 
     @property
     def dim(self) -> int:

@@ -87,3 +87,22 @@ def test_another_checkpoint_is_still_refused(checkpoint: Path, folder: Path) -> 
         other[0].model.projection.linear.weight += 0.1
     with pytest.raises(ValueError, match="built with another checkpoint"):
         FastLaneIndex.load(folder, other)
+
+
+def test_adapters_that_are_switched_under_an_index_are_noticed(checkpoint: Path) -> None:
+    peft = pytest.importorskip("peft")
+    encoder = FastLaneEncoder(checkpoint)
+    index = FastLaneIndex.build(encoder, DOCUMENTS)
+    before = index.search("set")
+    config = peft.LoraConfig(r=2, target_modules=["query"], init_lora_weights=False)
+    encoder.add_adapter(config, "domain")
+    for use in (lambda: index.search("set"), lambda: index.add(["a list"])):
+        with pytest.raises(ValueError, match="built with another checkpoint than this encoder's"):
+            use()
+    encoder.disable_adapters()
+    assert index.search("set") == before
+    encoder.enable_adapters()
+    encoder.merge_and_unload("domain")
+    with pytest.raises(ValueError, match="built with another checkpoint"):
+        index.search("set")
+    assert len(index) == len(DOCUMENTS)

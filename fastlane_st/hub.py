@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -33,14 +34,44 @@ def default_checkpoint() -> Path:
     Its name holds the package version and a digest of the weights; a change of either makes another folder.
     """
     folder = cache_folder() / f"{DEFAULT_CHECKPOINT}-{__version__}-{_weights_digest()}"
-    if not (folder / "modules.json").exists():
-        export(folder)
+    try:
+        if not (folder / "modules.json").exists():
+            export(folder)
+    except (PermissionError, NotADirectoryError) as error:
+        raise unusable_cache(folder.parent, error) from error
+    except OSError as error:
+        if error.errno != errno.EROFS:
+            raise
+        raise unusable_cache(folder.parent, error) from error
     return folder
 
 
 def cache_folder() -> Path:
-    """Gives the folder for cached checkpoints and indexes: `FASTLANE_HOME` or `~/.cache/fastlane-st`."""
-    return Path(os.environ.get("FASTLANE_HOME") or Path.home() / ".cache" / "fastlane-st")
+    """Gives the folder for cached checkpoints and indexes.
+
+    It is `FASTLANE_HOME`, or `fastlane-st` in `XDG_CACHE_HOME`, `HF_HOME` or `~/.cache`: the first of
+    these that is set.
+
+    Raises:
+        OSError: None of them is set, and the user has no home folder.
+    """
+    if own := os.environ.get("FASTLANE_HOME"):
+        return Path(own)
+    for variable in ("XDG_CACHE_HOME", "HF_HOME"):
+        if shared := os.environ.get(variable):
+            return Path(shared) / "fastlane-st"
+    try:
+        return Path.home() / ".cache" / "fastlane-st"
+    except RuntimeError as error:
+        raise OSError(f"there is no home folder for the cache: {ADVICE}") from error
+
+
+ADVICE = "set FASTLANE_HOME to a folder that can be written"
+
+
+def unusable_cache(folder: Path, error: OSError) -> OSError:
+    """Gives the error for a cache folder that can't be read or written."""
+    return OSError(f"the cache folder {folder} can't be used ({error.strerror}): {ADVICE}")
 
 
 def export(directory: str | os.PathLike[str], code_from: str | None = None) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -21,6 +22,7 @@ from .modeling.modeling_fastlane import FastLaneModel
 if TYPE_CHECKING:
     from .encoder import FastLaneEncoder
 
+HUB_NAME = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?", re.ASCII)
 ADAPTER_CONFIG = "adapter_config.json"
 
 AutoConfig.register(FastLaneConfig.model_type, FastLaneConfig, exist_ok=True)
@@ -39,6 +41,7 @@ def find_checkpoint(name_or_path: str | os.PathLike[str]) -> Checkpoint:
     """Resolves the name of a checkpoint, the folder of an adapter, or `"fastlane-minilm"`.
 
     Raises:
+        FileNotFoundError: It is neither a folder nor can it be the name of a repository.
         ValueError: A folder holds no FastLane checkpoint, or an adapter that doesn't name its base.
     """
     name, adapter = str(name_or_path), None
@@ -47,6 +50,10 @@ def find_checkpoint(name_or_path: str | os.PathLike[str]) -> Checkpoint:
         name, adapter = _base_of(folder), name
     if name == DEFAULT_CHECKPOINT:
         name = str(default_checkpoint())
+    if not Path(name).is_dir() and not HUB_NAME.fullmatch(name):
+        raise FileNotFoundError(
+            f"there is no folder {name}, and that is no name of a Hub repository"
+        )
     if Path(name).is_dir() and not _is_fastlane(Path(name) / "config.json"):
         raise no_checkpoint(name)
     return Checkpoint(name, adapter)

@@ -102,3 +102,64 @@ def test_without_the_offline_package_the_message_names_it(
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
     with pytest.raises(FileNotFoundError, match=r"fastlane-st\[offline\]"):
         hub.base_weights()
+
+
+@pytest.mark.parametrize(
+    ("variables", "expected"),
+    [
+        ({"FASTLANE_HOME": "/f", "XDG_CACHE_HOME": "/x", "HF_HOME": "/h"}, "/f"),
+        ({"XDG_CACHE_HOME": "/x", "HF_HOME": "/h"}, "/x/fastlane-st"),
+        ({"HF_HOME": "/h"}, "/h/fastlane-st"),
+        ({"HOME": "/home/me"}, "/home/me/.cache/fastlane-st"),
+    ],
+)
+def test_the_cache_is_where_the_user_keeps_caches(
+    variables: dict[str, str], expected: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("FASTLANE_HOME", "XDG_CACHE_HOME", "HF_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    assert hub.cache_folder() == Path(expected)
+
+
+def test_without_a_home_the_error_says_what_to_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("FASTLANE_HOME", "XDG_CACHE_HOME", "HF_HOME"):
+        monkeypatch.delenv(name, raising=False)
+
+    def homeless() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr(Path, "home", homeless)
+    with pytest.raises(
+        OSError, match="no home folder for the cache: set FASTLANE_HOME to a folder"
+    ):
+        hub.cache_folder()
+
+
+@pytest.mark.parametrize(
+    "error", [PermissionError(13, "Permission denied"), OSError(30, "Read-only")]
+)
+def test_a_cache_that_cannot_be_written_is_named(
+    error: OSError, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(folder: Path) -> None:
+        raise error
+
+    monkeypatch.setenv("FASTLANE_HOME", str(tmp_path / "locked"))
+    monkeypatch.setattr(hub, "export", refuse)
+    with pytest.raises(
+        OSError, match=rf"locked can't be used \({error.strerror}\): set FASTLANE_HOME"
+    ):
+        hub.default_checkpoint()
+
+
+@pytest.mark.parametrize(
+    "name", ["/nowhere/model", "./model", "a/b/c", "../x", "mödel", "C:\\model"]
+)
+def test_a_folder_that_is_not_there_is_named(name: str) -> None:
+    with pytest.raises(
+        FileNotFoundError, match=r"there is no folder .*, and that is no name of a Hub"
+    ):
+        FastLaneEncoder(name)
+    assert cli.main(["evaluate", name or "/", "data"]) == 1

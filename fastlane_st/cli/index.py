@@ -132,7 +132,7 @@ def index(
             num_routes=document_routes,
             kind=kind,
             storage=storage,
-            metadata={CHECKPOINT: model},
+            metadata={CHECKPOINT: found_anywhere(model)},
             batch_size=batch_size,
             resume=resume,
             show_progress_bar=True,
@@ -229,11 +229,16 @@ def verify(folder: Folder, as_json: Json = False) -> None:
         print(f"{folder} is whole: {sizes(loaded)}")
 
 
-def load(folder: str) -> FastLaneIndex:
-    """Loads an index folder after checking its files."""
+def load(folder: str, memory_map: bool = False) -> FastLaneIndex:
+    """Loads an index folder after checking its files; of mapped ones only the sizes."""
     from ..index.index import FastLaneIndex
 
-    return FastLaneIndex.load(folder)
+    return FastLaneIndex.load(folder, memory_map=memory_map)
+
+
+def found_anywhere(model: str) -> str:
+    """Gives a folder's absolute path, so that an index names its model from any working directory."""
+    return str(Path(model).absolute()) if Path(model).is_dir() else model
 
 
 def model_of(index: FastLaneIndex) -> str:

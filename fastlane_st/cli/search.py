@@ -58,7 +58,7 @@ def search(
     with garbage_kept():
         from ..loading import load_model
 
-        loaded = load(folder)
+        loaded = load(folder, memory_map=True)
         encoder = load_model(model or model_of(loaded))
         loaded.encoder = encoder
     asked = read_queries() if queries == ["-"] else queries

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -145,3 +146,15 @@ def test_info_and_verify_print_json(
     assert (broken["index"], broken["whole"]) == (str(index_folder), False)
     assert vectors.name in broken["problem"]
     assert err == f"fastlane: {broken['problem']}\n"
+
+
+def test_an_index_names_its_model_from_any_working_directory(
+    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "models").mkdir()
+    shutil.copytree(checkpoint, tmp_path / "models" / "mine")
+    (tmp_path / "corpus.jsonl").write_text('{"_id": "a", "text": "read a file"}\n')
+    monkeypatch.chdir(tmp_path)
+    assert cli.main(["index", "corpus.jsonl", "--out", "idx", "--model", "models/mine"]) == 0
+    monkeypatch.chdir(tmp_path / "models")
+    assert cli.main(["search", str(tmp_path / "idx"), "read"]) == 0

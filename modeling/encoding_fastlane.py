@@ -58,7 +58,7 @@ class TextEncodingModel(CheckpointModel):
             routes = top_k_mask(logits, mask, most)
         return self.projection.routed(output, routes, task), routes
 
-    tokenizing = threading.Lock()
+    tokenizing = threading.RLock()  # reentrant: Sentence Transformers tokenises prompts within
     """Held while texts are tokenised: a tokenizer's length and padding are state that both sides set."""
 
     def encode_query(self, texts: str | Sequence[str], **kwargs: Any) -> Any:

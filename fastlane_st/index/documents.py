@@ -81,20 +81,16 @@ class MemoryDocuments:
         return len(self._documents)
 
     def read(self, numbers: Sequence[int]) -> list[StoredDocument]:
-        """See `Documents`."""
         found = (self._documents[number] for number in numbers)
         return [one._replace(metadata=dict(one.metadata)) for one in found]
 
     def find(self, ids: Collection[Id]) -> dict[Id, int]:
-        """See `Documents`."""
         return {id: self._numbers[id] for id in ids if id in self._numbers}
 
     def fields(self) -> list[str]:
-        """See `Documents`."""
         return sorted({name for one in self._documents for name in one.metadata})
 
     def column(self, field: str) -> Column:
-        """See `Documents`."""
         if field not in self._columns:
             values = [one.metadata.get(field, ABSENT) for one in self._documents]
             self._columns[field] = Column.of(values)

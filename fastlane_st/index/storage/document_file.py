@@ -57,7 +57,6 @@ class DocumentFile:
         return int(self._count)
 
     def read(self, numbers: Sequence[int]) -> list[StoredDocument]:
-        """See `Documents`."""
         found = {}
         for some in _blocks(numbers, MOST_VALUES):
             marks = ", ".join("?" * len(some))
@@ -71,7 +70,6 @@ class DocumentFile:
         return [found[number] for number in numbers]
 
     def find(self, ids: Collection[Id]) -> dict[Id, int]:
-        """See `Documents`."""
         found = {}
         for some in _blocks([json.dumps(id) for id in ids], MOST_VALUES):
             marks = ", ".join("?" * len(some))
@@ -80,11 +78,9 @@ class DocumentFile:
         return found
 
     def fields(self) -> list[str]:
-        """See `Documents`."""
         return sorted(json.loads(name) for [name] in self._rows("SELECT field FROM columns"))
 
     def column(self, field: str) -> Column:
-        """See `Documents`."""
         if field not in self._columns:
             query = 'SELECT "values", codes FROM columns WHERE field = ?'
             rows = self._rows(query, [json.dumps(field)])

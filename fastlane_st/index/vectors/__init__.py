@@ -1,1 +1,1 @@
-"""How token vectors are stored and found. The only folder of the package that imports faiss."""
+"""How token vectors are stored and found. The only folder of the package that uses faiss."""

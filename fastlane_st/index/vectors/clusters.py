@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from .faiss_module import import_faiss
+from ...modeling.search_fastlane import import_faiss
 from .settings import FloatArray, IntArray
 
 MANY_CLUSTERS = 1_024  # from so many on, centroids are in clusters of their own

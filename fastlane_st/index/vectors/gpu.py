@@ -6,8 +6,8 @@ import threading
 from typing import Any
 from weakref import WeakKeyDictionary
 
+from ...modeling.search_fastlane import import_faiss
 from . import clusters
-from .faiss_module import import_faiss
 from .settings import FloatArray, IntArray, VectorSettings
 from .store import VectorStore
 

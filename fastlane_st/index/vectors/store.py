@@ -13,8 +13,8 @@ from typing import Any
 
 import numpy as np
 
+from ...modeling.search_fastlane import import_faiss
 from . import clusters
-from .faiss_module import import_faiss
 from .settings import (
     CODE_DIMENSIONS,
     FEWEST_VECTORS_PER_LIST,

@@ -24,8 +24,7 @@ import pytest
 from fastlane_st.index.index import FastLaneIndex
 from fastlane_st.index.storage import folder
 from fastlane_st.index.storage.manifest import with_checksum
-from fastlane_st.index.vectors.faiss_module import import_faiss
-from fastlane_st.modeling.search_fastlane import Hit
+from fastlane_st.modeling.search_fastlane import Hit, import_faiss
 from tests.support.encoders import WordEncoder
 
 QUERY = [[1.0, 0.5], [0.0, -1.0]]

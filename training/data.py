@@ -55,6 +55,15 @@ def load_sources(
     return loaded
 
 
+def check_sources(sources: Sequence[Source]) -> None:
+    """Raises a FileNotFoundError that names the first source whose file is not there."""
+    for source in sources:
+        if source.path is not None and not Path(source.path).is_file():
+            raise FileNotFoundError(
+                f"there is no file {source.path}: name your own pairs in `sources` of the configuration"
+            )
+
+
 def load_source(source: Source, seed: int = 0) -> Dataset:
     """Reads one source; see `load_sources` for its columns."""
     rows: list[tuple[str, list[str]]] = []

@@ -34,7 +34,7 @@ from fastlane_st.losses import CachedRoutedContrastiveLoss, RoutedContrastiveLos
 
 from .callbacks import GateSchedule, JsonLog, explain_out_of_memory, module_of
 from .command_line import HOW_TO_RESUME, add_run_options, exit_status
-from .data import check_batches, load_sources
+from .data import check_batches, check_sources, load_sources
 from .passages import join_positives
 from .runs import CONFIG_NAME, backbone_folder, find_base, find_checkpoint
 from .topics import TopicBatchSampler, add_topics
@@ -75,6 +75,7 @@ def train(
         FloatingPointError: Loss or gradient became infinite or NaN; the message names the rows.
         MemoryError: The message names the settings to lower.
     """
+    check_sources(config.sources)  # before a model is loaded or built
     output = Path(config.output_dir)
     checkpoint = find_checkpoint(config, resume)
     arguments = training_arguments(config)  # starts the process group, where there is one

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, get_args
 
@@ -123,7 +125,7 @@ def index(
     logging.getLogger(engine.__name__).setLevel(logging.INFO)  # logs the kind and size of the index
     num_documents = sum(1 for _ in read_corpus(corpus))
     encoder = load_encoder(model)
-    with encoding_processes(encoder, processes) as pool:
+    with encoding_processes(encoder, processes) as pool, explained_interruption(out):
         built = build_folder(
             out,
             encoder,
@@ -139,6 +141,22 @@ def index(
             pool=pool,
         )
     print(f"{sizes(built)} in {out}")
+
+
+@contextmanager
+def explained_interruption(folder: str) -> Iterator[None]:
+    """Says after Ctrl-C what of an index is kept, and how its building goes on."""
+    from ..index.storage.manifest import MANIFEST, read_manifest
+
+    try:
+        yield
+    except KeyboardInterrupt:
+        kept = f"nothing was committed to {folder} yet: start again"
+        if (Path(folder) / MANIFEST).exists():
+            count = read_manifest(Path(folder))["num_documents"]
+            kept = f"{count:,} documents are committed in {folder}: go on with --resume"
+        print(f"fastlane: interrupted; {kept}", file=sys.stderr)
+        raise
 
 
 def add(

@@ -158,3 +158,26 @@ def test_an_index_names_its_model_from_any_working_directory(
     assert cli.main(["index", "corpus.jsonl", "--out", "idx", "--model", "models/mine"]) == 0
     monkeypatch.chdir(tmp_path / "models")
     assert cli.main(["search", str(tmp_path / "idx"), "read"]) == 0
+
+
+@pytest.mark.parametrize("committed", [False, True])
+def test_an_interrupted_build_says_what_is_kept(
+    committed: bool,
+    checkpoint: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def interrupted(folder: str, encoder: FastLaneEncoder, *_: object, **__: object) -> None:
+        if committed:
+            FastLaneIndex.build(encoder, ["read", "sort"]).save(folder)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("fastlane_st.index.building.build_folder", interrupted)
+    (tmp_path / "corpus.jsonl").write_text('{"_id": "a", "text": "read a file"}\n')
+    out = tmp_path / "out"
+    command = ["index", str(tmp_path / "corpus.jsonl"), "--out", str(out)]
+    assert cli.main([*command, "--model", str(checkpoint)]) == 130
+    kept = f"2 documents are committed in {out}: go on with --resume"
+    lost = f"nothing was committed to {out} yet: start again"
+    assert capsys.readouterr().err.endswith(f"interrupted; {kept if committed else lost}\n")

@@ -192,3 +192,19 @@ def test_two_processes_average_gradients_and_resume(
         assert_close(result, tmp_path / "run")
         assert [line["loss"] for line in read_log(result)] == pytest.approx(expected, rel=1e-3)
     assert not changed(weights(tmp_path / "uninterrupted"), weights(tmp_path / "cached"))
+
+
+def test_a_source_that_is_not_there_stops_a_run_before_a_model_is_built(
+    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def built(config: TrainingConfig) -> None:
+        raise AssertionError
+
+    monkeypatch.setattr("training.train.build_encoder", built)
+    missing = tmp_path / "pairs.jsonl"
+    config = short_run(checkpoint, tmp_path, [missing])
+    with pytest.raises(
+        FileNotFoundError, match=r"there is no file .*pairs\.jsonl: name your own pairs"
+    ):
+        train(TrainingConfig.from_dict(config))
+    assert not (tmp_path / "run").exists()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import Literal
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -22,14 +23,21 @@ def check_num_routes(num_routes: object, allow_fraction: bool = False) -> None:
     """
     if num_routes is None:
         return
-    if isinstance(num_routes, int) and not isinstance(num_routes, bool) and num_routes > 0:
+    if is_count(num_routes):
         return
     if allow_fraction and isinstance(num_routes, float) and 0 < num_routes <= 1:
         return
     expected = (
         "a positive integer, a fraction in (0, 1]" if allow_fraction else "a positive integer"
     )
-    raise ValueError(f"num_routes must be {expected} or None, got {num_routes!r}")
+    hint = '; None keeps all tokens, "auto" is for queries' if isinstance(num_routes, str) else ""
+    raise ValueError(f"num_routes must be {expected} or None, got {num_routes!r}{hint}")
+
+
+def is_count(value: object) -> bool:
+    """Whether a value is a positive integer: Python's or NumPy's, but not True."""
+    is_integer = isinstance(value, int | np.integer) and not isinstance(value, bool)
+    return is_integer and bool(value > 0)  # type: ignore[operator]
 
 
 def count_routes(num_routes: int | float, token_mask: Tensor) -> Tensor:

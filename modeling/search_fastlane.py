@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from .routing_fastlane import AskedRoutes, NumRoutes, check_num_routes
+from .routing_fastlane import AskedRoutes, NumRoutes, check_num_routes, is_count
 
 Embeddings: TypeAlias = torch.Tensor | npt.NDArray[Any] | Sequence[Sequence[float]]
 Positions: TypeAlias = Sequence[int] | npt.NDArray[np.integer[Any]]
@@ -52,6 +52,16 @@ class Hit:
     def route(self) -> int:
         """The query position whose match contributed most; the first of equals."""
         return max(self.matches, key=lambda match: match.similarity).query_position
+
+    def to_dict(self) -> dict[str, Any]:
+        """All of it as JSON can hold it; each match by the names of its fields."""
+        return {
+            "id": self.id,
+            "score": self.score,
+            "text": self.text,
+            "metadata": dict(self.metadata),
+            "matches": [match._asdict() for match in self.matches],
+        }
 
 
 class Encoder(Protocol):
@@ -154,8 +164,15 @@ def given_views(embeddings: Embeddings, owner: str, positions: Positions | None 
     """
     if isinstance(embeddings, torch.Tensor):
         embeddings = embeddings.detach().float().cpu().numpy()
-    with np.errstate(over="ignore"):  # a value beyond float32 becomes inf, refused below
-        vectors = np.ascontiguousarray(embeddings, dtype=np.float32)
+    try:
+        if np.iscomplexobj(embeddings):
+            raise ValueError("got complex ones")
+        with np.errstate(over="ignore"):  # a value beyond float32 becomes inf, refused below
+            vectors = np.ascontiguousarray(embeddings, dtype=np.float32)
+    except (TypeError, ValueError) as error:
+        raise ValueError(
+            f"{owner} must be vectors of one length, of real numbers: {error}"
+        ) from None
     if vectors.ndim != 2 or vectors.shape[1] == 0:
         raise ValueError(f"{owner} must be vectors of shape (number, dim), got {vectors.shape}")
     if not np.isfinite(vectors).all():
@@ -348,7 +365,7 @@ class ExactIndex:
         Raises:
             ValueError: An empty text, a query without views, or another dimension than the index's.
         """
-        items: list[Any] = [queries] if isinstance(queries, str) else list(queries)
+        items = query_list(queries)
         check_counts(top_k=top_k, batch_size=batch_size)
         check_queries(items)
         if num_routes not in ("default", "auto"):
@@ -415,19 +432,45 @@ class ExactIndex:
 def check_counts(**counts: object) -> None:
     """Raises a ValueError for the first that isn't a positive integer."""
     for name, count in counts.items():
-        if not isinstance(count, int) or isinstance(count, bool) or count <= 0:
+        if not is_count(count):
             raise ValueError(f"{name} must be a positive integer, got {count!r}")
 
 
 def check_documents(documents: Iterable[str]) -> list[str]:
     """The texts as a list, in their order; a ValueError names one that isn't a str."""
-    if isinstance(documents, str):
-        raise ValueError("documents must be several texts, got one str: put it into a list")
-    texts = list(documents)
+    texts = listed("documents", documents)
     for number, text in enumerate(texts):
         if not isinstance(text, str):
             raise ValueError(f"document {number} must be a str, got {type(text).__name__}")
     return texts
+
+
+def listed(name: str, items: Any) -> list[Any]:
+    """The items of a collection in their order: a pandas Series gives its values, a generator is read.
+
+    Raises:
+        ValueError: One str, a mapping or a single value in place of several; it names the argument.
+    """
+    if isinstance(items, str | bytes):
+        raise ValueError(
+            f"{name} must be several, got one {type(items).__name__}, {items!r:.60}: put it into a list"
+        )
+    if isinstance(items, Mapping):
+        raise ValueError(
+            f"{name} must be several, in a list, got a {type(items).__name__}: pass its values, and its "
+            "keys as ids"
+        )
+    try:
+        return list(items)
+    except TypeError:
+        raise ValueError(
+            f"{name} must be several, in a list, got {items!r} ({type(items).__name__})"
+        ) from None
+
+
+def plain(value: Any) -> Any:
+    """A scalar of NumPy as Python's; anything else as it is."""
+    return value.item() if isinstance(value, np.generic) else value
 
 
 def check_unicode(texts: Sequence[Any], name: str) -> None:
@@ -444,9 +487,10 @@ def check_unicode(texts: Sequence[Any], name: str) -> None:
 
 def check_ids(ids: Iterable[Id], num_documents: int) -> list[Id]:
     """The ids as a list; a ValueError unless there is one a document, all different."""
-    checked = list(ids)
+    checked = [plain(id) for id in listed("ids", ids)]
     if len(checked) != num_documents:
         raise ValueError(f"ids must be {num_documents}, one a document: got {len(checked)}")
+    check_unicode(checked, "id")
     seen = set()
     for id in checked:
         if not is_id(id):
@@ -468,6 +512,11 @@ def _ids_of(documents: Sequence[Any], ids: Iterable[Id] | None) -> list[Id]:
     if not documents:
         raise ValueError("there are no documents: an index needs at least one")
     return checked
+
+
+def query_list(queries: Any) -> list[Any]:
+    """The queries as a list: one str is one query."""
+    return [queries] if isinstance(queries, str) else listed("queries", queries)
 
 
 def check_queries(queries: Sequence[Any]) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import difflib
+import os
 from collections.abc import Iterable, Mapping, Sequence, Sized
 from typing import Any, Literal, TypeAlias
 
@@ -9,7 +11,15 @@ import numpy as np
 import torch
 
 from ..modeling.routing_fastlane import check_num_routes
-from ..modeling.search_fastlane import Id, Metadata, check_counts, check_ids, check_queries
+from ..modeling.search_fastlane import (
+    Id,
+    Metadata,
+    check_counts,
+    check_ids,
+    check_queries,
+    listed,
+    plain,
+)
 from .filters import is_scalar
 
 QueryRoutes: TypeAlias = int | Literal["default", "auto"] | None
@@ -23,46 +33,53 @@ def check_lengths(num_documents: int, **given: Sized | None) -> None:
 
 
 def check_items(documents: Iterable[Any]) -> Any:
-    """Documents or queries by place, whatever kind of collection they come in.
+    """Documents by place, whatever kind of collection they come in; see `listed` for what is refused.
 
-    An array or tensor is given back as it is, and anything else as a list: a generator is read once,
-    and a pandas Series gives its values in their order, not by their labels.
-
-    Raises:
-        ValueError: One str, or a mapping, in place of several texts or arrays.
+    An array or tensor is given back as it is, and anything else as a list.
     """
     if isinstance(documents, np.ndarray | torch.Tensor):
         return documents
-    if isinstance(documents, str | bytes):
-        raise ValueError(
-            f"documents must be several texts, got one {type(documents).__name__}: put it into a list"
-        )
-    if isinstance(documents, Mapping):
-        raise ValueError(
-            f"documents must be several texts or arrays, got a {type(documents).__name__}: pass its values "
-            "as documents, and its keys as ids"
-        )
-    try:
-        return list(documents)
-    except TypeError:
-        raise ValueError(
-            f"documents must be several texts or arrays, got {documents!r} ({type(documents).__name__})"
-        ) from None
+    return listed("documents", documents)
 
 
 def check_id_list(ids: Iterable[Id]) -> list[Id]:
     """The ids without repetitions; a ValueError for a str in place of a list, or what can be no id."""
-    if isinstance(ids, str):
-        raise ValueError(f"ids must be several, got one str, {ids!r}: put it into a list")
-    checked = list(ids)
-    return check_ids(dict.fromkeys(checked), len(set(checked)))
+    given = dict.fromkeys(map(plain, listed("ids", ids)))
+    return check_ids(list(given), len(given))
+
+
+def check_encoder(encoder: object) -> None:
+    """Raises a ValueError for a checkpoint's name, or what can't encode, in place of an encoder."""
+    if isinstance(encoder, str | os.PathLike):
+        raise ValueError(
+            f"encoder must be a model, got {encoder!r}: pass FastLaneEncoder({str(encoder)!r})"
+        )
+    if encoder is not None and not hasattr(encoder, "get_embedding_dimension"):
+        raise ValueError(
+            "encoder must be a FastLaneEncoder, a FastLaneModel or have the methods of `Encoder`, got "
+            f"{encoder!r:.60} ({type(encoder).__name__})"
+        )
+
+
+def check_options(method: str, given: Iterable[str], known: Iterable[str]) -> None:
+    """Raises a TypeError that names a method's unknown argument and the nearest one it has."""
+    for name in given:
+        if name not in known:
+            nearest = difflib.get_close_matches(name, known, n=1, cutoff=0)[0]
+            raise TypeError(f"{method} has no argument {name!r}: did you mean {nearest!r}?")
 
 
 def check_metadata(metadata: Iterable[Metadata] | None, num_documents: int) -> list[Metadata]:
     """Copies of the metadata, one a document; a ValueError names a field that isn't a JSON scalar."""
     if metadata is None:
         return [{}] * num_documents
-    checked: list[Metadata] = [dict(one) for one in metadata]
+    checked: list[Metadata] = []
+    for number, one in enumerate(listed("metadata", metadata)):
+        if not isinstance(one, Mapping):
+            raise ValueError(
+                f"metadata of document {number} must be a mapping of fields to values, got {one!r}"
+            )
+        checked.append({plain(name): plain(value) for name, value in one.items()})
     check_lengths(num_documents, metadata=checked)
     for number, one in enumerate(checked):
         for name, value in one.items():

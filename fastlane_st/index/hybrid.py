@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ..modeling.search_fastlane import Hit, Id
-from .arguments import check_id_list, check_items
+from ..modeling.search_fastlane import Hit, Id, check_counts, query_list
+from .arguments import check_id_list
 from .contents import Part
 from .filters import Filter
 from .index import FastLaneIndex
@@ -37,6 +37,17 @@ class FusedHit:
     hit: Hit | None
     bm25_rank: int | None
 
+    def to_dict(self) -> dict[str, Any]:
+        """All of it as JSON can hold it."""
+        hit = None if self.hit is None else self.hit.to_dict()
+        return {
+            "id": self.id,
+            "score": self.score,
+            "text": self.text,
+            "bm25_rank": self.bm25_rank,
+            "hit": hit,
+        }
+
 
 class HybridSearch:
     """Searches an index and BM25 over its texts, and fuses the two by reciprocal ranks.
@@ -50,6 +61,8 @@ class HybridSearch:
     """
 
     def __init__(self, index: FastLaneIndex) -> None:
+        if not isinstance(index, FastLaneIndex):
+            raise ValueError(f"index must be a FastLaneIndex, got {index!r:.60}")
         self.index = index
         self._bm25: tuple[tuple[Part, ...], WordIndex] | None = None
 
@@ -81,9 +94,10 @@ class HybridSearch:
             ValueError: `depth` is below `top_k`, or what `FastLaneIndex.search` refuses.
             ImportError: bm25s is not installed.
         """
+        check_counts(top_k=top_k, depth=depth)
         if depth < top_k:
             raise ValueError(f"depth must be at least top_k={top_k}, got {depth}")
-        queries = check_items([queries] if isinstance(queries, str) else queries)
+        queries = query_list(queries)
         allowed = None if ids is None else check_id_list(ids)
         found = self.index.search(queries, depth, where=where, ids=allowed, **options)
         words = self._words()

@@ -11,6 +11,8 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, Literal, NoReturn, overload
 
+from typing_extensions import TypedDict, Unpack
+
 from ..modeling.fingerprint_fastlane import adapter_state, encoder_digests, is_of_checkpoint
 from ..modeling.search_fastlane import (
     Embeddings,
@@ -21,9 +23,18 @@ from ..modeling.search_fastlane import (
     Positions,
     check_counts,
     is_id,
+    plain,
+    query_list,
     query_views,
 )
-from .arguments import QueryRoutes, check_id_list, check_items, check_search
+from .arguments import (
+    QueryRoutes,
+    check_encoder,
+    check_id_list,
+    check_items,
+    check_options,
+    check_search,
+)
 from .contents import IndexContents, Part
 from .documents import StoredDocument
 from .encoding import DocumentRoutes, Encoding
@@ -37,6 +48,21 @@ from .vectors.settings import Kind, Storage, VectorSettings
 from .vectors.store import VectorStore
 
 logger = logging.getLogger(__name__)
+
+
+class InsertOptions(TypedDict, total=False):
+    """What `add`, `update` and `upsert` take besides documents and ids, as in `build`.
+
+    `texts` and `positions` come with vectors, as in `from_embeddings`.
+    """
+
+    metadata: Iterable[Metadata] | None
+    texts: Sequence[str] | None
+    positions: Sequence[Positions] | None
+    batch_size: int
+    chunk_size: int
+    show_progress_bar: bool
+    pool: Any
 
 
 class FastLaneIndex:
@@ -128,6 +154,7 @@ class FastLaneIndex:
             ValueError: No documents, ids that do not fit, a vector that is not finite, or too few
                 vectors for the storage.
         """
+        check_encoder(encoder)
         encoding = Encoding(encoder, num_routes, batch_size, chunk_size, show_progress_bar, pool)
         incoming = Incoming.of_texts(documents, ids, metadata)
         return cls._of(incoming, encoding, kind, storage, num_documents)
@@ -175,6 +202,8 @@ class FastLaneIndex:
     ) -> FastLaneIndex:
         if not incoming.ids:
             raise ValueError("there are no documents: an index needs at least one")
+        if num_documents is not None:
+            check_counts(num_documents=num_documents)
         if num_documents is not None and num_documents < len(incoming.ids):
             raise ValueError(
                 f"num_documents must be at least the {len(incoming.ids)} given, got {num_documents}"
@@ -220,6 +249,7 @@ class FastLaneIndex:
             FileNotFoundError: There is no index.
             ValueError: A file is damaged, or the encoder is of another checkpoint or dimension.
         """
+        check_encoder(encoder)
         contents, settings, commit = read_index(directory, memory_map)
         return cls(contents, settings, encoder, commit)
 
@@ -250,7 +280,7 @@ class FastLaneIndex:
         self,
         documents: Iterable[str] | Sequence[Embeddings],
         ids: Iterable[Id] | None = None,
-        **options: Any,
+        **options: Unpack[InsertOptions],
     ) -> list[Id]:
         """Adds new documents, encoded like those that the index was built of: all of them or none.
 
@@ -258,8 +288,7 @@ class FastLaneIndex:
             documents: Texts, or arrays `(num_vectors, dim)` that hold one document's views each.
             ids: One per document, none of which is there; by default integers above all that were
                 used so far.
-            **options: `metadata`, `batch_size`, `chunk_size`, `show_progress_bar` and `pool` as in
-                `build`; with vectors `texts` and `positions` as in `from_embeddings`.
+            **options: See `InsertOptions`.
 
         Returns:
             The documents' ids.
@@ -267,6 +296,7 @@ class FastLaneIndex:
         Raises:
             ValueError: An id is there already, or what `build` or `from_embeddings` refuses.
         """
+        check_options("add", options, InsertOptions.__annotations__)
         return self._insert(documents, ids, self._contents.check_absent, **options)
 
     def update(
@@ -280,6 +310,7 @@ class FastLaneIndex:
         Raises:
             ValueError: An id isn't there, or what `add` refuses.
         """
+        check_options("update", options, InsertOptions.__annotations__)
         self._insert(documents, ids, self._contents.check_present, **options)
 
     def upsert(
@@ -289,6 +320,7 @@ class FastLaneIndex:
         **options: Any,
     ) -> None:
         """Replaces the documents whose ids are there and adds the others. Arguments are those of `add`."""
+        check_options("upsert", options, InsertOptions.__annotations__)
         self._insert(documents, ids, lambda ids: None, **options)
 
     def delete(self, ids: Iterable[Id]) -> None:
@@ -423,7 +455,7 @@ class FastLaneIndex:
                 not finite, texts without an encoder, an argument that cannot apply, or a filter on
                 a field that no document has.
         """
-        items: list[Any] = [queries] if isinstance(queries, str) else list(queries)
+        items = query_list(queries)
         check_counts(top_k=top_k, batch_size=batch_size)
         check_search(items, top_k, num_routes, candidates, rerank, route_budget)
         self._check_encoder()
@@ -478,6 +510,7 @@ class FastLaneIndex:
 
     def __contains__(self, id: object) -> bool:
         """Whether a document has this id; 1 and "1" are two ids."""
+        id = plain(id)
         return is_id(id) and bool(self._contents.locate([id]))
 
     @property
@@ -487,6 +520,7 @@ class FastLaneIndex:
 
     @encoder.setter
     def encoder(self, encoder: Encoder | None) -> None:
+        check_encoder(encoder)
         dim = None if encoder is None else encoder.get_embedding_dimension()
         if dim is not None and dim != self.dim:
             raise ValueError(
@@ -552,8 +586,6 @@ class FastLaneIndex:
 
     def text(self, id: Id) -> str | None:
         """The document's text, None if it was given without; an unknown id is an error."""
-        if not is_id(id):
-            raise ValueError(f"an id must be a str or an int, got {id!r} ({type(id).__name__})")
         [stored] = self.get([id])
         return stored.text
 

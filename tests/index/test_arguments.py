@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import copy
+import json
 import pickle
 from collections import OrderedDict, UserList, deque
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -15,6 +17,7 @@ import torch
 
 from fastlane_st import FastLaneIndex
 from fastlane_st.index.hybrid import HybridSearch
+from fastlane_st.modeling.search_fastlane import ExactIndex
 from tests.support.encoders import WordEncoder
 
 TEXTS = ["red car", "blue bus sky", "sky"]
@@ -70,7 +73,7 @@ def test_one_text_or_a_mapping_is_no_list_of_texts(one: Any) -> None:
         lambda: index.update(one, ids=["r"]),
         lambda: index.upsert(one, ids=["r"]),
     ):
-        with pytest.raises(ValueError, match=r"documents must be several texts.*, got (one|a) "):
+        with pytest.raises(ValueError, match=r"documents must be several,.* got (one|a) "):
             insert()
     assert texts_of(index) == TEXTS
 
@@ -82,9 +85,7 @@ def test_what_is_no_collection_is_named(value: Any) -> None:
         lambda: FastLaneIndex.from_embeddings(value),
         lambda: build().add(value),
     ):
-        with pytest.raises(
-            ValueError, match=f"documents must be several texts or arrays, got {value}"
-        ):
+        with pytest.raises(ValueError, match=f"documents must be several, in a list, got {value}"):
             insert()
 
 
@@ -180,3 +181,180 @@ def test_a_filter_too_deep_is_an_error_on_its_depth() -> None:
     for _ in range(30):
         fine = {"$not": fine}
     assert [hit.id for hit in build().search("sky", where=fine)] == ["s"]
+
+
+# NumPy's scalars
+
+
+def test_integers_of_numpy_are_integers() -> None:
+    index = build()
+    assert index.search("sky", top_k=np.int64(2)) == index.search("sky", top_k=2)
+    assert index.search("red car", 2, np.int32(2), candidates=np.int64(3)) == index.search(
+        "red car", 2, 2, candidates=3
+    )
+    encoder = WordEncoder()
+    two = FastLaneIndex.build(encoder, TEXTS, num_routes=np.int64(1), num_documents=np.int16(3))
+    assert two.num_vectors == 3
+    exact = ExactIndex.build(encoder, TEXTS, np.arange(3))
+    assert [hit.id for hit in exact.search("blue", np.int64(1), np.int8(1))] == [1]
+
+
+@pytest.mark.parametrize("ids", [np.array([7, 8, 9]), pandas.Series([7, 8, 9]), [np.int8(7), 8, 9]])
+def test_ids_of_numpy_are_pythons(ids: Any, tmp_path: Any) -> None:
+    index = FastLaneIndex.build(WordEncoder(), TEXTS, ids=ids)
+    for each in index.ids:
+        assert type(each) is int
+    assert np.int64(7) in index
+    assert 7 in index
+    index.save(tmp_path)
+    loaded = FastLaneIndex.load(tmp_path, WordEncoder())
+    assert loaded.ids == [7, 8, 9]
+    assert loaded.text(np.int64(8)) == TEXTS[1]  # type: ignore[arg-type]
+    assert [one.id for one in loaded.get(np.array([9, 7]))] == [9, 7]
+    loaded.update(["red"], ids=np.array([9]))
+    loaded.delete(np.array([7]))
+    assert loaded.ids == [8, 9]
+    assert [hit.id for hit in loaded.search("red", ids=np.array([8, 9]))] == [9, 8]
+
+
+def test_metadata_and_filters_of_numpy_are_pythons(tmp_path: Any) -> None:
+    rows = pandas.DataFrame(
+        {"year": [1999, 2004, 2010], "score": np.float32([0.5, 1, 2]), "new": [False, False, True]}
+    )
+    metadata = [dict(row) for _, row in rows.iterrows()]
+    index = FastLaneIndex.build(WordEncoder(), TEXTS, ids=IDS, metadata=metadata)
+    index.save(tmp_path)
+    index = FastLaneIndex.load(tmp_path, WordEncoder())
+    assert index.get(["b"])[0].metadata == {"year": 2004, "score": 1.0, "new": False}
+    wheres: list[tuple[dict[str, Any], set[str]]] = [
+        ({"year": np.int64(2004)}, {"b"}),
+        ({"year": {"$gte": np.int64(2004)}}, {"b", "s"}),
+        ({"year": {"$in": np.array([1999, 2010])}}, {"r", "s"}),
+        ({"score": {"$lt": np.float32(0.75)}}, {"r"}),
+        ({"$and": [{"new": np.bool_(True)}, {"$not": {"year": np.int16(1999)}}]}, {"s"}),
+        ({"score": {"$exists": np.bool_(True)}}, {"r", "b", "s"}),
+    ]
+    for where, found in wheres:
+        assert set(index.select(where)) == found
+
+
+@pytest.mark.parametrize("value", [np.datetime64("2024-01-01"), np.array([1]), np.float64("nan")])
+def test_what_json_cannot_hold_is_refused_at_the_add(value: Any) -> None:
+    index = build()
+    with pytest.raises(ValueError, match="year of document 0 must be a text, a finite number"):
+        index.add(["sky"], metadata=[{"year": value}])
+    assert index.ids == IDS
+
+
+# Words
+
+
+@pytest.mark.parametrize("method", ["add", "update", "upsert"])
+def test_an_unknown_argument_is_named_with_the_nearest(method: str) -> None:
+    index = build()
+    for name, nearest in (("metadatas", "metadata"), ("batchsize", "batch_size")):
+        message = f"{method} has no argument '{name}': did you mean '{nearest}'"
+        with pytest.raises(TypeError, match=message):
+            getattr(index, method)(["sky"], ids=["s"], **{name: 1})
+
+
+WRONG: dict[str, tuple[Callable[[FastLaneIndex], Any], str]] = {
+    "build without a collection": (
+        lambda index: FastLaneIndex.build(WordEncoder(), 5),  # type: ignore[arg-type]
+        r"documents must be several, in a list, got 5 \(int\)",
+    ),
+    "build with a name": (
+        lambda index: FastLaneIndex.build("folder", TEXTS),  # type: ignore[arg-type]
+        r"encoder must be a model, got 'folder': pass FastLaneEncoder\('folder'\)",
+    ),
+    "load with a name": (
+        lambda index: FastLaneIndex.load("folder", "model"),  # type: ignore[arg-type]
+        r"encoder must be a model, got 'model'",
+    ),
+    "another encoder": (
+        lambda index: setattr(index, "encoder", 5),
+        r"encoder must be a FastLaneEncoder.*, got 5 \(int\)",
+    ),
+    "search for a number": (
+        lambda index: index.search(5),  # type: ignore[call-overload]
+        r"queries must be several, in a list, got 5 \(int\)",
+    ),
+    "search for a mapping": (
+        lambda index: index.search({"q": "sky"}),  # type: ignore[call-overload]
+        "queries must be several, in a list, got a dict",
+    ),
+    "all routes": (
+        lambda index: index.search("sky", num_routes="all"),  # type: ignore[call-overload]
+        "got 'all'; None keeps all tokens, \"auto\" is for queries",
+    ),
+    "delete nothing": (
+        lambda index: index.delete(None),  # type: ignore[arg-type]
+        r"ids must be several, in a list, got None \(NoneType\)",
+    ),
+    "delete a number": (
+        lambda index: index.delete(7),  # type: ignore[arg-type]
+        r"ids must be several, in a list, got 7 \(int\)",
+    ),
+    "a text as num_documents": (
+        lambda index: FastLaneIndex.build(WordEncoder(), TEXTS, num_documents="x"),  # type: ignore[arg-type]
+        "num_documents must be a positive integer, got 'x'",
+    ),
+    "a text as effort": (
+        lambda index: replace(index.vectors, effort="2"),  # type: ignore[arg-type]
+        "effort must be a number above 0, got '2'",
+    ),
+    "a text as top_k of both": (
+        lambda index: HybridSearch(index).search("sky", top_k="4"),  # type: ignore[arg-type]
+        "top_k must be a positive integer, got '4'",
+    ),
+    "hybrid search of a folder": (
+        lambda index: HybridSearch("folder"),  # type: ignore[arg-type]
+        "index must be a FastLaneIndex, got 'folder'",
+    ),
+    "one mapping as metadata": (
+        lambda index: index.add(["sky"], metadata={"year": 2024}),  # type: ignore[arg-type]
+        "metadata must be several, in a list, got a dict",
+    ),
+    "a table as metadata": (
+        lambda index: index.add(["sky"], metadata=pandas.DataFrame({"year": [1]})),
+        "metadata of document 0 must be a mapping of fields to values, got 'year'",
+    ),
+    "vectors of several lengths": (
+        lambda index: index.add([[[1.0, 2.0], [1.0]]], ids=["x"]),
+        "document 'x' must be vectors of one length, of real numbers: ",
+    ),
+    "complex vectors": (
+        lambda index: FastLaneIndex.from_embeddings([np.ones((2, 2), dtype=complex)]),
+        "document 0 must be vectors of one length, of real numbers: got complex ones",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", WRONG)
+def test_an_error_names_the_argument_and_what_came(case: str) -> None:
+    index = build()
+    call, message = WRONG[case]
+    with pytest.raises(ValueError, match=message):
+        call(index)
+    assert index.ids == IDS
+
+
+def test_hits_become_json() -> None:
+    index = build()
+    [hit] = index.search("red", top_k=1)
+    assert json.loads(json.dumps(hit.to_dict())) == {
+        "id": "r",
+        "score": 1.0,
+        "text": "red car",
+        "metadata": {"year": 2000, "draft": False},
+        "matches": [{"query_position": 1, "document_position": 1, "similarity": 1.0}],
+    }
+    pytest.importorskip("bm25s")
+    [fused] = HybridSearch(index).search("red", top_k=1)[0]
+    assert json.loads(json.dumps(fused.to_dict())) == {
+        "id": "r",
+        "score": 2 / 61,
+        "text": "red car",
+        "bm25_rank": 1,
+        "hit": hit.to_dict(),
+    }

@@ -367,13 +367,15 @@ def test_queries_are_encoded_in_batches_with_one_route_by_default() -> None:
     ("documents", "ids", "message"),
     [
         ([], None, "there are no documents: an index needs at least one"),
-        ("red car", None, "documents must be several texts, got one str"),
+        ("red car", None, "documents must be several, got one str"),
         (["red", 7], None, "document 1 must be a str, got int"),
         (["red", "car"], ["a"], "ids must be 2, one a document: got 1"),
         (["red", "car", "sky"], ["a", "b", "a"], "ids must all be different, got 'a' twice"),
         (["red", "car"], ["a", 1.5], r"an id must be a str or an int, got 1.5 \(float\)"),
         (["red", "car"], ["a", True], r"an id must be a str or an int, got True \(bool\)"),
-        (["red"], np.array([4]), r"an id must be a str or an int, got .*4.* \(int64\)"),
+        (["red"], np.array([4.5]), r"an id must be a str or an int, got 4\.5 \(float\)"),
+        (["red", "car"], ["a", "\ud83d"], "id 1 is no valid Unicode: surrogates not allowed at 0"),
+        (["red"], 7, r"ids must be several, in a list, got 7 \(int\)"),
     ],
 )
 def test_wrong_documents_and_ids_are_refused(documents: Any, ids: Any, message: str) -> None:

@@ -96,7 +96,7 @@ def test_equal_vectors_tie_wherever_they_lie() -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("json",), "documents must be several texts, got one str: put it into a list"),
+        (("json",), "documents must be several, got one str, .json.: put it into a list"),
         (([],), "there are no documents: an index needs at least one"),
         ((["a", 5],), "document 1 must be a str, got int"),
         ((["red", "car"], ["x"]), "ids must be 2, one a document: got 1"),

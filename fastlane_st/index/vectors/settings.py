@@ -55,8 +55,8 @@ class VectorSettings:
         ):
             if value not in choices:
                 raise ValueError(f"{name} must be one of {', '.join(choices)}, got {value!r}")
-        if not self.effort > 0:
-            raise ValueError(f"effort must be above 0, got {self.effort}")
+        if not isinstance(self.effort, int | float) or not self.effort > 0:
+            raise ValueError(f"effort must be a number above 0, got {self.effort!r}")
 
     @classmethod
     def choose(

@@ -275,7 +275,7 @@ def test_settings_that_cannot_be_are_refused(options: Any, message: str) -> None
 
 
 def test_effort_must_be_above_0() -> None:
-    with pytest.raises(ValueError, match="effort must be above 0, got 0"):
+    with pytest.raises(ValueError, match="effort must be a number above 0, got 0"):
         VectorSettings(effort=0)
 
 

@@ -32,6 +32,8 @@ class FastLaneConfig(PreTrainedConfig):
         router_num_heads: Attention heads of the router; they divide `router_dim`.
         separate_document_scorer: Whether documents are routed by a scorer of their own or by that of
             the queries.
+        num_route_layers: Transformer layers that shift a query's route views (see `RouteLayers`); 0
+            for none.
         query_num_routes: Default number of routes of a query: a positive integer, or None for every
             token.
         document_num_routes: Default number of routes of a document; a float in (0, 1] keeps that
@@ -43,6 +45,12 @@ class FastLaneConfig(PreTrainedConfig):
         special_token_ids: Ids of the tokens that frame a text ([CLS], [SEP], padding). They are no
             views: neither routed nor part of full late interaction.
         use_special_tokens: Whether those tokens (never padding) are views like any other.
+        query_skip_ids: Ids of further tokens that are no views of a query.
+        document_skip_ids: Ids of further tokens that are no views of a document, such as punctuation
+            (ColBERT's skip list).
+        query_expansion: ColBERT's expansion of queries by mask tokens that are views, in the form of
+            Sentence Transformers' `query_expansion`: `length` in tokens, `strategy` ("fixed" cuts there,
+            "min" doesn't), `attend` and `token`. None for no expansion.
         base_model: Hub name of the backbone, for the model card.
 
     Raises:
@@ -65,6 +73,7 @@ class FastLaneConfig(PreTrainedConfig):
     router_dim: int = 128
     router_num_heads: int = 4
     separate_document_scorer: bool = True
+    num_route_layers: int = 0
     query_num_routes: "int | None" = None  # as strings: validate_num_routes says more than `strict`
     document_num_routes: "int | float | None" = None
     query_length: int = 128
@@ -73,6 +82,9 @@ class FastLaneConfig(PreTrainedConfig):
     document_prompt: str = ""
     special_token_ids: list[int] = field(default_factory=list)
     use_special_tokens: bool = False
+    query_skip_ids: list[int] = field(default_factory=list)
+    document_skip_ids: list[int] = field(default_factory=list)
+    query_expansion: dict[str, Any] | None = None
     base_model: str | None = None
 
     def __post_init__(self, **kwargs: Any) -> None:
@@ -103,6 +115,8 @@ class FastLaneConfig(PreTrainedConfig):
                 "window_size must be above 0, route_spread and route_margin at least 0, got "
                 f"{self.window_size}, {self.route_spread} and {self.route_margin}"
             )
+        if self.num_route_layers < 0:
+            raise ValueError(f"num_route_layers must be at least 0, got {self.num_route_layers}")
         if self.router_dim % self.router_num_heads:
             raise ValueError(
                 f"router_dim must be a multiple of router_num_heads, got {self.router_dim} and "

@@ -9,6 +9,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 from tqdm.auto import tqdm
+from transformers import PreTrainedTokenizerBase
 
 from .checkpoint_fastlane import CheckpointModel
 from .output_fastlane import FastLaneOutput
@@ -138,21 +139,29 @@ class TextEncodingModel(CheckpointModel):
         return encoded
 
     def tokenize(self, texts: Sequence[str], task: Task) -> dict[str, Tensor]:
-        """Tokenises texts with the side's prompt, cut at its length, into (B, T) tensors."""
-        is_query = task == "query"
-        prompt = self.config.query_prompt if is_query else self.config.document_prompt
+        """Tokenises texts with the side's prompt, cut at its length, into (B, T) tensors.
+
+        With `query_expansion`, queries are filled up with its token; `query_expansion_positions` (B, T) is
+        true there.
+        """
+        config, is_query = self.config, task == "query"
+        prompt = config.query_prompt if is_query else config.document_prompt
+        length = config.query_length if is_query else config.document_length
+        expansion = config.query_expansion if is_query else None
+        is_fixed = expansion is not None and expansion["strategy"] == "fixed"
+        if expansion is not None:
+            length = expansion["length"] if is_fixed else max(length, expansion["length"])
         with self.tokenizing:
-            return dict(
+            features: dict[str, Tensor] = dict(
                 self.tokenizer(
                     [prompt + text for text in texts],
-                    padding=True,
+                    padding="max_length" if is_fixed else True,
                     truncation=True,
-                    max_length=self.config.query_length
-                    if is_query
-                    else self.config.document_length,
+                    max_length=length,
                     return_tensors="pt",
                 )
             )
+        return features if expansion is None else expand(features, expansion, self.tokenizer)
 
     def forward_batches(
         self, texts: Sequence[str], task: Task, batch_size: int, show_progress_bar: bool
@@ -193,3 +202,34 @@ class TextEncodingModel(CheckpointModel):
     ) -> ExactIndex:
         """An `ExactIndex` over `documents`, in memory; the arguments are those of `ExactIndex.build`."""
         return ExactIndex.build(self, documents, ids, **kwargs)
+
+
+def expand(
+    features: dict[str, Tensor], expansion: dict[str, Any], tokenizer: PreTrainedTokenizerBase
+) -> dict[str, Tensor]:
+    """Fills queries that are shorter than an expansion's length with its token, as ColBERT does.
+
+    Args:
+        features: (B, T) tensors of the tokenizer, padded on the right.
+        expansion: See `FastLaneConfig.query_expansion`.
+        tokenizer: Its mask token is the default.
+
+    Returns:
+        The features with `query_expansion_positions`, (B, T) bool.
+    """
+    missing = expansion["length"] - features["input_ids"].shape[1]
+    if missing > 0:
+        features = {
+            name: torch.nn.functional.pad(value, (0, missing)) for name, value in features.items()
+        }
+    input_ids, attention_mask = features["input_ids"], features["attention_mask"]
+    within = torch.arange(input_ids.shape[1]) < expansion["length"]
+    added = (attention_mask == 0) & within
+    token = expansion.get("token")
+    token_id = tokenizer.mask_token_id if token is None else tokenizer.convert_tokens_to_ids(token)
+    if token_id is None:
+        token_id = tokenizer.eos_token_id
+    features["input_ids"] = input_ids.masked_fill(added, token_id)
+    if expansion.get("attend"):
+        features["attention_mask"] = attention_mask.masked_fill(added, 1)
+    return {**features, "query_expansion_positions": added}

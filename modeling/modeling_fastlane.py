@@ -7,12 +7,13 @@ from typing import Any
 import torch
 from torch import Tensor
 from transformers import AutoModel
+from transformers import initialization as init
 
 from .configuration_fastlane import FastLaneConfig
 from .encoding_fastlane import TextEncodingModel
 from .output_fastlane import FastLaneOutput
 from .projection_fastlane import ViewProjection
-from .router_fastlane import TokenRouter
+from .router_fastlane import RouteLayers, TokenRouter
 from .routing_fastlane import Task, unit
 
 
@@ -45,6 +46,7 @@ class FastLaneModel(TextEncodingModel):
             self.backbone.pooler = None  # unused weights, which DistributedDataParallel refuses
         self.projection = ViewProjection(config)
         self.router = TokenRouter(config)
+        self.route_layers = RouteLayers(config) if config.num_route_layers else None
         self.post_init()
 
     def forward(
@@ -52,6 +54,7 @@ class FastLaneModel(TextEncodingModel):
         input_ids: Tensor,
         attention_mask: Tensor | None = None,
         task: Task = "query",
+        query_expansion_positions: Tensor | None = None,
         **backbone_kwargs: Any,
     ) -> FastLaneOutput:
         """Encodes tokenised texts; nothing is routed yet (see `route`).
@@ -60,6 +63,8 @@ class FastLaneModel(TextEncodingModel):
             input_ids: (B, T) int64.
             attention_mask: (B, T), 0 at padding. Without it, every token counts.
             task: The side, which decides the router's scorer and the context of a token.
+            query_expansion_positions: (B, T) bool, true at tokens that `query_expansion` added: they are
+                views, attended to or not.
             **backbone_kwargs: For the backbone, such as `token_type_ids`.
         """
         if attention_mask is None:
@@ -69,8 +74,11 @@ class FastLaneModel(TextEncodingModel):
             input_ids=input_ids, attention_mask=attention_mask, **backbone_kwargs
         )
         hidden = states.last_hidden_state
-        token_mask = self.token_mask(input_ids, attention_mask)
-        router_logits, salience = self.router(hidden, attention_mask, token_mask, task)
+        token_mask = self.token_mask(input_ids, attention_mask, task)
+        if query_expansion_positions is not None:
+            token_mask = token_mask | query_expansion_positions.bool()
+        seen = attention_mask.bool() | token_mask
+        router_logits, salience = self.router(hidden, seen, token_mask, task)
         contextual, projected = self.projection(hidden, token_mask, salience, task)
         return FastLaneOutput(
             token_embeddings=unit(projected),
@@ -79,6 +87,11 @@ class FastLaneModel(TextEncodingModel):
             token_mask=token_mask,
             contextual_states=contextual,
             projected_states=projected,
+            route_shifts=(
+                self.route_layers(hidden, seen)
+                if self.route_layers is not None and task == "query"
+                else None
+            ),
             last_hidden_state=hidden,
             hidden_states=states.get("hidden_states"),
             attentions=states.get("attentions"),
@@ -92,11 +105,19 @@ class FastLaneModel(TextEncodingModel):
         )  # which is config.backbone_config
         return embeddings
 
-    def token_mask(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+    def token_mask(self, input_ids: Tensor, attention_mask: Tensor, task: Task) -> Tensor:
         """(B, T) bool: the tokens that are views of the text (see `FastLaneOutput.token_mask`)."""
         present = attention_mask.bool()
-        if self.config.use_special_tokens:
+        config = self.config
+        skipped = config.query_skip_ids if task == "query" else config.document_skip_ids
+        if not config.use_special_tokens:
+            skipped = [*skipped, *config.special_token_ids]
+        if not skipped:
             return present
-        special = torch.tensor(self.config.special_token_ids, device=input_ids.device)
-        content = present & ~torch.isin(input_ids, special)
+        content = present & ~torch.isin(input_ids, torch.tensor(skipped, device=input_ids.device))
         return content | (present & ~content.any(dim=-1, keepdim=True))
+
+    def _init_weights(self, module: Any) -> None:
+        super()._init_weights(module)
+        if isinstance(module, RouteLayers):  # untrained, they change no route
+            init.zeros_(module.output)

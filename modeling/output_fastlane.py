@@ -22,6 +22,7 @@ class FastLaneOutput(ModelOutput):
         contextual_states: (B, T, H) float of unit length: token states in their context (see
             `ViewProjection`).
         projected_states: (B, T, D) float: the projection of `contextual_states`.
+        route_shifts: (B, T, D) float, what the route layers add to a route's view; None without them.
         last_hidden_state: (B, T, H) float, the backbone's token states.
         hidden_states: The backbone's, if asked for.
         attentions: The backbone's, if asked for.
@@ -33,6 +34,7 @@ class FastLaneOutput(ModelOutput):
     token_mask: Tensor = None  # type: ignore[assignment]
     contextual_states: Tensor = None  # type: ignore[assignment]
     projected_states: Tensor = None  # type: ignore[assignment]
+    route_shifts: Tensor | None = None
     last_hidden_state: Tensor = None  # type: ignore[assignment]
     hidden_states: tuple[Tensor, ...] | None = None
     attentions: tuple[Tensor, ...] | None = None

@@ -31,7 +31,8 @@ class ViewProjection(nn.Module):
     A route speaks for the tokens that are dropped in its favour: its view is the direction of
     `W (v_i + c_r m_i)`, where m_i is the direction of the mean of their v. All means are weighted by the
     router's salience. So the number of routes k goes from one vector of the whole text, centred on
-    the routed token, to all tokens, where each stands for itself.
+    the routed token, to all tokens, where each stands for itself. Where a query has route layers, their
+    output is added before the direction is taken; it is 0 before training.
 
     c_r, c_w and c_d are learned; at 0 the model is ColBERT. `docs/decisions/model.md` has the numbers.
     """
@@ -88,7 +89,10 @@ class ViewProjection(nn.Module):
         # W m_i from W v, which is there already: the projection is linear.
         norms = (weights @ output.contextual_states).norm(dim=-1, keepdim=True)
         means = weights @ projected / norms.clamp_min(torch.finfo(norms.dtype).tiny)
-        embeddings = unit(projected + self.route_context_weight * (shares @ means))
+        mixed = projected + self.route_context_weight * (shares @ means)
+        if output.route_shifts is not None:
+            mixed = mixed + output.route_shifts
+        embeddings = unit(mixed)
         if task == "document":
             return embeddings
         sizes = shares @ shares.sum(dim=1).unsqueeze(-1)

@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -51,11 +53,9 @@ class TokenRouter(nn.Module):
         Returns:
             Two of (B, T) float; at tokens that may not be routed they mean nothing.
         """
-        query, key, value = self.heads(hidden_states)
-        attended = nn.functional.scaled_dot_product_attention(
-            query, key, value, attn_mask=attention_mask.bool()[:, None, None, :]
-        )
-        own, context = (part.transpose(1, 2).flatten(-2) for part in (value, attended))
+        projected = self.attention_input(hidden_states)
+        own = projected.chunk(3, dim=-1)[2]
+        context = attend(projected, attention_mask, self.num_heads)
         mixed = self.norm(own + self.attention_output(context))
         scorer = self.query_scorer
         if task == "document" and self.document_scorer is not None:
@@ -104,3 +104,59 @@ def centrality(hidden_states: Tensor, salience: Tensor, token_mask: Tensor) -> T
     directions = unit(hidden_states)
     weights = salience_weights(salience, token_mask).to(directions.dtype)
     return (directions * unit(weights.unsqueeze(1) @ directions)).sum(dim=-1)
+
+
+class RouteLayers(nn.Module):
+    """Transformer layers over a query's token states, whose output shifts the views of its routes.
+
+    A route is one vector that speaks for many tokens. A mean of token vectors can't say all that MaxSim
+    over them does; these layers learn the rest from MaxSim's own scores, while documents stay as they are.
+    `output` is 0 at initialisation.
+    """
+
+    def __init__(self, config: FastLaneConfig) -> None:
+        super().__init__()
+        backbone_config: Any = config.backbone_config
+        heads = backbone_config.num_attention_heads
+        self.layers = nn.ModuleList(
+            RouteLayer(config.hidden_size, heads) for _ in range(config.num_route_layers)
+        )
+        self.output = nn.Parameter(torch.zeros(config.embedding_dim, config.hidden_size))
+
+    def forward(self, hidden_states: Tensor, attention_mask: Tensor) -> Tensor:
+        """(B, T, D) float from token states (B, T, H); tokens at which the (B, T) mask is 0 aren't seen."""
+        for layer in self.layers:
+            hidden_states = layer(hidden_states, attention_mask)
+        return hidden_states @ self.output.T
+
+
+class RouteLayer(nn.Module):
+    """One layer as BERT has them: self-attention and a feed-forward network, each normalised after it."""
+
+    def __init__(self, hidden_size: int, num_heads: int) -> None:
+        super().__init__()
+        self.num_heads = num_heads
+        self.attention_input = nn.Linear(hidden_size, 3 * hidden_size)
+        self.attention_output = nn.Linear(hidden_size, hidden_size)
+        self.attention_norm = nn.LayerNorm(hidden_size)
+        self.wide = nn.Linear(hidden_size, 4 * hidden_size)
+        self.narrow = nn.Linear(4 * hidden_size, hidden_size)
+        self.norm = nn.LayerNorm(hidden_size)
+
+    def forward(self, hidden_states: Tensor, attention_mask: Tensor) -> Tensor:
+        """(B, T, H) float from the same and a mask (B, T)."""
+        attended = attend(self.attention_input(hidden_states), attention_mask, self.num_heads)
+        states = self.attention_norm(hidden_states + self.attention_output(attended))
+        result: Tensor = self.norm(states + self.narrow(nn.functional.gelu(self.wide(states))))
+        return result
+
+
+def attend(projected: Tensor, attention_mask: Tensor, num_heads: int) -> Tensor:
+    """Self-attention (B, T, H) of queries, keys and values (B, T, 3H); mask (B, T), 0 at what isn't seen."""
+    query, key, value = (
+        part.unflatten(-1, (num_heads, -1)).transpose(1, 2) for part in projected.chunk(3, dim=-1)
+    )
+    attended = nn.functional.scaled_dot_product_attention(
+        query, key, value, attn_mask=attention_mask.bool()[:, None, None, :]
+    )
+    return attended.transpose(1, 2).flatten(-2)

@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from .modeling_fastlane import FastLaneModel
 
 
+EXPANDED = "query_expansion_positions"
+
+
 class FastLaneTransformer(Transformer):
     """Gives the routed token embeddings of a text.
 
@@ -52,6 +55,8 @@ class FastLaneTransformer(Transformer):
             self.query_length = self.config.query_length
         if self.document_length is None:
             self.document_length = self.config.document_length
+        if self.query_expansion is None:
+            self.query_expansion = self.config.query_expansion
         assert self.tokenizer is not None
         self.model.tokenizer = self.tokenizer
         self.model.code_folders = (Path(__file__).parent,)
@@ -94,7 +99,7 @@ class FastLaneTransformer(Transformer):
     ) -> dict[str, Any]:
         """Encodes and routes; see the class for what it puts into `features`."""
         side: Task = task or features.get("task") or "document"
-        accepted = ("input_ids", "attention_mask", "token_type_ids", "position_ids")
+        accepted = ("input_ids", "attention_mask", "token_type_ids", "position_ids", EXPANDED)
         inputs = {name: features[name] for name in accepted if name in features}
         output = self.model(**inputs, task=side)
         features["router_logits"] = output.router_logits
@@ -143,6 +148,7 @@ class FastLaneTransformer(Transformer):
         """Saves the whole checkpoint folder; its configuration gets the current lengths and prompts."""
         config = self.config
         config.query_length, config.document_length = self.query_length, self.document_length
+        config.query_expansion = self.query_expansion
         for task in ("query", "document"):
             if task in self._prompts:
                 setattr(config, f"{task}_prompt", self._prompts[task] or "")
@@ -151,5 +157,5 @@ class FastLaneTransformer(Transformer):
     def get_config_dict(self) -> dict[str, Any]:
         """The module's settings; lengths stand in the model's own configuration."""
         settings = super().get_config_dict()
-        own = ("query_length", "document_length", "unpad_inputs")
+        own = ("query_length", "document_length", "query_expansion", "unpad_inputs")
         return {key: value for key, value in settings.items() if key not in own}

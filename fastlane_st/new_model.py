@@ -64,14 +64,14 @@ def from_backbone(
 
 
 def fit_projection(model: FastLaneModel, texts: Sequence[str]) -> None:
-    """Sets the projection to the principal components of the token states of `texts` in context.
+    """Sets the projection to the principal components of the token states of `texts`.
 
     Raises:
         ValueError: The texts have fewer tokens than the projection has dimensions.
     """
     with torch.inference_mode():
         states = [
-            output.contextual_states[output.token_mask].float()
+            unit(output.last_hidden_state)[output.token_mask].float()
             for _, output in model.forward_batches(texts, "document", 32, False)
         ]
     components = principal_components(torch.cat(states), model.config.embedding_dim)

@@ -226,7 +226,9 @@ def expand(
     within = torch.arange(input_ids.shape[1]) < expansion["length"]
     added = (attention_mask == 0) & within
     token = expansion.get("token")
-    token_id = tokenizer.mask_token_id if token is None else tokenizer.convert_tokens_to_ids(token)
+    token_id: Any = (
+        tokenizer.mask_token_id if token is None else tokenizer.convert_tokens_to_ids(token)
+    )
     if token_id is None:
         token_id = tokenizer.eos_token_id
     features["input_ids"] = input_ids.masked_fill(added, token_id)

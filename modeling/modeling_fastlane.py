@@ -14,7 +14,7 @@ from .encoding_fastlane import TextEncodingModel
 from .output_fastlane import FastLaneOutput
 from .projection_fastlane import ViewProjection
 from .router_fastlane import RouteLayers, TokenRouter
-from .routing_fastlane import Task, unit
+from .routing_fastlane import Task
 
 
 class FastLaneModel(TextEncodingModel):
@@ -79,14 +79,11 @@ class FastLaneModel(TextEncodingModel):
             token_mask = token_mask | query_expansion_positions.bool()
         seen = attention_mask.bool() | token_mask
         router_logits, salience = self.router(hidden, seen, token_mask, task)
-        contextual, projected = self.projection(hidden, token_mask, salience, task)
         return FastLaneOutput(
-            token_embeddings=unit(projected),
+            token_embeddings=self.projection(hidden, token_mask, salience, task),
             router_logits=router_logits,
             salience=salience,
             token_mask=token_mask,
-            contextual_states=contextual,
-            projected_states=projected,
             route_shifts=(
                 self.route_layers(hidden, seen)
                 if self.route_layers is not None and task == "query"

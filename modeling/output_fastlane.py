@@ -14,14 +14,11 @@ class FastLaneOutput(ModelOutput):
 
     Attributes:
         token_embeddings: (B, T, D) float of unit length, padding included: the views of a text that
-            keeps every token, which are the directions of `projected_states`.
+            keeps every token, in their context (see `ViewProjection`).
         router_logits: (B, T) float; the highest one's token is the first route (see `spread_out`).
         salience: (B, T) float: a token's weight in a mean over several, as a logit.
         token_mask: (B, T) bool, true at the tokens that are views of the text and may be routed. A
             text of special tokens alone (an empty one) keeps those, so that no row is empty.
-        contextual_states: (B, T, H) float of unit length: token states in their context (see
-            `ViewProjection`).
-        projected_states: (B, T, D) float: the projection of `contextual_states`.
         route_shifts: (B, T, D) float, what the route layers add to a route's view; None without them.
         last_hidden_state: (B, T, H) float, the backbone's token states.
         hidden_states: The backbone's, if asked for.
@@ -32,8 +29,6 @@ class FastLaneOutput(ModelOutput):
     router_logits: Tensor = None  # type: ignore[assignment]
     salience: Tensor = None  # type: ignore[assignment]
     token_mask: Tensor = None  # type: ignore[assignment]
-    contextual_states: Tensor = None  # type: ignore[assignment]
-    projected_states: Tensor = None  # type: ignore[assignment]
     route_shifts: Tensor | None = None
     last_hidden_state: Tensor = None  # type: ignore[assignment]
     hidden_states: tuple[Tensor, ...] | None = None

@@ -1,4 +1,4 @@
-"""From token states to token views: each token in its text's context, in fewer dimensions.
+"""From token states to token views: projected, and in their text's context.
 
 Two things hold for every view that `ViewProjection.routed` gives:
 
@@ -21,20 +21,20 @@ from .routing_fastlane import Task, assign_to_routes, salience_weights, unit
 
 
 class ViewProjection(nn.Module):
-    """Puts each token state into its context, then projects it to the embedding dimension.
+    """Projects token states to embeddings, and mixes a document's context into them.
 
-    With state directions h_i, a query's token is v_i = h_i. A document's token also holds its
-    surroundings and its text: v_i is the direction of `h_i + c_w w_i + c_d m`, where w_i is the
-    direction of the mean state within some `window_size` tokens (a Gaussian) and m that of the whole
-    text. A view of a text that keeps every token is the direction of W v_i, W the projection.
+    With state directions h_i and the projection W, a token's embedding e_i is the direction of W h_i. A
+    query that keeps every token is these e_i. A document's token also holds its surroundings and its
+    text (`mix_context`, with the weights c_w and c_d).
 
     A route speaks for the tokens that are dropped in its favour: its view is the direction of
-    `W (v_i + c_r m_i)`, where m_i is the direction of the mean of their v. All means are weighted by the
-    router's salience. So the number of routes k goes from one vector of the whole text, centred on
-    the routed token, to all tokens, where each stands for itself. Where a query has route layers, their
-    output is added before the direction is taken; it is 0 before training.
+    `e_i + c_r m_i + s_i`, where m_i is the direction of the mean of their embeddings, and s_i what the
+    query's route layers say (`RouteLayers`; 0 without them). All means are weighted by the router's
+    salience. So the number of routes k goes from one vector of the whole text, centred on the routed
+    token, to all tokens, where each stands for itself.
 
-    c_r, c_w and c_d are learned; at 0 the model is ColBERT. `docs/decisions/model.md` has the numbers.
+    With all three weights at 0 and no route layers the model is ColBERT. `docs/decisions/model.md` has the
+    numbers.
     """
 
     def __init__(self, config: FastLaneConfig) -> None:
@@ -47,8 +47,8 @@ class ViewProjection(nn.Module):
 
     def forward(
         self, hidden_states: Tensor, token_mask: Tensor, salience: Tensor, task: Task
-    ) -> tuple[Tensor, Tensor]:
-        """Gives the token states in their context, and their projection.
+    ) -> Tensor:
+        """Gives the views of a text that keeps every token.
 
         Args:
             hidden_states: (B, T, H) float, the backbone's token states.
@@ -57,18 +57,18 @@ class ViewProjection(nn.Module):
             task: The side.
 
         Returns:
-            v, (B, T, H) float of unit length, and W v, (B, T, D) float.
+            (B, T, D) float of unit length.
         """
-        states = unit(hidden_states)
-        if task == "document":
-            weights = salience_weights(salience, token_mask).to(states.dtype)
-            weighted = weights.unsqueeze(-1) * states
-            window = window_weights(states.shape[1], self.window_size).to(states)
-            around, text = unit(window @ weighted), unit(weighted.sum(dim=1, keepdim=True))
-            states = unit(
-                states + self.window_context_weight * around + self.document_context_weight * text
-            )
-        return states, self.linear(states)
+        embeddings = unit(self.linear(unit(hidden_states)))
+        if task == "query":
+            return embeddings
+        return mix_context(
+            embeddings,
+            salience_weights(salience, token_mask),
+            self.window_context_weight,
+            self.document_context_weight,
+            self.window_size,
+        )
 
     def routed(self, output: FastLaneOutput, routes: Tensor, task: Task) -> Tensor:
         """Gives the views of a text's routes; see the module for the other rows and the lengths.
@@ -82,22 +82,53 @@ class ViewProjection(nn.Module):
         Returns:
             (B, T, D) float.
         """
-        projected = output.projected_states
+        embeddings = output.token_embeddings
         shares = assign_to_routes(output.last_hidden_state, output.token_mask, routes)
         weights = salience_weights(output.salience.unsqueeze(1), shares.transpose(1, 2) > 0)
-        weights = weights.to(shares.dtype)
-        # W m_i from W v, which is there already: the projection is linear.
-        norms = (weights @ output.contextual_states).norm(dim=-1, keepdim=True)
-        means = weights @ projected / norms.clamp_min(torch.finfo(norms.dtype).tiny)
-        mixed = projected + self.route_context_weight * (shares @ means)
+        means = unit(weights.to(shares.dtype) @ embeddings)
+        mixed = embeddings + self.route_context_weight * (shares @ means)
         if output.route_shifts is not None:
             mixed = mixed + output.route_shifts
-        embeddings = unit(mixed)
+        views = unit(mixed)
         if task == "document":
-            return embeddings
+            return views
         sizes = shares @ shares.sum(dim=1).unsqueeze(-1)
         mean_sizes = output.token_mask.sum(1) / routes.sum(1)
-        return sizes / mean_sizes[:, None, None].to(sizes.dtype) * embeddings
+        return sizes / mean_sizes[:, None, None].to(sizes.dtype) * views
+
+
+def mix_context(
+    embeddings: Tensor,
+    weights: Tensor,
+    window_weight: Tensor | float,
+    document_weight: Tensor | float,
+    window_size: float,
+) -> Tensor:
+    """Puts the token embeddings of documents into their context: unit(e_i + c_w w_i + c_d m).
+
+    w_i is the direction of Σ_j G_ij a_j e_j with the Gaussian window G (`window_weights`), and m that of
+    Σ_j a_j e_j. A context is a sum of the document's own vectors, so that stored ones can be mixed as well.
+
+    Args:
+        embeddings: (B, T, D) float of unit length.
+        weights: (B, T) float, a_j: 0 at what is no token of the document.
+        window_weight: c_w.
+        document_weight: c_d.
+        window_size: Standard deviation of the window, in tokens.
+
+    Returns:
+        (B, T, D) float of unit length.
+
+    Example:
+        >>> embeddings = torch.tensor([[[1.0, 0.0], [0.0, 1.0]]])
+        >>> mix_context(embeddings, torch.tensor([[1.0, 0.0]]), 0.0, 1.0, 6.0)
+        tensor([[[1.0000, 0.0000],
+                 [0.7071, 0.7071]]])
+    """
+    weighted = weights.to(embeddings.dtype).unsqueeze(-1) * embeddings
+    window = window_weights(embeddings.shape[1], window_size).to(embeddings)
+    around, text = unit(window @ weighted), unit(weighted.sum(dim=1, keepdim=True))
+    return unit(embeddings + window_weight * around + document_weight * text)
 
 
 def _weight(value: float) -> nn.Parameter:

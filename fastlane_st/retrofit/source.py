@@ -75,7 +75,8 @@ def read_late_interaction(
     assert not missing, missing
     model.projection.linear.weight.data.copy_(weight)
     model.tokenizer = transformer.tokenizer
-    return model.eval()
+    model.eval()
+    return model
 
 
 def _check_kind(name: str, revision: str | None) -> None:

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from fastlane_st import FastLaneModel
-from fastlane_st.modeling.routing_fastlane import Task
+from fastlane_st.modeling.routing_fastlane import Task, unit
 from tests.conftest import DOCUMENTS, QUERIES
 
 
@@ -68,11 +68,11 @@ def test_the_route_is_the_highest_logit_and_the_next_the_highest_that_says_somet
 def loop_views_in_context(
     model: FastLaneModel, states: torch.Tensor, salience: torch.Tensor, task: Task
 ) -> list[torch.Tensor]:
-    """One token at a time: a query's is its direction, a document's has its window and its text."""
-    directions = [state / state.norm() for state in states.detach()]
+    """One token at a time: projected; a document's is mixed with its window and its text."""
+    projection = model.projection
+    directions = [unit(projection.linear(state / state.norm())) for state in states.detach()]
     if task == "query":
         return directions
-    projection = model.projection
     made = []
     for here, direction in enumerate(directions):
         around, text = torch.zeros_like(direction), torch.zeros_like(direction)
@@ -108,7 +108,7 @@ def loop_routed_views(
     for place in places:
         members = [i for i in range(len(tokens)) if owners[i] == place]
         mean = sum(tokens[i] * salience[i].exp() for i in members)
-        view = model.projection.linear(tokens[place] + weight * mean / mean.norm())
+        view = tokens[place] + weight * mean / mean.norm()
         length = len(members) * len(places) / len(tokens) if task == "query" else 1
         made.append(view / view.norm() * length)
     return made

@@ -78,20 +78,33 @@ class FastLaneModel(TextEncodingModel):
         if query_expansion_positions is not None:
             token_mask = token_mask | query_expansion_positions.bool()
         seen = attention_mask.bool() | token_mask
-        router_logits, salience = self.router(hidden, seen, token_mask, task)
+        output = self.score_tokens(hidden, seen, token_mask, task)
+        output.hidden_states = states.get("hidden_states")
+        output.attentions = states.get("attentions")
+        return output
+
+    def score_tokens(
+        self, hidden_states: Tensor, attention_mask: Tensor, token_mask: Tensor, task: Task
+    ) -> FastLaneOutput:
+        """All of the forward pass that comes after the backbone.
+
+        Args:
+            hidden_states: (B, T, H) float, the backbone's token states.
+            attention_mask: (B, T), 0 at what the router and the route layers don't see.
+            token_mask: (B, T) bool, true at the tokens that are views of the text.
+            task: The side.
+        """
+        router_logits, salience = self.router(hidden_states, attention_mask, token_mask, task)
+        shifts = None
+        if task == "query" and self.route_layers is not None:
+            shifts = self.route_layers(hidden_states, attention_mask)
         return FastLaneOutput(
-            token_embeddings=self.projection(hidden, token_mask, salience, task),
+            token_embeddings=self.projection(hidden_states, token_mask, salience, task),
             router_logits=router_logits,
             salience=salience,
             token_mask=token_mask,
-            route_shifts=(
-                self.route_layers(hidden, seen)
-                if self.route_layers is not None and task == "query"
-                else None
-            ),
-            last_hidden_state=hidden,
-            hidden_states=states.get("hidden_states"),
-            attentions=states.get("attentions"),
+            route_shifts=shifts,
+            last_hidden_state=hidden_states,
         )
 
     def resize_token_embeddings(self, *args: Any, **kwargs: Any) -> Any:

@@ -14,7 +14,7 @@ import typer
 from typer.core import TyperGroup
 
 from .. import __version__
-from . import index, measure, search
+from . import index, measure, retrofit, search
 from .arguments import QueryRoutes, TopK
 from .display import printable
 
@@ -132,6 +132,7 @@ def export(
 index.register(app)
 search.register(app)
 measure.register(app)
+retrofit.register(app)
 
 
 @app.command()

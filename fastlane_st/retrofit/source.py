@@ -10,7 +10,7 @@ import json
 import os
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from sentence_transformers import MultiVectorEncoder
@@ -19,8 +19,13 @@ from sentence_transformers.multi_vector_encoder.modules import MultiVectorMask
 from sentence_transformers.util import load_file_path
 from torch import Tensor, nn
 
+from ..hub import DEFAULT_CHECKPOINT
+from ..loading import find_checkpoint
 from ..modeling.configuration_fastlane import FastLaneConfig
 from ..modeling.modeling_fastlane import FastLaneModel
+from ..modeling.router_fastlane import TokenRouter
+
+Context = Literal["window", "document", "both"]
 
 FRAMING = ("cls", "sep", "bos", "eos", "pad")
 """The tokenizer's special tokens that frame a text."""
@@ -31,17 +36,20 @@ def read_late_interaction(
     *,
     revision: str | None = None,
     trust_remote_code: bool = False,
+    context: Context | None = None,
     **config_kwargs: Any,
 ) -> FastLaneModel:
     """Loads a late-interaction checkpoint as a model that gives the same token embeddings.
 
-    Prompts, lengths, skip lists and query expansion carry over, and documents get no context that they
-    didn't have, so that vectors which the checkpoint has made stay valid. Only routes are new.
+    Prompts, lengths, skip lists and query expansion carry over. Without `context` the vectors that the
+    checkpoint has made of documents stay valid, and only routes are new.
 
     Args:
         name_or_path: Folder or Hub name of a `MultiVectorEncoder`, a PyLate or a Stanford ColBERT model.
         revision: Branch, tag or commit on the Hub.
         trust_remote_code: Run the checkpoint's own code, if it has some.
+        context: Mix context into documents' vectors, all tokens alike (`mix_context`): of a "window", of the
+            whole "document", or of "both". None leaves the vectors as they are.
         **config_kwargs: Fields of `FastLaneConfig` that concern routes, such as `num_route_layers`.
 
     Raises:
@@ -63,8 +71,8 @@ def read_late_interaction(
     config = FastLaneConfig(
         backbone_config=backbone.config,
         embedding_dim=len(weight),
-        window_context_weight=0.0,
-        document_context_weight=0.0,
+        window_context_weight=float(context in ("window", "both")),
+        document_context_weight=float(context in ("document", "both")),
         use_special_tokens=True,
         base_model=None if os.path.isdir(name) else name,
         **_text_settings(source, transformer, mask),
@@ -74,9 +82,45 @@ def read_late_interaction(
     missing = model.backbone.load_state_dict(backbone.state_dict(), strict=False).missing_keys
     assert not missing, missing
     model.projection.linear.weight.data.copy_(weight)
+    weigh_alike(model.router)
     model.tokenizer = transformer.tokenizer
     model.eval()
     return model
+
+
+def is_fastlane(name_or_path: str | os.PathLike[str]) -> bool:
+    """Whether a name or folder is that of a FastLane checkpoint."""
+    if str(name_or_path) == DEFAULT_CHECKPOINT:
+        return True
+    path = load_file_path(str(name_or_path), "config.json")
+    config = {} if path is None else json.loads(Path(path).read_text("utf-8"))
+    return bool(config.get("model_type") == FastLaneConfig.model_type)
+
+
+def read_fastlane(name: str, num_route_layers: int, **config_kwargs: Any) -> FastLaneModel:
+    """Loads a FastLane checkpoint, whose route layers are new unless it has as many.
+
+    Raises:
+        ValueError: It has another number of route layers.
+    """
+    found = find_checkpoint(name).name
+    config = FastLaneConfig.from_pretrained(found, **config_kwargs)
+    if config.num_route_layers not in (0, num_route_layers):
+        raise ValueError(
+            f"{name} has {config.num_route_layers} route layers, got {num_route_layers}: leave as many"
+        )
+    config.num_route_layers = num_route_layers
+    model: FastLaneModel = FastLaneModel.from_pretrained(found, config=config)
+    model.eval()
+    return model
+
+
+def weigh_alike(router: TokenRouter) -> None:
+    """Gives all tokens of a document the same salience, as stored vectors have no other."""
+    scorer = router.document_scorer
+    assert scorer is not None
+    for parameter in (scorer.norm_weight, scorer.salience.weight, scorer.salience.bias):
+        parameter.data.zero_()
 
 
 def _check_kind(name: str, revision: str | None) -> None:
@@ -89,8 +133,6 @@ def _check_kind(name: str, revision: str | None) -> None:
         return None if path is None else json.loads(Path(path).read_text("utf-8"))
 
     modules, config = read("modules.json"), read("config.json") or {}
-    if config.get("model_type") == FastLaneConfig.model_type:
-        raise ValueError(f"{name} has routes already: train it further with training.train")
     kinds = [str(one["type"]) for one in modules or []]
     if any(kind.endswith("Pooling") for kind in kinds):
         raise ValueError(

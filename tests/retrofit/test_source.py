@@ -117,8 +117,3 @@ def test_what_a_model_cannot_hold_is_named(case: str, tmp_path: Path) -> None:
     write(tmp_path)
     with pytest.raises(ValueError, match=message):
         read_late_interaction(tmp_path)
-
-
-def test_a_model_with_routes_is_refused(checkpoint: Path) -> None:
-    with pytest.raises(ValueError, match="has routes already"):
-        read_late_interaction(checkpoint)

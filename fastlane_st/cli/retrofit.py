@@ -1,0 +1,86 @@
+"""The command that puts routes onto a late-interaction checkpoint."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from .arguments import BatchSize, usage
+
+CONTEXTS = ("none", "window", "document", "both")
+
+
+def parse_context(text: str) -> str:
+    """Accepts one of `CONTEXTS`."""
+    if text not in CONTEXTS:
+        raise ValueError(f"invalid choice: {text!r} (choose from {', '.join(CONTEXTS)})")
+    return text
+
+
+def register(app: typer.Typer) -> None:
+    """Adds the command of this module to the application."""
+    app.command()(retrofit)
+
+
+def retrofit(
+    model: Annotated[
+        str,
+        typer.Argument(
+            metavar="MODEL", help="late-interaction checkpoint: a folder, or a name on the Hub"
+        ),
+    ],
+    out: Annotated[str, typer.Option(metavar="DIR", help="folder of the new checkpoint")],
+    corpus: Annotated[
+        str | None, typer.Option(metavar="DOCS", help="documents to train on, as for 'index'")
+    ] = None,
+    pairs: Annotated[
+        Path | None,
+        typer.Option(metavar="PAIRS", help='JSONL of {"query", "positive"} to train on'),
+    ] = None,
+    context: Annotated[
+        Any,
+        typer.Option(
+            metavar="CONTEXT",
+            parser=usage(parse_context),
+            help="none leaves documents' vectors untouched; window, document or both mix them",
+        ),
+    ] = "none",
+    layers: Annotated[int, typer.Option(metavar="N", help="route layers of a query")] = 2,
+    steps: Annotated[int, typer.Option(metavar="N", help="training steps")] = 3_000,
+    max_documents: Annotated[int, typer.Option(metavar="N", help="draw so many of more")] = 50_000,
+    batch_size: BatchSize = 32,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="go on with a run that was stopped")
+    ] = False,
+    trust_remote_code: Annotated[
+        bool, typer.Option("--trust-remote-code", help="run the checkpoint's own code")
+    ] = False,
+) -> None:
+    """Puts routes onto a late-interaction checkpoint; its documents' vectors stay valid."""
+    if corpus is None and pairs is None:
+        raise ValueError("there is nothing to train on: give --corpus, --pairs or both")
+    from ..data.corpus import read_corpus
+    from ..loading import quiet_transformers
+    from ..retrofit.queries import read_pairs
+    from ..retrofit.retrofit import retrofit as run
+    from ..retrofit.training import RouteTraining
+
+    quiet_transformers()
+    report = run(
+        model,
+        out,
+        () if corpus is None else read_corpus(corpus),
+        () if pairs is None else read_pairs(pairs),
+        context=None if context == "none" else context,
+        num_route_layers=layers,
+        training=RouteTraining(steps=steps),
+        max_documents=max_documents,
+        batch_size=batch_size,
+        resume=resume,
+        trust_remote_code=trust_remote_code,
+        show_progress_bar=True,
+    )
+    print(report.render())
+    print(f"wrote {out}")

@@ -1,0 +1,345 @@
+"""Puts routes onto a late-interaction checkpoint: reads it, trains its query side, saves and reports.
+
+A run keeps its work in a folder beside the one that it writes, and goes on from there.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import random
+import resource
+import shutil
+import sys
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from tqdm.auto import tqdm
+
+from ..data.corpus import CorpusDocument
+from ..index.index import FastLaneIndex
+from ..modeling.modeling_fastlane import FastLaneModel
+from .queries import TrainingQuery, make_queries
+from .report import RetrofitReport, measure_routes
+from .source import Context, is_fastlane, read_fastlane, read_late_interaction
+from .states import QueryStates, query_states, score_queries
+from .training import RouteTraining, TrainingData, batches, replace_file, train_routes
+from .vectors import TokenVectors
+
+logger = logging.getLogger(__name__)
+
+FEWEST_DOCUMENTS = 100
+HELD_OUT = 300
+RANKED = 5_000
+"""Documents that the report ranks."""
+MINED = 64
+FITTED = 20_000
+"""Documents that the index's clusters are fitted to, and that are added at once."""
+ENCODED_AT_ONCE = 1_024
+
+
+def retrofit(
+    name_or_path: str | os.PathLike[str],
+    output: str | os.PathLike[str],
+    documents: Iterable[CorpusDocument] = (),
+    pairs: Iterable[tuple[str, str]] = (),
+    *,
+    context: Context | None = None,
+    num_route_layers: int = 2,
+    training: RouteTraining | None = None,
+    max_documents: int = 50_000,
+    max_queries: int = 60_000,
+    batch_size: int = 32,
+    resume: bool = False,
+    trust_remote_code: bool = False,
+    show_progress_bar: bool = False,
+) -> RetrofitReport:
+    """Writes a FastLane checkpoint whose token embeddings are those of another late-interaction model.
+
+    Documents' vectors stay valid. Only the query side is trained, to score by one or a few routes as the
+    model's own MaxSim scores by all views: on pairs, if there are some, and without labels on titles and
+    on crops of documents.
+
+    Args:
+        name_or_path: A checkpoint that `read_late_interaction` reads, or a FastLane checkpoint whose
+            query side is to be trained further.
+        output: A new folder.
+        documents: To train on; passages like those to be searched.
+        pairs: Queries, each with its document's text.
+        context: Mix context into documents' vectors ("window", "document" or "both"), as an index can
+            mix it into stored ones; None leaves them untouched.
+        num_route_layers: See `RouteLayers`.
+        training: Settings of the training.
+        max_documents: Draw so many if there are more; a pair's documents come first.
+        max_queries: Draw so many if there are more.
+        batch_size: Texts encoded at once.
+        resume: Go on with a run that was stopped.
+        trust_remote_code: As for `read_late_interaction`.
+        show_progress_bar: Show one for each phase.
+
+    Raises:
+        FileExistsError: `output` exists, or the work of another run is there and `resume` is false.
+        ValueError: Too few documents, no text to make a query of, a run with other settings, or what
+            `read_late_interaction` refuses.
+    """
+    target = Path(output)
+    work = target.with_name(f"{target.name}.partial")
+    settings = training or RouteTraining()
+    seconds: dict[str, float] = {}
+    _check_output(target, work, resume)
+    with _timed(seconds, "loading"):
+        options: dict[str, Any] = {"num_route_layers": num_route_layers, "query_num_routes": 1}
+        if is_fastlane(name_or_path):
+            if context is not None:
+                raise ValueError(f"context is for models without routes, got {context!r}")
+            model = read_fastlane(str(name_or_path), **options)
+        else:
+            model = read_late_interaction(
+                name_or_path, trust_remote_code=trust_remote_code, context=context, **options
+            )
+        texts, queries = gather(list(documents), pairs, max_documents, max_queries, settings.seed)
+    _check_work(work, texts, queries, {"name": str(name_or_path), "context": context})
+    with _timed(seconds, "documents"):
+        vectors = encode_documents(model, texts, work, batch_size, show_progress_bar)
+    with _timed(seconds, "queries"):
+        states = query_states(
+            model, [query.text for query in queries], batch_size, show_progress_bar
+        )
+    held_out, trained = split(queries)
+    ranked = documents_to_rank([queries[number] for number in held_out], len(texts), settings.seed)
+
+    def measure() -> Any:
+        return measure_routes(
+            model,
+            [queries[number] for number in held_out],
+            [states[number] for number in held_out],
+            vectors,
+            ranked,
+        )
+
+    with _timed(seconds, "report"):
+        before = measure()
+    with _timed(seconds, "candidates"):
+        candidates = mine(model, queries, states, vectors, work, show_progress_bar)
+    data = TrainingData(
+        [queries[number] for number in trained],
+        [states[number] for number in trained],
+        vectors,
+        candidates[trained],
+    )
+    with _timed(seconds, "training"):
+        train_routes(model, data, settings, work, show_progress_bar)
+    with _timed(seconds, "report"):
+        after = measure()
+    report = RetrofitReport(
+        num_documents=len(ranked),
+        num_queries=len(held_out),
+        query_kind="labelled" if queries[held_out[0]].is_labelled else "made",
+        before=before,
+        after=after,
+        seconds=seconds,
+        peak_memory=peak_memory(),
+    )
+    model.save_pretrained(work / "model")
+    (work / "model" / "retrofit.json").write_text(json.dumps(report.to_dict(), indent=2) + "\n")
+    os.replace(work / "model", target)
+    shutil.rmtree(work)
+    return report
+
+
+def gather(
+    documents: Sequence[CorpusDocument],
+    pairs: Iterable[tuple[str, str]],
+    max_documents: int,
+    max_queries: int,
+    seed: int,
+) -> tuple[list[str], list[TrainingQuery]]:
+    """The texts to encode, and the queries to train with: labelled ones first, each in a drawn order."""
+    chance = random.Random(seed)
+    given = list(pairs)
+    chance.shuffle(given)
+    given = given[: min(max_queries // 2, max_documents)]
+    drawn = list(documents)
+    chance.shuffle(drawn)
+    numbers: dict[str, int] = {}
+    labelled = [
+        TrainingQuery(query, numbers.setdefault(positive, len(numbers)), is_labelled=True)
+        for query, positive in given
+    ]
+    titles = []
+    for document in drawn:
+        if document.content and document.content not in numbers and len(numbers) < max_documents:
+            if document.text:
+                titles.append((len(numbers), document.title))
+            numbers[document.content] = len(numbers)
+    texts = list(numbers)
+    if len(texts) < FEWEST_DOCUMENTS:
+        raise ValueError(
+            f"there are {len(texts)} different documents, and routes need at least {FEWEST_DOCUMENTS} to be "
+            "trained: some thousand passages like those to be searched are better"
+        )
+    made = make_queries(texts, titles, seed)
+    chance.shuffle(made)
+    queries = [*labelled, *made][:max_queries]
+    if len(queries) < FEWEST_DOCUMENTS:
+        raise ValueError(
+            f"there are {len(queries)} queries: no document is long enough for a crop (12 words), and "
+            "titles or pairs are too few"
+        )
+    return texts, queries
+
+
+def split(queries: Sequence[TrainingQuery]) -> tuple[list[int], list[int]]:
+    """Numbers of the queries to measure with, all labelled or none, and of those to train with."""
+    count = min(HELD_OUT, len(queries) // 5)
+    labelled = [number for number, query in enumerate(queries) if query.is_labelled]
+    if len(labelled) < 2 * count:
+        held_out = [number for number, query in enumerate(queries) if not query.is_labelled][:count]
+    else:
+        held_out = labelled[:count]
+    kept = set(held_out)
+    return held_out, [number for number in range(len(queries)) if number not in kept]
+
+
+def documents_to_rank(queries: Sequence[TrainingQuery], num_documents: int, seed: int) -> list[int]:
+    """The queries' documents and drawn others, up to `RANKED`, in order."""
+    chosen = {query.document for query in queries}
+    others = random.Random(seed).sample(range(num_documents), min(num_documents, RANKED))
+    for number in others:
+        if len(chosen) >= RANKED:
+            break
+        chosen.add(number)
+    return sorted(chosen)
+
+
+def encode_documents(
+    model: FastLaneModel, texts: list[str], work: Path, batch_size: int, show_progress_bar: bool
+) -> TokenVectors:
+    """The documents' vectors, in a file of the work folder; goes on behind those that are there."""
+    vectors = TokenVectors(work / "documents.f16", model.config.embedding_dim)
+    with tqdm(
+        total=len(texts), initial=len(vectors), desc="Documents", disable=not show_progress_bar
+    ) as bar:
+        while len(vectors) < len(texts):
+            chunk = texts[len(vectors) : len(vectors) + ENCODED_AT_ONCE]
+            vectors.append(
+                model.encode_document(
+                    chunk, num_routes=None, batch_size=batch_size, convert_to_numpy=True
+                )
+            )
+            bar.update(len(chunk))
+    return vectors
+
+
+def mine(
+    model: FastLaneModel,
+    queries: Sequence[TrainingQuery],
+    states: Sequence[Any],
+    vectors: TokenVectors,
+    work: Path,
+    show_progress_bar: bool,
+) -> npt.NDArray[np.int32]:
+    """(queries, MINED) int32: the documents that one untrained route finds for each query, -1 for none."""
+    path = work / "candidates.npy"
+    if path.exists():
+        found: npt.NDArray[np.int32] = np.load(path, allow_pickle=False)
+        return found
+    index = index_of(vectors)
+    found = np.full((len(queries), MINED), -1, dtype=np.int32)
+    with tqdm(total=len(queries), desc="Candidates", disable=not show_progress_bar) as bar:
+        for numbers in batches(len(queries), 64):
+            for number, hits in zip(
+                numbers,
+                index.search(
+                    routed_views(model, [states[number] for number in numbers]), top_k=MINED
+                ),
+                strict=True,
+            ):
+                found[number, : len(hits)] = [hit.id for hit in hits]
+            bar.update(len(numbers))
+    replace_file(path, lambda scratch: save_array(scratch, found))
+    return found
+
+
+def index_of(vectors: TokenVectors) -> FastLaneIndex:
+    """An index over stored vectors, whose ids are the documents' numbers."""
+    index: FastLaneIndex | None = None
+    for numbers in batches(len(vectors), FITTED):
+        chunk = [vectors[number] for number in numbers]
+        if index is None:
+            index = FastLaneIndex.from_embeddings(
+                chunk, ids=numbers, storage="int8", num_documents=len(vectors)
+            )
+        else:
+            index.add(chunk, ids=numbers)
+    assert index is not None
+    return index
+
+
+@torch.inference_mode()
+def routed_views(
+    model: FastLaneModel, states: Sequence[QueryStates]
+) -> list[npt.NDArray[np.float32]]:
+    """The view (1, D) of one route of each query."""
+    views, routes = model.route(score_queries(model, states), "query", 1)
+    return [row[kept].numpy() for row, kept in zip(views, routes, strict=True)]
+
+
+def save_array(path: Path, array: npt.NDArray[Any]) -> None:
+    """Writes an array to a file of any name, which `numpy.save` would add an ending to."""
+    with path.open("wb") as file:
+        np.save(file, array, allow_pickle=False)
+
+
+def _check_output(target: Path, work: Path, resume: bool) -> None:
+    if target.exists():
+        raise FileExistsError(f"{target} exists: name a new folder")
+    if work.exists() and not resume:
+        raise FileExistsError(
+            f"{work} holds a run that was stopped: resume it, or delete that folder to start again"
+        )
+    work.mkdir(parents=True, exist_ok=True)
+
+
+def _check_work(
+    work: Path,
+    texts: Sequence[str],
+    queries: Sequence[TrainingQuery],
+    settings: Mapping[str, Any],
+) -> None:
+    """Writes what a run depends on, or raises a ValueError if a stopped one depended on something else."""
+    digest = hashlib.sha256()
+    for text in (*texts, *(query.text for query in queries)):
+        digest.update(hashlib.sha256(text.encode()).digest())
+    asked = {**settings, "documents and queries": digest.hexdigest()}
+    path = work / "run.json"
+    if not path.exists():
+        path.write_text(json.dumps(asked), "utf-8")
+        return
+    for name, value in json.loads(path.read_text("utf-8")).items():
+        if asked[name] != value:
+            raise ValueError(
+                f"{work} holds a run with other {name}: {value!r}, got {asked[name]!r}; go on with the "
+                "same, or delete that folder to start again"
+            )
+
+
+@contextmanager
+def _timed(seconds: dict[str, float], phase: str) -> Iterator[None]:
+    start = time.perf_counter()
+    yield
+    seconds[phase] = seconds.get(phase, 0.0) + time.perf_counter() - start
+
+
+def peak_memory() -> int:
+    """The most memory that the process has had, in bytes."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else 1024 * peak

@@ -46,6 +46,7 @@ class RetrofitReport:
         after: The same.
         seconds: By phase of the run.
         peak_memory: Of the process, in bytes.
+        losses: Means over 50 steps each: the step, the loss and its parts.
     """
 
     num_documents: int
@@ -55,6 +56,7 @@ class RetrofitReport:
     after: Mapping[str, RouteQuality]
     seconds: Mapping[str, float]
     peak_memory: int
+    losses: Sequence[Mapping[str, float]]
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)

@@ -95,6 +95,7 @@ def retrofit(
     settings = training or RouteTraining()
     seconds: dict[str, float] = {}
     _check_output(target, work, resume)
+    torch.manual_seed(settings.seed)  # of the new parameters: a resumed run starts with the same
     with _timed(seconds, "loading"):
         options: dict[str, Any] = {"num_route_layers": num_route_layers, "query_num_routes": 1}
         if is_fastlane(name_or_path):
@@ -136,7 +137,7 @@ def retrofit(
         candidates[trained],
     )
     with _timed(seconds, "training"):
-        train_routes(model, data, settings, work, show_progress_bar)
+        losses = train_routes(model, data, settings, work, show_progress_bar)
     with _timed(seconds, "report"):
         after = measure()
     report = RetrofitReport(
@@ -147,6 +148,7 @@ def retrofit(
         after=after,
         seconds=seconds,
         peak_memory=peak_memory(),
+        losses=losses,
     )
     model.save_pretrained(work / "model")
     (work / "model" / "retrofit.json").write_text(json.dumps(report.to_dict(), indent=2) + "\n")
@@ -306,7 +308,6 @@ def _check_output(target: Path, work: Path, resume: bool) -> None:
         raise FileExistsError(
             f"{work} holds a run that was stopped: resume it, or delete that folder to start again"
         )
-    work.mkdir(parents=True, exist_ok=True)
 
 
 def _check_work(
@@ -322,6 +323,7 @@ def _check_work(
     asked = {**settings, "documents and queries": digest.hexdigest()}
     path = work / "run.json"
     if not path.exists():
+        work.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(asked), "utf-8")
         return
     for name, value in json.loads(path.read_text("utf-8")).items():

@@ -12,7 +12,7 @@ from .left_out import LeftOut
 Scalar: TypeAlias = str | int | float | bool | None
 Fields: TypeAlias = Mapping[str, object]
 
-RENAME = "rename a field, or name the one that is meant (text_column, --text-column)"
+RENAME = "rename one of them, or name the right one with text_column or id_column"
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 CHECKPOINT = "checkpoint"
 """The key of an index's metadata that names the model it was built with."""
 
+DEFAULT_MODEL = "fastlane-minilm"
+
 Folder = Annotated[str, typer.Argument(metavar="INDEX", help="folder that 'fastlane index' wrote")]
 Corpus = Annotated[
     str,
@@ -56,8 +58,12 @@ def index(
     corpus: Corpus,
     out: Annotated[str, typer.Option(metavar="DIR", help="folder of the index")],
     model: Annotated[
-        str, typer.Option(metavar="CHECKPOINT", help="folder or Hub name of the encoder")
-    ] = "fastlane-minilm",
+        str | None,
+        typer.Option(
+            metavar="CHECKPOINT",
+            help="folder or Hub name of the encoder; default: fastlane-minilm, to resume that of the start",
+        ),
+    ] = None,
     document_routes: DocumentRoutes = "default",
     kind: Annotated[
         Any,
@@ -87,10 +93,11 @@ def index(
     """Builds an index over a corpus."""
     from ..data.corpus import STANDARD_INPUT, read_corpus
     from ..index import building
+    from ..index.storage.manifest import read_manifest
     from ..loading import load_encoder
     from ..modeling.search_fastlane import check_counts
 
-    building.check_folder(out, resume)  # before reading and encoding the corpus
+    is_there = building.check_folder(out, resume)  # before reading and encoding the corpus
     check_counts(processes=processes)
     log_to_stderr()
     logging.getLogger(building.__name__).setLevel(
@@ -104,6 +111,9 @@ def index(
     else:
         num_documents = sum(1 for _ in documents)
         documents = read_corpus(corpus, **columns, log=False)
+    if model is None:
+        started = read_manifest(Path(out))["metadata"] if is_there else {}
+        model = str(started.get(CHECKPOINT, DEFAULT_MODEL))
     encoder = load_encoder(model)
     with (
         building.encoding_processes(encoder, processes) as pool,

@@ -127,8 +127,9 @@ class FolderBuild:
 
     def resume(self, documents: Iterator[CorpusDocument]) -> None:
         """Loads the folder's unfinished index, and takes what it holds from the documents."""
-        self.index = FastLaneIndex.load(self.folder, self.encoder, memory_map=True)
+        self.index = FastLaneIndex.load(self.folder, memory_map=True)
         self.state = resumed(self.index, self.folder, self.state)
+        self.index.encoder = self.encoder
         skip_committed(self.index, self.folder, documents)
         self.metadata = {
             key: value for key, value in self.index.metadata.items() if key != UNFINISHED

@@ -175,7 +175,7 @@ def add(
 ) -> None:
     """Adds the documents of a corpus to an index."""
     from ..data.corpus import read_corpus
-    from ..index.building import add_to_folder
+    from ..index.adding import add_to_folder
     from ..loading import load_encoder
 
     changed = load_finished(folder)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -23,13 +23,12 @@ from .index import FastLaneIndex
 from .segment import Segment, collect_segment
 from .storage.folder import IndexSettings, next_generation
 from .storage.manifest import MANIFEST
-from .unfinished import UNFINISHED, Unfinished, as_stored, resumed, skip_committed
+from .unfinished import UNFINISHED, Unfinished, resumed, skip_committed
 from .vectors.settings import Kind, Storage, VectorSettings
 from .vectors.store import VectorStore
 
 COMMIT_EVERY = 10_000
 COMMIT_SECONDS = 60.0
-_LOOKED_UP_AT_ONCE = 1_000
 
 logger = logging.getLogger(__name__)
 
@@ -222,65 +221,6 @@ class FolderBuild:
             vectors.num_bytes(count, dim) / 1e6,
             vectors.expected_recall,
         )
-
-
-def add_to_folder(
-    index: FastLaneIndex,
-    directory: str | os.PathLike[str],
-    documents: Sequence[CorpusDocument],
-    *,
-    replace: bool = False,
-    resume: bool = False,
-    batch_size: int = 32,
-    commit_every: int = COMMIT_EVERY,
-    commit_seconds: float | None = COMMIT_SECONDS,
-    show_progress_bar: bool = False,
-) -> int:
-    """Adds documents to an index and its folder, committed now and then as `build_folder` does it.
-
-    Args:
-        index: What was loaded from the folder, with its encoder.
-        directory: The folder.
-        documents: With different ids.
-        replace: Documents whose ids are there take their place; otherwise they are an error.
-        resume: Pass over documents that are there with the same text and metadata.
-        batch_size, commit_every, commit_seconds, show_progress_bar: As for `build_folder`.
-
-    Returns:
-        How many documents were added or replaced.
-
-    Raises:
-        ValueError: An id is there already; nothing is encoded then.
-    """
-    check_counts(batch_size=batch_size, commit_every=commit_every)
-    pace = CommitPace(commit_every, commit_seconds)
-    wanted = list(documents)
-    if resume:
-        wanted = [one for block in _blocks(wanted) for one in _not_there(index, block)]
-    if not replace:
-        index._contents.check_absent([one.id for one in wanted])
-    check = (lambda ids: None) if replace else index._contents.check_absent
-    encoding = Encoding(index.encoder, index.document_routes, batch_size)
-    bar = {"desc": "Indexing", "unit": "doc", "disable": not show_progress_bar}
-    with tqdm(total=len(documents), initial=len(documents) - len(wanted), **bar) as progress:
-        feed = Feed(wanted, encoding, pace, progress)
-        while (segment := feed.segment(commit_every, index._contents.template)) is not None:
-            index._contents.insert(segment, check)
-            index.save(directory)
-            index.map_saved()
-    return len(wanted)
-
-
-def _blocks(documents: list[CorpusDocument]) -> Iterator[list[CorpusDocument]]:
-    for start in range(0, len(documents), _LOOKED_UP_AT_ONCE):
-        yield documents[start : start + _LOOKED_UP_AT_ONCE]
-
-
-def _not_there(index: FastLaneIndex, documents: list[CorpusDocument]) -> list[CorpusDocument]:
-    """Those that the index doesn't hold with the same text and metadata."""
-    known = index._contents.locate([one.id for one in documents])
-    stored = {one.id: one for one in index.get(list(known))}
-    return [one for one in documents if stored.get(one.id) != as_stored(one)]
 
 
 @contextmanager

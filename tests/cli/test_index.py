@@ -305,7 +305,7 @@ def test_an_interrupted_add_says_how_it_goes_on(
     def interrupted(*_: object, **__: object) -> int:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("fastlane_st.index.building.add_to_folder", interrupted)
+    monkeypatch.setattr("fastlane_st.index.adding.add_to_folder", interrupted)
     assert cli.main(["add", str(index_folder), str(corpus)]) == 130
     assert "6 documents are committed in" in capsys.readouterr().err
 

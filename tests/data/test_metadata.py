@@ -80,7 +80,7 @@ def test_columns_for_text_and_id_are_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "data", "columns", "message"),
     [
-        ("c.csv", "a,b\n1,2\n", {}, r"c\.csv:1: no 'text' among .*'a', 'b': .*--text-column"),
+        ("c.csv", "a,b\n1,2\n", {}, r"c\.csv:1: no 'text' among .*'a', 'b': .*with text_column"),
         (
             "c.csv",
             "text\n1\n",

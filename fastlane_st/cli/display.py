@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import re
 from collections.abc import Iterable, Sequence
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 MARKS = ("»", "«")
 ANSI_MARKS = ("\033[1;33m", "\033[0m")
 MOST_MARKED = 4
+LONGEST_WORD = 40
 WHITE_SPACE = re.compile(r"\s")
 # Control characters, line and paragraph separators, overrides of the direction, lone surrogates.
 UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
@@ -29,6 +31,20 @@ def printable(text: str) -> str:
         a\x1b[2Jb\nc
     """
     return UNPRINTABLE.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
+
+
+class PrintableFormatter(logging.Formatter):
+    """Formats a log record as one line that steers no terminal."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return printable(super().format(record))
+
+
+def log_to_stderr() -> None:
+    """Prints what the library logs on standard error."""
+    handler = logging.StreamHandler()
+    handler.setFormatter(PrintableFormatter("%(message)s"))
+    logging.basicConfig(handlers=[handler])
 
 
 def shows_color(stream: TextIO) -> bool:
@@ -148,11 +164,30 @@ def excerpt(
     marks: tuple[str, str],
     width: int,
 ) -> str:
-    """Gives about `width` characters of `text` around `center`, on one line, with spans marked."""
+    """Gives about `width` characters of `text` around `center`, on one line, with spans marked.
+
+    It is cut between words, or where none ends within `LONGEST_WORD` characters.
+    """
     start = max(0, min(center[0] - width // 2, len(text) - width))
-    start = text.rfind(" ", 0, start) + 1 if start else 0
+    start = word_start(text, start)
     end = min(len(text), start + width)
+    end = max(word_start(text, end), min(center[1], end))
     inside = [(a - start, b - start) for a, b in spans if start <= a and b <= end]
     part = WHITE_SPACE.sub(" ", text[start:end])
     shown = " ".join(mark(part, inside, marks).split())
-    return f"{'… ' if start else ''}{shown}{' …' if end < len(text) else ''}"
+    return f"{'… ' if start else ''}{shown}{' …' if text[end:].strip() else ''}"
+
+
+def word_start(text: str, place: int) -> int:
+    """Moves a place inside a word to the word's start, unless that is further than `LONGEST_WORD`.
+
+    Example:
+        >>> [word_start("a word", place) for place in (0, 1, 2, 4, 6)]
+        [0, 1, 2, 2, 6]
+    """
+    if place in (0, len(text)) or text[place].isspace():
+        return place
+    for start in range(place, max(-1, place - LONGEST_WORD), -1):
+        if start == 0 or text[start - 1].isspace():
+            return start
+    return place

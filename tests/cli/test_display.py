@@ -37,6 +37,21 @@ def test_marks_fall_on_words_and_excerpts_around_them(model: FastLaneModel) -> N
     )
 
 
+@pytest.mark.parametrize("width", [15, 20, 33, 60])
+def test_an_excerpt_is_cut_between_words(width: int) -> None:
+    words = "alpha beta gamma delta epsilon zeta eta theta iota kappa lambda mu nu"
+    for center in range(0, len(words), 7):
+        shown = excerpt(words, [], (center, center), MARKS, width)
+        assert set(shown.removeprefix("… ").removesuffix(" …").split()) <= set(words.split())
+    assert excerpt("alpha\nbeta gamma ", [], (0, 0), MARKS, 10) == "alpha beta …"
+    assert excerpt("alpha beta ", [], (0, 0), MARKS, 10) == "alpha beta"
+
+
+def test_a_text_without_spaces_is_cut_around_the_match() -> None:
+    text = "東" * 500 + "京" + "東" * 500
+    assert excerpt(text, [(500, 501)], (500, 501), MARKS, 20) == f"… {'東' * 10}»京«{'東' * 9} …"
+
+
 def test_no_hits_say_so(model: FastLaneModel) -> None:
     assert format_hits(model, "sort", []) == "nothing found"
 

@@ -53,17 +53,6 @@ def shows_color(stream: TextIO) -> bool:
     return stream.isatty() and not is_dumb and not os.environ.get("NO_COLOR")
 
 
-def hit_to_dict(hit: Hit) -> dict[str, Any]:
-    """Gives the id, score, text, metadata and matches of a hit for JSON."""
-    return {
-        "id": hit.id,
-        "score": hit.score,
-        "text": hit.text,
-        "metadata": hit.metadata,
-        "matches": [match._asdict() for match in hit.matches],
-    }
-
-
 def print_json(value: dict[str, Any]) -> None:
     """Prints a value as one line of JSON in ASCII, which every encoding can hold."""
     print(json.dumps(value))

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from .arguments import QueryRoutes, parse_filter, parse_query, usage
-from .display import format_hits, hit_to_dict, print_json, printable, shows_color
+from .display import format_hits, print_json, printable, shows_color
 from .index import Folder, Model, load, model_of, unfinished_note
 
 if TYPE_CHECKING:
@@ -141,7 +141,7 @@ def answer(
         hits: list[Hit] = find(query, num_routes=num_routes, **options)
         if as_json:
             for hit in hits:
-                print_json({"query": query, **hit_to_dict(hit)})
+                print_json({"query": query, **hit.to_dict()})
         else:
             print(format_hits(encoder, query, hits, color=color) + "\n")
         sys.stdout.flush()  # a caller that sends one query at a time waits for its answer

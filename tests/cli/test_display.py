@@ -13,7 +13,6 @@ from fastlane_st.cli.display import (
     MARKS,
     excerpt,
     format_hits,
-    hit_to_dict,
     mark,
     printable,
     shows_color,
@@ -94,7 +93,7 @@ def test_ids_and_texts_of_documents_steer_no_terminal(model: FastLaneModel, colo
 
 def test_a_hit_is_json_with_its_matches() -> None:
     hit = Hit("a", 1.5, (Match(1, 2, 1.5),), None, {"year": 2020})
-    assert hit_to_dict(hit) == {
+    assert hit.to_dict() == {
         "id": "a",
         "score": 1.5,
         "text": None,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import re
 from collections.abc import Iterable, Sequence
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 MARKS = ("»", "«")
 ANSI_MARKS = ("\033[1;33m", "\033[0m")
 MOST_MARKED = 4
+LONGEST_WORD = 40
 WHITE_SPACE = re.compile(r"\s")
 # Control characters, line and paragraph separators, overrides of the direction, lone surrogates.
 UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
@@ -31,21 +33,24 @@ def printable(text: str) -> str:
     return UNPRINTABLE.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
 
 
+class PrintableFormatter(logging.Formatter):
+    """Formats a log record as one line that steers no terminal."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return printable(super().format(record))
+
+
+def log_to_stderr() -> None:
+    """Prints what the library logs on standard error."""
+    handler = logging.StreamHandler()
+    handler.setFormatter(PrintableFormatter("%(message)s"))
+    logging.basicConfig(handlers=[handler])
+
+
 def shows_color(stream: TextIO) -> bool:
     """Whether to colour output on a stream: a terminal that isn't dumb, without NO_COLOR."""
     is_dumb = os.environ.get("TERM") == "dumb"
     return stream.isatty() and not is_dumb and not os.environ.get("NO_COLOR")
-
-
-def hit_to_dict(hit: Hit) -> dict[str, Any]:
-    """Gives the id, score, text, metadata and matches of a hit for JSON."""
-    return {
-        "id": hit.id,
-        "score": hit.score,
-        "text": hit.text,
-        "metadata": hit.metadata,
-        "matches": [match._asdict() for match in hit.matches],
-    }
 
 
 def print_json(value: dict[str, Any]) -> None:
@@ -148,11 +153,30 @@ def excerpt(
     marks: tuple[str, str],
     width: int,
 ) -> str:
-    """Gives about `width` characters of `text` around `center`, on one line, with spans marked."""
+    """Gives about `width` characters of `text` around `center`, on one line, with spans marked.
+
+    It is cut between words, or where none ends within `LONGEST_WORD` characters.
+    """
     start = max(0, min(center[0] - width // 2, len(text) - width))
-    start = text.rfind(" ", 0, start) + 1 if start else 0
+    start = word_start(text, start)
     end = min(len(text), start + width)
+    end = max(word_start(text, end), min(center[1], end))
     inside = [(a - start, b - start) for a, b in spans if start <= a and b <= end]
     part = WHITE_SPACE.sub(" ", text[start:end])
     shown = " ".join(mark(part, inside, marks).split())
-    return f"{'… ' if start else ''}{shown}{' …' if end < len(text) else ''}"
+    return f"{'… ' if start else ''}{shown}{' …' if text[end:].strip() else ''}"
+
+
+def word_start(text: str, place: int) -> int:
+    """Moves a place inside a word to the word's start, unless that is further than `LONGEST_WORD`.
+
+    Example:
+        >>> [word_start("a word", place) for place in (0, 1, 2, 4, 6)]
+        [0, 1, 2, 2, 6]
+    """
+    if place in (0, len(text)) or text[place].isspace():
+        return place
+    for start in range(place, max(-1, place - LONGEST_WORD), -1):
+        if start == 0 or text[start - 1].isspace():
+            return start
+    return place

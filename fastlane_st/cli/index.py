@@ -4,32 +4,44 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, get_args
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from typer.core import TyperCommand, TyperOption
 
-from .arguments import BatchSize, DocumentRoutes, usage
-from .display import print_json, printable
+from .arguments import BatchSize, DocumentRoutes
+from .choices import IndexCommand, kinds, one_of, storages
+from .display import log_to_stderr, print_json, printable
 
 if TYPE_CHECKING:
+    from ..data.corpus import CorpusDocument
     from ..index.index import FastLaneIndex
 
 CHECKPOINT = "checkpoint"
 """The key of an index's metadata that names the model it was built with."""
 
+DEFAULT_MODEL = "fastlane-minilm"
+
 Folder = Annotated[str, typer.Argument(metavar="INDEX", help="folder that 'fastlane index' wrote")]
 Corpus = Annotated[
     str,
-    typer.Argument(metavar="CORPUS", help="JSONL, CSV, TSV or Parquet file, or a folder of texts"),
+    typer.Argument(
+        metavar="CORPUS",
+        help="JSONL, CSV, TSV or Parquet file, a folder of texts, or - for JSONL on standard input",
+    ),
 ]
 Model = Annotated[
     str | None, typer.Option(metavar="CHECKPOINT", help="default: the one that indexed")
 ]
 Json = Annotated[bool, typer.Option("--json", help="print JSON")]
+
+
+TextColumn = Annotated[str, typer.Option(metavar="NAME", help="field of a row that holds the text")]
+IdColumn = Annotated[
+    str | None, typer.Option(metavar="NAME", help="field that holds the id; default: _id or id")
+]
 
 
 def register(app: typer.Typer) -> None:
@@ -42,52 +54,16 @@ def register(app: typer.Typer) -> None:
     app.command()(verify)
 
 
-def kinds() -> tuple[str, ...]:
-    """Lists the values of `--kind`; this imports the engine."""
-    from ..index.vectors.settings import Kind
-
-    return ("auto", *get_args(Kind))
-
-
-def storages() -> tuple[str, ...]:
-    """Lists the values of `--storage`; this imports the engine."""
-    from ..index.vectors.settings import Storage
-
-    return get_args(Storage)
-
-
-CHOICES = {"kind": kinds, "storage": storages}
-
-
-def one_of(choices: Callable[[], tuple[str, ...]]) -> Callable[[str], str]:
-    """Gives a parser that accepts only the values of `choices()`, called when it parses."""
-
-    def parse_choice(text: str) -> str:
-        if text not in choices():
-            expected = ", ".join(map(repr, choices()))
-            raise ValueError(f"invalid choice: {text!r} (choose from {expected})")
-        return text
-
-    return usage(parse_choice)
-
-
-class IndexCommand(TyperCommand):
-    """The `index` command: imports the engine for its choices only when help is shown."""
-
-    def format_help(self, ctx: Any, formatter: Any) -> None:
-        for parameter in self.params:
-            if isinstance(parameter, TyperOption) and parameter.name in CHOICES:
-                choices = ", ".join(CHOICES[parameter.name]())
-                parameter.help = f"{choices}: {parameter.help}"
-        super().format_help(ctx, formatter)
-
-
 def index(
     corpus: Corpus,
     out: Annotated[str, typer.Option(metavar="DIR", help="folder of the index")],
     model: Annotated[
-        str, typer.Option(metavar="CHECKPOINT", help="folder or Hub name of the encoder")
-    ] = "fastlane-minilm",
+        str | None,
+        typer.Option(
+            metavar="CHECKPOINT",
+            help="folder or Hub name of the encoder; default: fastlane-minilm, to resume that of the start",
+        ),
+    ] = None,
     document_routes: DocumentRoutes = "default",
     kind: Annotated[
         Any,
@@ -111,25 +87,42 @@ def index(
         typer.Option("--resume", help="go on with an index whose building was interrupted"),
     ] = False,
     processes: Annotated[int, typer.Option(metavar="N", help="encode in so many, on the CPU")] = 1,
+    text_column: TextColumn = "text",
+    id_column: IdColumn = None,
 ) -> None:
     """Builds an index over a corpus."""
-    from ..data.corpus import read_corpus
-    from ..index import index as engine
-    from ..index.building import build_folder, check_folder, encoding_processes
+    from ..data.corpus import STANDARD_INPUT, read_corpus
+    from ..index import building
+    from ..index.storage.manifest import read_manifest
     from ..loading import load_encoder
     from ..modeling.search_fastlane import check_counts
 
-    check_folder(out, resume)  # before reading and encoding the corpus
+    is_there = building.check_folder(out, resume)  # before reading and encoding the corpus
     check_counts(processes=processes)
-    logging.basicConfig(format="%(message)s")
-    logging.getLogger(engine.__name__).setLevel(logging.INFO)  # logs the kind and size of the index
-    num_documents = sum(1 for _ in read_corpus(corpus))
+    log_to_stderr()
+    logging.getLogger(building.__name__).setLevel(
+        logging.INFO
+    )  # logs the kind and size of the index
+    columns: dict[str, Any] = {"text_column": text_column, "id_column": id_column}
+    documents: Iterable[CorpusDocument] = read_corpus(corpus, **columns)
+    if corpus == STANDARD_INPUT:
+        documents = list(documents)  # can't be read twice
+        num_documents = len(documents)
+    else:
+        num_documents = sum(1 for _ in documents)
+        documents = read_corpus(corpus, **columns, log=False)
+    if model is None:
+        started = read_manifest(Path(out))["metadata"] if is_there else {}
+        model = str(started.get(CHECKPOINT, DEFAULT_MODEL))
     encoder = load_encoder(model)
-    with encoding_processes(encoder, processes) as pool, explained_interruption(out):
-        built = build_folder(
+    with (
+        building.encoding_processes(encoder, processes) as pool,
+        explained_interruption(out, "start again"),
+    ):
+        built = building.build_folder(
             out,
             encoder,
-            read_corpus(corpus),
+            documents,
             num_documents,
             num_routes=document_routes,
             kind=kind,
@@ -144,14 +137,19 @@ def index(
 
 
 @contextmanager
-def explained_interruption(folder: str) -> Iterator[None]:
-    """Says after Ctrl-C what of an index is kept, and how its building goes on."""
+def explained_interruption(folder: str, otherwise: str) -> Iterator[None]:
+    """Says after Ctrl-C what of an index is kept, and how the work goes on.
+
+    Args:
+        folder: The index's folder.
+        otherwise: What to do if nothing was committed.
+    """
     from ..index.storage.manifest import MANIFEST, read_manifest
 
     try:
         yield
     except KeyboardInterrupt:
-        kept = f"nothing was committed to {folder} yet: start again"
+        kept = f"nothing was committed to {folder} yet: {otherwise}"
         if (Path(folder) / MANIFEST).exists():
             count = read_manifest(Path(folder))["num_documents"]
             kept = f"{count:,} documents are committed in {folder}: go on with --resume"
@@ -168,19 +166,34 @@ def add(
         bool,
         typer.Option("--replace", help="documents whose ids are there take their place"),
     ] = False,
+    resume: Annotated[
+        bool,
+        typer.Option("--resume", help="pass over documents that are there and the same"),
+    ] = False,
+    text_column: TextColumn = "text",
+    id_column: IdColumn = None,
 ) -> None:
     """Adds the documents of a corpus to an index."""
     from ..data.corpus import read_corpus
-    from ..index.building import as_arguments
+    from ..index.adding import add_to_folder
     from ..loading import load_encoder
 
-    changed = load(folder)
-    documents = list(read_corpus(corpus))
+    changed = load_finished(folder)
+    log_to_stderr()
+    documents = list(read_corpus(corpus, text_column=text_column, id_column=id_column))
     changed.encoder = load_encoder(model or model_of(changed))
-    change = changed.upsert if replace else changed.add
-    change(**as_arguments(documents), batch_size=batch_size, show_progress_bar=True)
-    changed.save(folder)
-    print(f"{len(documents):,} added or replaced: {sizes(changed)} in {folder}")
+    with explained_interruption(folder, "add again"):
+        count = add_to_folder(
+            changed,
+            folder,
+            documents,
+            replace=replace,
+            resume=resume,
+            batch_size=batch_size,
+            show_progress_bar=True,
+        )
+    passed_over = f", {len(documents) - count:,} there already" if resume else ""
+    print(f"{count:,} added or replaced{passed_over}: {sizes(changed)} in {folder}")
 
 
 def delete(
@@ -188,7 +201,7 @@ def delete(
     ids: Annotated[list[str], typer.Argument(metavar="ID", help="of the documents to delete")],
 ) -> None:
     """Deletes documents from an index."""
-    changed = load(folder)
+    changed = load_finished(folder)
     changed.delete([as_indexed(changed, id) for id in ids])
     changed.save(folder)
     print(f"{len(set(ids)):,} deleted: {sizes(changed)} in {folder}")
@@ -196,7 +209,7 @@ def delete(
 
 def compact(folder: Folder) -> None:
     """Rewrites an index without its deleted documents."""
-    changed = load(folder)
+    changed = load_finished(folder)
     before = bytes_of(folder)
     changed.compact()
     changed.save(folder)
@@ -206,6 +219,7 @@ def compact(folder: Folder) -> None:
 def info(folder: Folder, as_json: Json = False) -> None:
     """Shows the size, kind and checkpoint of an index."""
     loaded = load(folder)
+    digest = loaded.checkpoint[0] if loaded.checkpoint else None
     if as_json:
         print_json(
             {
@@ -215,8 +229,10 @@ def info(folder: Folder, as_json: Json = False) -> None:
                 "storage": loaded.vectors.storage,
                 "bytes": bytes_of(folder),
                 "checkpoint": loaded.metadata.get(CHECKPOINT),
+                "checkpoint_digest": digest,
                 "document_routes": loaded.document_routes,
                 "metadata_fields": loaded.fields,
+                **state_of(loaded),
             }
         )
         return
@@ -225,10 +241,13 @@ def info(folder: Folder, as_json: Json = False) -> None:
         "token vectors": f"{loaded.num_vectors:,} of {loaded.dim} dimensions",
         "kind, storage": f"{loaded.vectors.kind}, {loaded.vectors.storage}",
         "bytes": f"{bytes_of(folder):,}",
-        "checkpoint": loaded.metadata.get(CHECKPOINT, "unknown"),
+        "checkpoint": loaded.metadata.get(CHECKPOINT, "not named"),
+        "its digest": digest or "unknown",
         "views of a document": "all" if loaded.document_routes is None else loaded.document_routes,
         "metadata fields": ", ".join(loaded.fields) or "none",
     }
+    if unfinished := unfinished_note(folder, loaded):
+        facts["unfinished"] = unfinished
     for name, fact in facts.items():
         print(f"{name:20} {printable(str(fact))}")
 
@@ -242,9 +261,39 @@ def verify(folder: Folder, as_json: Json = False) -> None:
             print_json({"index": folder, "whole": False, "problem": str(error)})
         raise
     if as_json:
-        print_json({"index": folder, "whole": True, **counts(loaded)})
-    else:
-        print(f"{folder} is whole: {sizes(loaded)}")
+        print_json({"index": folder, "whole": True, **counts(loaded), **state_of(loaded)})
+        return
+    print(f"{folder} is whole: {sizes(loaded)}")
+    if unfinished := unfinished_note(folder, loaded):
+        print(f"its building is unfinished: {unfinished}")
+
+
+def state_of(index: FastLaneIndex) -> dict[str, Any]:
+    """Says for JSON whether an index is finished, and if not, how many documents its corpus has."""
+    from ..index.unfinished import Unfinished
+
+    state = Unfinished.of(index)
+    if state is None:
+        return {"finished": True}
+    return {"finished": False, "documents_in_corpus": state.num_documents}
+
+
+def unfinished_note(folder: str, index: FastLaneIndex) -> str | None:
+    """Says how far an unfinished index has come and how it goes on; None for a finished one."""
+    from ..index.unfinished import Unfinished
+
+    state = Unfinished.of(index)
+    if state is None:
+        return None
+    return f"{state.summary}; go on with 'fastlane index CORPUS --out {folder} --resume'"
+
+
+def load_finished(folder: str) -> FastLaneIndex:
+    """Loads an index folder to change it; an unfinished one is a ValueError."""
+    loaded = load(folder)
+    if unfinished := unfinished_note(folder, loaded):
+        raise ValueError(f"{folder} is unfinished, finish it before any change: {unfinished}")
+    return loaded
 
 
 def load(folder: str, memory_map: bool = False) -> FastLaneIndex:

@@ -8,15 +8,17 @@ import shutil
 import sys
 from collections.abc import Sequence
 from io import TextIOWrapper
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from typer.core import TyperGroup
 
 from .. import __version__
-from . import index, measure, retrofit, search
+from . import documents, index, measure, retrofit, search
 from .arguments import QueryRoutes, TopK
 from .display import printable
+from .words import in_options
 
 PROBLEM = 1
 WRONG_USAGE = 2
@@ -36,7 +38,8 @@ class Commands(TyperGroup):
         except (ValueError, OSError, ImportError) as error:
             if isinstance(error, BrokenPipeError) and is_stdout_closed():
                 raise typer.Exit(CLOSED_PIPE) from None
-            message = "\n".join(map(printable, str(error).splitlines()))
+            said = in_options(str(error), ctx.invoked_subcommand)
+            message = "\n".join(map(printable, said.splitlines()))
             print(f"fastlane: {message}", file=sys.stderr)
             raise typer.Exit(PROBLEM) from None
 
@@ -125,11 +128,18 @@ def export(
     from ..loading import quiet_transformers
 
     quiet_transformers()
-    hub.export(directory, code_from)
+    try:
+        hub.export(directory, code_from)
+    except OSError as error:
+        # Not the name of a scratch folder beside it.
+        if error.errno is None or not str(error.filename).startswith(str(Path(directory).parent)):
+            raise
+        raise OSError(f"{directory} can't be written: {error.strerror}") from error
     print(f"wrote {directory}")
 
 
 index.register(app)
+documents.register(app)
 search.register(app)
 measure.register(app)
 retrofit.register(app)

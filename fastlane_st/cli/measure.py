@@ -66,6 +66,7 @@ def evaluate(
 ) -> None:
     """Measures quality on judged data, by number of routes."""
     check_file(json_file)
+    check_new_folder(runs)
     from ..evaluation.evaluate import run_evaluate
     from ..loading import quiet_transformers
 
@@ -128,6 +129,22 @@ def check_file(path: Path | None) -> None:
     if not path.parent.is_dir():
         raise FileNotFoundError(f"there is no folder {path.parent} to write {path.name} to")
     if not os.access(path if path.exists() else path.parent, os.W_OK):
+        raise PermissionError(f"{path} can't be written: permission denied")
+
+
+def check_new_folder(path: Path | None) -> None:
+    """Checks before the long work that a folder is there or can be made in its parent.
+
+    Raises:
+        OSError: The path is a file, its parent is missing, or the folder can't be written.
+    """
+    if path is None:
+        return
+    if path.exists() and not path.is_dir():
+        raise NotADirectoryError(f"{path} is a file: name a folder")
+    if not path.absolute().parent.is_dir():
+        raise FileNotFoundError(f"there is no folder {path.parent} to make {path.name} in")
+    if not os.access(path if path.exists() else path.absolute().parent, os.W_OK):
         raise PermissionError(f"{path} can't be written: permission denied")
 
 

@@ -75,8 +75,8 @@ def read_collection(folder: str | os.PathLike[str], split: str | None = None) ->
     folder = Path(folder)
     if not folder.is_dir():
         raise FileNotFoundError(f"{folder}: no such folder; expected a BEIR collection")
-    documents = {one.id: one.content for one in read_corpus(_find(folder, "corpus"))}
-    queries = {one.id: one.content for one in read_corpus(_find(folder, "queries"))}
+    documents = {one.id: one.content for one in read_corpus(_find(folder, "corpus"), log=False)}
+    queries = {one.id: one.content for one in read_corpus(_find(folder, "queries"), log=False)}
     path = _find_qrels(folder, split)
     qrels: dict[str, dict[str, int]] = {}
     for place, query, document, grade in _read_qrels(path):

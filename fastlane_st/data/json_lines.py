@@ -6,7 +6,7 @@ import codecs
 import gzip
 import json
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +18,19 @@ def read_json_lines(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
         ValueError: While reading: the gzip data, the encoding or the JSON of a line is broken, or its
             JSON is no object.
     """
-    for line_number, line in enumerate(read_lines(path), start=1):
+    return _parse(read_lines(path), str(path))
+
+
+def parse_json_lines(stream: Iterable[bytes], name: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yields what `read_json_lines` does of a stream, which errors call `name`."""
+    return _parse(_decode_lines(stream, name), name)
+
+
+def _parse(lines: Iterable[str], name: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    for line_number, line in enumerate(lines, start=1):
         if not line.strip():
             continue
-        origin = f"{path}:{line_number}"
+        origin = f"{name}:{line_number}"
         try:
             row = json.loads(line)
         except (ValueError, RecursionError) as error:
@@ -42,11 +51,9 @@ def read_lines(path: Path) -> Iterator[str]:
     lines_read = 0
     try:
         with gzip.open(path) if path.name.lower().endswith(".gz") else path.open("rb") as file:
-            for data in file:
-                if lines_read == 0:
-                    data = data.removeprefix(codecs.BOM_UTF8)
+            for line in _decode_lines(file, path):
                 lines_read += 1
-                yield decode(data, path, lines_read)
+                yield line
     except (EOFError, gzip.BadGzipFile, zlib.error) as error:
         problem = f"truncated or broken gzip file ({error})"
         raise ValueError(
@@ -54,7 +61,13 @@ def read_lines(path: Path) -> Iterator[str]:
         ) from None
 
 
-def decode(data: bytes, path: Path, first_line: int) -> str:
+def _decode_lines(stream: Iterable[bytes], name: Path | str) -> Iterator[str]:
+    for line_number, data in enumerate(stream, start=1):
+        line = data.removeprefix(codecs.BOM_UTF8) if line_number == 1 else data
+        yield decode(line, name, line_number)
+
+
+def decode(data: bytes, path: Path | str, first_line: int) -> str:
     """Decodes UTF-8 that starts at a line of a file; the error names the line of the broken byte."""
     try:
         return data.decode()

@@ -125,13 +125,18 @@ def in_order(scores: Mapping[str, float]) -> list[tuple[str, float]]:
 
 
 def _evaluator(collection: Collection, measures: set[str]) -> RelevanceEvaluator:
+    qrels = {query: dict(judged) for query, judged in collection.qrels.items()}
+    return check_pytrec_eval()(qrels, measures)
+
+
+def check_pytrec_eval() -> type[RelevanceEvaluator]:
+    """Gives pytrec_eval's evaluator; an ImportError says how to install it."""
     try:
         from pytrec_eval import RelevanceEvaluator
     except ImportError as error:
         hint = 'pip install "fastlane-st[eval]"'
         raise ImportError(f"metrics need pytrec_eval: {hint}") from error
-    qrels = {query: dict(judged) for query, judged in collection.qrels.items()}
-    return RelevanceEvaluator(qrels, measures)
+    return RelevanceEvaluator
 
 
 def mean_metrics(metrics: Metrics) -> dict[str, float]:

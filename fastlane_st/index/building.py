@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from itertools import islice
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,16 +14,23 @@ from tqdm.auto import tqdm
 
 from ..data.corpus import CorpusDocument
 from ..encoder import FastLaneEncoder
-from ..modeling.search_fastlane import Encoder
-from .encoding import DocumentRoutes
+from ..modeling.fingerprint_fastlane import encoder_digests
+from ..modeling.search_fastlane import Encoder, check_counts
+from .contents import IndexContents, Part
+from .encoding import DocumentRoutes, Encoding
+from .feed import CommitPace, Feed
 from .index import FastLaneIndex
-from .storage.folder import next_generation
+from .segment import Segment, collect_segment
+from .storage.folder import IndexSettings, next_generation
 from .storage.manifest import MANIFEST
-from .vectors.settings import Kind, Storage
+from .unfinished import UNFINISHED, Unfinished, resumed, skip_committed
+from .vectors.settings import Kind, Storage, VectorSettings
+from .vectors.store import VectorStore
 
-UNFINISHED = "unfinished"
-"""Key of an index's metadata; present until the last document is indexed."""
-_ENCODED_AT_ONCE = 512
+COMMIT_EVERY = 10_000
+COMMIT_SECONDS = 60.0
+
+logger = logging.getLogger(__name__)
 
 
 def build_folder(
@@ -36,16 +44,19 @@ def build_folder(
     storage: Storage = "float32",
     metadata: dict[str, Any] | None = None,
     batch_size: int = 32,
-    commit_every: int = 10_000,
+    commit_every: int = COMMIT_EVERY,
+    commit_seconds: float | None = COMMIT_SECONDS,
     resume: bool = False,
     show_progress_bar: bool = False,
     pool: Any = None,
 ) -> FastLaneIndex:
-    """Encodes documents into an index that is committed every `commit_every` documents.
+    """Encodes documents into an index that is committed every `commit_every` documents or some seconds.
 
     What is committed stays in its files, so that memory holds only the documents since, and a commit
     costs what it adds and merges. Clusters and quantisers are fitted to the first `commit_every`
-    documents.
+    documents, however often is committed: before, the folder holds a flat index in float32, which is
+    stored anew once there are so many documents or no more. An interrupted build gives the index that
+    an uninterrupted one gives.
 
     Args:
         directory: A new or empty folder, or with `resume` that of an unfinished index.
@@ -55,7 +66,8 @@ def build_folder(
         num_routes, kind, storage: As for `FastLaneIndex.build`; to resume, those of the start.
         metadata: Free keys with JSON values, saved with the index.
         batch_size: Texts encoded at once.
-        commit_every: Documents between commits.
+        commit_every: The most documents between commits.
+        commit_seconds: Encode no longer than about this between commits; None for no limit.
         resume: Go on with an unfinished index.
         show_progress_bar: Show one, with the time that is left.
         pool: Processes to encode in, such as `encoding_processes` starts.
@@ -65,45 +77,150 @@ def build_folder(
 
     Raises:
         FileExistsError: The folder holds something else, or an index and `resume` is false.
-        ValueError: There is nothing to resume, it was started with other settings, or a document
-            can't be indexed.
+        ValueError: There is nothing to resume, it was started with other settings or another corpus, or
+            a document can't be indexed.
     """
     folder = Path(directory)
     is_there = check_folder(folder, resume)
+    check_counts(num_documents=num_documents, batch_size=batch_size, commit_every=commit_every)
+    pace = CommitPace(commit_every, commit_seconds)
+    VectorSettings.choose(kind, storage, 0)  # checks both before the long work
+    build = FolderBuild(folder, encoder, Unfinished(num_documents, num_routes, kind, storage))
     rest = iter(documents)
-    options: dict[str, Any] = {"batch_size": batch_size, "show_progress_bar": show_progress_bar}
-    if pool is not None:
-        options |= {"pool": pool, "chunk_size": _ENCODED_AT_ONCE}
     if is_there:
-        index = FastLaneIndex.load(folder, encoder, memory_map=True)
-        check_resumed(index, folder, num_routes, kind, storage)
-        rest = (document for document in rest if document.id not in index)
+        build.resume(rest)
     else:
-        index = FastLaneIndex.build(
-            encoder,
-            **as_arguments(list(islice(rest, commit_every))),
-            num_routes=num_routes,
-            kind=kind,
-            storage=storage,
-            num_documents=num_documents,
-            **options,
+        build.metadata = dict(metadata or {})
+    encoding = Encoding(encoder, num_routes, batch_size, pool=pool)
+    bar = {"desc": "Indexing", "unit": "doc", "disable": not show_progress_bar}
+    with tqdm(total=num_documents, initial=build.size, **bar) as progress:
+        feed = Feed(rest, encoding, pace, progress, () if build.index is None else build.index.ids)
+        return build.run(feed, commit_every, progress)
+
+
+class FolderBuild:
+    """One run of `build_folder`: the index so far, and the state that its folder holds.
+
+    Args:
+        folder: The index's folder.
+        encoder: Encodes the documents.
+        state: What the build was started with.
+
+    Attributes:
+        index: None until the first documents are encoded.
+        metadata: The caller's, for the index.
+    """
+
+    def __init__(self, folder: Path, encoder: Encoder, state: Unfinished) -> None:
+        self.folder = folder
+        self.encoder = encoder
+        self.state = state
+        self.index: FastLaneIndex | None = None
+        self.metadata: dict[str, Any] = {}
+        self._told: VectorSettings | None = None
+
+    @property
+    def size(self) -> int:
+        """How many documents are indexed."""
+        return 0 if self.index is None else len(self.index)
+
+    def resume(self, documents: Iterator[CorpusDocument]) -> None:
+        """Loads the folder's unfinished index, and takes what it holds from the documents."""
+        self.index = FastLaneIndex.load(self.folder, memory_map=True)
+        self.state = resumed(self.index, self.folder, self.state)
+        self.index.encoder = self.encoder
+        skip_committed(self.index, self.folder, documents)
+        self.metadata = {
+            key: value for key, value in self.index.metadata.items() if key != UNFINISHED
+        }
+
+    def run(self, feed: Feed, fitted_to: int, progress: Any) -> FastLaneIndex:
+        """Indexes all documents of the feed; clusters and quantisers are fitted to the first `fitted_to`."""
+
+        def tell(num_vectors: int, num_documents: int, dim: int) -> None:
+            progress.clear()
+            self._tell(num_vectors, num_documents, dim)
+
+        if self.index is None:
+            feed.on_first_piece = tell
+        else:
+            tell(self.index.num_vectors, len(self.index), self.index.dim)
+        while (segment := self._next_segment(feed, fitted_to)) is not None:
+            self._take(segment)
+            if not feed.is_exhausted:
+                if self.size >= fitted_to:
+                    self._fit()
+                self._commit()
+        if self.index is None:
+            raise ValueError("there are no documents: an index needs at least one")
+        self._fit()
+        self.index.metadata = self.metadata
+        self.index.save(self.folder)
+        return self.index
+
+    def _next_segment(self, feed: Feed, fitted_to: int) -> Segment | None:
+        if self.index is None:
+            return feed.segment(fitted_to, None)
+        if not self.state.is_fitted and self.size >= fitted_to:
+            self._fit()
+        room = fitted_to if self.state.is_fitted else fitted_to - self.size
+        return feed.segment(room, self.index._contents.template)
+
+    def _take(self, segment: Segment) -> None:
+        if self.index is not None:
+            # One insert per commit: segments merged after a save would be written twice.
+            self.index._contents.insert(segment, self.index._contents.check_absent)
+            return
+        contents = IndexContents(VectorStore.flat(segment.vectors.dim), [Part.whole(segment)])
+        settings = IndexSettings(
+            VectorSettings(), self.state.num_routes, encoder_digests(self.encoder), self.metadata
         )
-        index.metadata = {**(metadata or {}), UNFINISHED: True}
-        index.save(folder)
-        index.map_saved()
-    is_shown = show_progress_bar and len(index) < num_documents
-    with tqdm(
-        total=num_documents, initial=len(index), desc="Indexed", unit="doc", disable=not is_shown
-    ) as progress:
-        while chunk := list(islice(rest, commit_every)):
-            # One add per commit: segments merged after a save would be written twice.
-            index.add(**as_arguments(chunk), **options)
-            index.save(folder)
-            index.map_saved()
-            progress.update(len(chunk))
-    del index.metadata[UNFINISHED]
-    index.save(folder)
-    return index
+        self.index = FastLaneIndex(contents, settings, self.encoder)
+
+    def _fit(self) -> None:
+        """Stores the documents so far as `kind` and `storage` say, unless they are."""
+        if self.state.is_fitted:
+            return
+        assert self.index is not None
+        self.state = replace(self.state, is_fitted=True)
+        count = self._expected_vectors(self.index.num_vectors, self.size)
+        vectors = VectorSettings.choose(self.state.kind, self.state.storage, count)
+        if vectors != self._told:
+            self._tell(self.index.num_vectors, self.size, self.index.dim)
+        if vectors == VectorSettings():
+            return
+        self.index.compact()
+        [part] = self.index.parts
+        store = part.segment.vectors
+        template = VectorStore.fitted(vectors, store.sample(vectors.sample_size(count)), count)
+        segment = collect_segment(part.segment.read(range(len(part.segment))), template)
+        settings = IndexSettings(
+            vectors, self.state.num_routes, self.index.checkpoint, self.index.metadata
+        )
+        contents = IndexContents(template, [Part.whole(segment)])
+        self.index = FastLaneIndex(contents, settings, self.encoder, self.index._commit)
+
+    def _commit(self) -> None:
+        assert self.index is not None
+        self.state = replace(self.state, committed=len(self.index))
+        self.index.metadata = {**self.metadata, UNFINISHED: self.state.to_dict()}
+        self.index.save(self.folder)
+        self.index.map_saved()
+
+    def _expected_vectors(self, num_vectors: int, num_documents: int) -> int:
+        whole = max(self.state.num_documents, num_documents)
+        return round(num_vectors * whole / num_documents)
+
+    def _tell(self, num_vectors: int, num_documents: int, dim: int) -> None:
+        """Logs the size that the index will have, from that of some of its documents."""
+        count = self._expected_vectors(num_vectors, num_documents)
+        vectors = self._told = VectorSettings.choose(self.state.kind, self.state.storage, count)
+        logger.info(
+            "%s index in %s: %s vectors of %s dimensions, about %.0f MB, expected recall@10 %.2f",
+            *(vectors.kind, vectors.storage, f"{count:,}", dim),
+            vectors.num_bytes(count, dim) / 1e6,
+            vectors.expected_recall,
+        )
 
 
 @contextmanager
@@ -140,35 +257,3 @@ def check_folder(directory: str | os.PathLike[str], resume: bool) -> bool:
             "was interrupted"
         )
     return is_there
-
-
-def as_arguments(documents: list[CorpusDocument]) -> dict[str, Any]:
-    """The keyword arguments of `build`, `add` and `upsert` for these documents."""
-    return {
-        "documents": [document.content for document in documents],
-        "ids": [document.id for document in documents],
-        "metadata": [document.metadata for document in documents],
-    }
-
-
-def check_resumed(
-    index: FastLaneIndex,
-    folder: Path,
-    num_routes: DocumentRoutes,
-    kind: Kind | Literal["auto"],
-    storage: Storage,
-) -> None:
-    """Raises a ValueError unless the index is unfinished and was started with these settings."""
-    if UNFINISHED not in index.metadata:
-        raise ValueError(f"{folder} holds a finished index: there is nothing to resume; use add")
-    started: dict[str, Any] = {
-        "num_routes": index.document_routes,
-        "storage": index.vectors.storage,
-    }
-    given: dict[str, Any] = {"num_routes": num_routes, "storage": storage}
-    if kind != "auto":
-        started["kind"], given["kind"] = index.vectors.kind, kind
-    if started != given:
-        raise ValueError(
-            f"{folder} was started with {started}, not with {given}: resume with those"
-        )

@@ -13,7 +13,6 @@ from fastlane_st.cli.display import (
     MARKS,
     excerpt,
     format_hits,
-    hit_to_dict,
     mark,
     printable,
     shows_color,
@@ -35,6 +34,21 @@ def test_marks_fall_on_words_and_excerpts_around_them(model: FastLaneModel) -> N
     assert excerpt(long, [(100, 104)], (100, 104), ANSI_MARKS, 20) == (
         "… a a a a a \033[1;33mhere\033[0m b b b …"
     )
+
+
+@pytest.mark.parametrize("width", [15, 20, 33, 60])
+def test_an_excerpt_is_cut_between_words(width: int) -> None:
+    words = "alpha beta gamma delta epsilon zeta eta theta iota kappa lambda mu nu"
+    for center in range(0, len(words), 7):
+        shown = excerpt(words, [], (center, center), MARKS, width)
+        assert set(shown.removeprefix("… ").removesuffix(" …").split()) <= set(words.split())
+    assert excerpt("alpha\nbeta gamma ", [], (0, 0), MARKS, 10) == "alpha beta …"
+    assert excerpt("alpha beta ", [], (0, 0), MARKS, 10) == "alpha beta"
+
+
+def test_a_text_without_spaces_is_cut_around_the_match() -> None:
+    text = "東" * 500 + "京" + "東" * 500
+    assert excerpt(text, [(500, 501)], (500, 501), MARKS, 20) == f"… {'東' * 10}»京«{'東' * 9} …"
 
 
 def test_no_hits_say_so(model: FastLaneModel) -> None:
@@ -79,7 +93,7 @@ def test_ids_and_texts_of_documents_steer_no_terminal(model: FastLaneModel, colo
 
 def test_a_hit_is_json_with_its_matches() -> None:
     hit = Hit("a", 1.5, (Match(1, 2, 1.5),), None, {"year": 2020})
-    assert hit_to_dict(hit) == {
+    assert hit.to_dict() == {
         "id": "a",
         "score": 1.5,
         "text": None,

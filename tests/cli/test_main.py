@@ -15,13 +15,16 @@ from fastlane_st.cli import index as index_commands
 
 OPTIONS = {
     "export": "--code-from",
-    "index": "--out --model --document-routes --kind --storage --batch-size --resume --processes",
-    "add": "--model --batch-size --replace",
+    "index": "--out --model --document-routes --kind --storage --batch-size --resume --processes "
+    "--text-column --id-column",
+    "add": "--model --batch-size --replace --resume --text-column --id-column",
     "delete": "",
     "compact": "",
     "info": "--json",
     "verify": "--json",
-    "search": "--model --where --rerank --top-k --routes --json",
+    "list": "--json",
+    "show": "--json",
+    "search": "--model --where --rerank --top-k --routes --hybrid --json",
     "evaluate": "--split --limit-queries --limit-documents --batch-size --json --routes "
     "--document-routes --index --rerank --runs",
     "diagnose": "--split --limit-queries --limit-documents --batch-size --json",
@@ -80,18 +83,45 @@ def test_importing_the_package_loads_no_torch() -> None:
     [
         (["search", "{tmp}", "query"], "is no FastLane index"),
         (["search", "{index}", " "], "query 0 is empty"),
-        (["search", "{index}", "sort", "--routes", "0"], "num_routes must be a positive integer"),
-        (["search", "{index}", "sort", "--top-k", "0"], "top_k must be a positive integer, got 0"),
+        (["search", "{index}", "sort", "--routes", "0"], "--routes must be a positive integer"),
+        (
+            ["search", "{index}", "sort", "--top-k", "0"],
+            "--top-k must be a positive integer, got 0",
+        ),
         (["search", "{index}", "sort", "--where", '{{"a": 1}}'], "no document has the field 'a'"),
-        (["search", "{index}", "sort", "--rerank", "9"], "rerank must be at least top_k=10, got 9"),
-        (["delete", "{index}", "d1", "x"], "no document has 1 of the ids, the first 'x'"),
+        (
+            ["search", "{index}", "sort", "--rerank", "9", "--top-k", "10"],
+            "--rerank must be at least --top-k 10, got 9",
+        ),
+        (["search", "{index}", "sort", "--rerank", "0"], "--rerank must be a positive integer"),
+        (
+            ["search", "{index}", "sort", "--rerank", "5", "--routes", "all"],
+            "--rerank applies to routed searches, got 5 with --routes all",
+        ),
+        (
+            "index {corpus} --out {tmp}/x --model {checkpoint} --document-routes 0".split(),
+            "--document-routes must be a positive integer, a fraction",
+        ),
+        (["index", "{corpus}", "--out", "{index}"], "or go on with --resume"),
+        (["index", "{corpus}", "--out", "{index}", "--resume"], "use 'fastlane add'"),
+        (["index", "{corpus}", "--out", "{tmp}/x", "--text-column", "body"], "with --text-column"),
+        (["add", "{index}", "{corpus}"], "'d0': --replace puts the new ones in their place"),
+        (["add", "{index}", "{corpus}", "--batch-size", "0"], "--batch-size must be a positive"),
+        (
+            ["delete", "{index}", "d1", "x"],
+            "no document has 1 of the ids, the first 'x': 'fastlane list INDEX' lists those",
+        ),
+        (["show", "{index}", "x"], "no document has the id 'x': 'fastlane list INDEX' lists those"),
         (["add", "{index}", "{tmp}/absent.jsonl"], "absent.jsonl"),
         (["info", "{tmp}"], "is no FastLane index"),
         (["search", "{index}", "sort", "--model", "{tmp}"], "is no FastLane checkpoint"),
         (["index", "{tmp}/absent.jsonl", "--out", "{tmp}/x"], "absent.jsonl"),
         (["index", "{corpus}", "--out", "{tmp}", "--model", "{checkpoint}"], "corpus.jsonl"),
         (["export", "{tmp}"], "exists and is not an empty folder"),
-        (["export", "{tmp}/x", "--code-from", "a/b@main"], "code_from must be 'owner/repo@commit'"),
+        (
+            ["export", "{tmp}/x", "--code-from", "a/b@main"],
+            "--code-from must be 'owner/repo@commit'",
+        ),
     ],
 )
 def test_a_problem_is_one_line_and_status_1(
@@ -108,6 +138,14 @@ def test_a_problem_is_one_line_and_status_1(
     assert cli.main([argument.format(**places) for argument in arguments]) == 1
     [line] = [text for text in capsys.readouterr().err.splitlines() if text.startswith("fastlane:")]
     assert message in line
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="/proc is Linux's")
+def test_a_folder_that_cannot_be_exported_to_is_named(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["export", "/proc/x"]) == 1
+    assert "fastlane: /proc/x can't be written: " in capsys.readouterr().err
+    assert cli.main(["export", "/dev/null/x"]) == 1
+    assert "fastlane: /dev/null/x can't be written: " in capsys.readouterr().err
 
 
 def test_a_number_of_routes_is_a_number(capsys: pytest.CaptureFixture[str]) -> None:
@@ -157,6 +195,7 @@ def test_a_closed_pipe_ends_quietly(tmp_path: Path) -> None:
         "import sys; from fastlane_st.cli import index, main\n"
         "class Loaded(list):\n"
         "    num_vectors = 3\n"
+        "    metadata = {}\n"
         "index.load = lambda folder: Loaded()\n"
         f"sys.exit(main(['verify', {str(tmp_path)!r}]))\n"
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 
 import pytest
@@ -35,8 +36,17 @@ def test_evaluate_prints_and_writes(
     ("arguments", "message"),
     [
         (["--split", "dev"], "dev.tsv: no such split; there: test"),
-        (["--routes", "1,1"], "routes must be different settings, got 1, 1"),
-        (["--rerank", "10"], "rerank is for the search of an index"),
+        (["--routes", "1,1"], "--routes must be different settings, got 1, 1"),
+        (["--routes", "0,1"], "--routes must be a positive integer or None, got 0"),
+        (["--routes", "1,-2"], "--routes must be a positive integer or None, got -2"),
+        (["--routes", "0.5"], "--routes must be a positive integer or None, got 0.5"),
+        (["--document-routes", "0"], "--document-routes must be a positive integer, a fraction"),
+        (["--document-routes", "auto"], "--document-routes must be a positive integer, a fraction"),
+        (["--batch-size", "0"], "--batch-size must be a positive integer, got 0"),
+        (["--limit-queries", "0"], "--limit-queries must be a positive integer or None, got 0"),
+        (["--rerank", "10"], "--rerank is for the search of an index: name one with --index"),
+        (["--index", "x", "--rerank", "10"], "--rerank applies to routed searches, got 10 with"),
+        (["--index", "x", "--rerank", "0", "--routes", "1"], "--rerank must be a positive integer"),
         (["--index", "nowhere"], "nowhere"),
         (["--index", "x", "--document-routes", "4"], "an index has its own document routes"),
     ],
@@ -46,6 +56,30 @@ def test_what_is_wrong_is_said_before_the_checkpoint_is_loaded(
 ) -> None:
     assert cli.main(["evaluate", "no-such-checkpoint", str(data), *arguments]) == 1
     assert message in capsys.readouterr().err
+
+
+def test_a_missing_pytrec_eval_is_said_before_the_checkpoint_is_loaded(
+    data: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, "pytrec_eval", None)
+    assert cli.main(["evaluate", "no-such-checkpoint", str(data)]) == 1
+    assert "metrics need pytrec_eval: pip install" in capsys.readouterr().err
+
+
+def test_runs_that_cannot_be_written_are_refused_before_any_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").write_text("")
+    monkeypatch.chdir(tmp_path)
+    for folder, message in (
+        ("absent/runs", "there is no folder absent to make runs in"),
+        ("file", "file is a file: name a folder"),
+        ("file/runs", "there is no folder file to make runs in"),
+    ):
+        assert cli.main(["evaluate", "no-such-checkpoint", "no-data", "--runs", folder]) == 1
+        assert message in capsys.readouterr().err
+    assert cli.main(["evaluate", "no-such-checkpoint", "no-data", "--runs", "new"]) == 1
+    assert "no-data: no such folder" in capsys.readouterr().err
 
 
 def test_diagnose_prints_and_writes(

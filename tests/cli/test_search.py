@@ -13,6 +13,7 @@ import torch
 
 from fastlane_st import FastLaneEncoder, FastLaneIndex, cli
 from fastlane_st.adapters import LoraSettings, lora_config
+from fastlane_st.index.hybrid import HybridSearch
 from fastlane_st.modeling.modeling_fastlane import FastLaneModel
 from tests.conftest import DOCUMENTS
 
@@ -138,6 +139,47 @@ def test_search_prints_a_hit_a_line_as_json(
     assert len(rows[0]["matches"]) == 2
 
 
+@pytest.mark.parametrize(
+    ("options", "count"),
+    [(["--rerank", "1"], 1), (["--rerank", "3"], 3), (["--rerank", "3", "--top-k", "2"], 2)],
+)
+def test_fewer_hits_are_shown_than_are_ranked_again(
+    options: list[str], count: int, index_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    capsys.readouterr()
+    search = ["search", str(index_folder), "sort", "--routes", "1", "--json"]
+    assert cli.main([*search, *options]) == 0
+    assert len(capsys.readouterr().out.splitlines()) == count
+
+
+def test_hybrid_search_fuses_words_with_vectors(
+    index_folder: Path, checkpoint: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    capsys.readouterr()
+    index = FastLaneIndex.load(index_folder, FastLaneEncoder(checkpoint))
+    for options, given in (
+        ([], {}),
+        (["--rerank", "2", "--top-k", "2"], {"rerank": 2, "depth": 2}),
+    ):
+        search = ["search", str(index_folder), "sort list", "--routes", "1", "--hybrid", *options]
+        assert cli.main([*search, "--json"]) == 0
+        rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+        top_k = 2 if given else 10
+        [fused] = HybridSearch(index).search(["sort list"], top_k, num_routes=1, **given)
+        assert [(row["id"], row["score"]) for row in rows] == [(hit.id, hit.score) for hit in fused]
+    assert cli.main([*search]) == 0
+    assert f"  1.  {fused[0].score:.4f}  {fused[0].id}" in capsys.readouterr().out
+
+
+def test_hybrid_search_without_bm25s_is_refused_before_the_model_is_loaded(
+    index_folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, "bm25s", None)
+    search = ["search", str(index_folder), "sort", "--hybrid", "--model", "no-such-checkpoint"]
+    assert cli.main(search) == 1
+    assert "hybrid search needs bm25s" in capsys.readouterr().err
+
+
 # --- queries
 
 
@@ -235,7 +277,7 @@ def test_search_imports_neither_sentence_transformers_nor_the_other_commands(
         "import sys; from fastlane_st.cli import main; "
         f"status = main(['search', {str(index_folder)!r}, 'sort']); "
         "names = [name.split('.')[1] for name in sys.modules if name.startswith('fastlane_st.')]; "
-        "others = {'building', 'data', 'demo', 'diagnostics', 'encoder', 'evaluation', 'hybrid'}; "
+        "others = {'adding', 'building', 'data', 'demo', 'diagnostics', 'encoder', 'evaluation', 'hybrid'}; "
         "found = others & {*names} | {'datasets', 'sentence_transformers', 'sklearn'} & {*sys.modules}; "
         "sys.exit(str(found) if found else status)"
     )

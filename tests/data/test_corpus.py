@@ -30,13 +30,13 @@ def write_delimited(path: Path, documents: list[CorpusDocument]) -> None:
     plain = path.with_name("plain")
     with plain.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, delimiter="\t" if ".tsv" in path.name else ",")
-        writer.writerow(["title", "_id", "text", "url"])
-        writer.writerows([d.title, d.id, d.text, "ignored"] for d in documents)
+        writer.writerow(["title", "_id", "text"])
+        writer.writerows([d.title, d.id, d.text] for d in documents)
     write_bytes(path, plain.read_bytes())
 
 
 def write_parquet(path: Path, documents: list[CorpusDocument]) -> None:
-    rows = [{"text": d.text, "_id": d.id, "title": d.title, "year": 1999} for d in documents]
+    rows = [{"text": d.text, "_id": d.id, "title": d.title} for d in documents]
     pq.write_table(pa.Table.from_pylist(rows), path)
 
 
@@ -150,7 +150,7 @@ def test_integer_ids_become_strings(tmp_path: Path) -> None:
 
 def test_beir_ids_come_before_plain_ids(tmp_path: Path) -> None:
     path = write_bytes(tmp_path / "c.csv", b"id,_id,text\nplain,beir,t\n")
-    assert read(path) == [CorpusDocument("beir", "t")]
+    assert read(path) == [CorpusDocument("beir", "t", metadata={"id": "plain"})]
 
 
 def test_a_field_longer_than_the_csv_default_is_read(tmp_path: Path) -> None:
@@ -202,6 +202,7 @@ def test_content_is_title_and_text_stripped() -> None:
         ("c.csv", b"text\na\rb\n", r"c\.csv:2: broken row .*new-line"),
         ("c.csv", b"\n_id,body\n1,a\n", r"c\.csv:2: no 'text' among the columns '_id', 'body'"),
         ("c.csv", b"text,text\na,b\n", r"c\.csv:1: two columns are named 'text'"),
+        ("c.csv", b"text,year,year\na,1,2\n", r"c\.csv:1: two columns are named 'year'"),
         ("c.csv", b"_id,text\n,a\n", r"c\.csv:2: '_id' is empty"),
         ("c.csv", b"text\na\n\xff\n", r"c\.csv:3: byte 0xff is not UTF-8"),
         ("c.tsv", b"_id\ttext\n1\ta\tb\n", r"c\.tsv:2: expected 2 fields .*got 3"),
@@ -229,7 +230,7 @@ def test_an_unclosed_quote_stops_at_the_field_limit(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = csv.field_size_limit(1000)
-    monkeypatch.setattr("fastlane_st.data.corpus._LONGEST_CSV_FIELD", 1000)
+    monkeypatch.setattr("fastlane_st.data.tables._LONGEST_CSV_FIELD", 1000)
     path = write_bytes(tmp_path / "c.csv", b'text\n"open\n' + b"more text\n" * 200)
     try:
         with pytest.raises(ValueError, match=r"c\.csv:\d+: broken row .*field limit \(1000\)"):
@@ -306,17 +307,18 @@ def test_parquet_without_pyarrow_names_the_extra(
         read(tmp_path / "c.parquet")
 
 
-def test_a_text_file_that_is_not_utf8_is_named_with_its_line(tmp_path: Path) -> None:
-    write_bytes(tmp_path / "a.txt", b"fine")
-    write_bytes(tmp_path / "sub" / "b.txt", b"one\ntwo\nthr\xe9e")
-    with pytest.raises(ValueError, match=r"sub.b\.txt:3: byte 0xe9 is not UTF-8"):
-        read(tmp_path)
-
-
 def test_a_folder_without_documents_is_refused(tmp_path: Path) -> None:
     write_bytes(tmp_path / "image.png", b"")
     with pytest.raises(ValueError, match=r"holds no document; expected .*\*\.txt, \*\.md, \*\.rst"):
         read(tmp_path)
+
+
+def test_one_text_file_is_refused_with_its_folder(tmp_path: Path) -> None:
+    path = write_bytes(tmp_path / "notes.md", b"text")
+    with pytest.raises(
+        ValueError, match=r"unknown corpus format; .*give the folder that holds notes"
+    ):
+        read_corpus(path)
 
 
 @pytest.mark.parametrize("name", ["corpus.json", "corpus.txt", "corpus", "corpus.parquet.gz"])

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import gzip
+from io import BytesIO, TextIOWrapper
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from fastlane_st.data.corpus import read_corpus
 from fastlane_st.data.json_lines import read_json_lines, read_lines
 
 
@@ -85,3 +87,16 @@ def test_a_gzip_that_breaks_off_is_named_by_the_first_line_that_is_missing(tmp_p
     cut.write_bytes(cut.read_bytes()[:-8])
     with pytest.raises(ValueError, match=r"cut\.gz:2: .*\(Compressed file ended"):
         read(cut)
+
+
+def test_a_corpus_comes_from_standard_input(monkeypatch: pytest.MonkeyPatch) -> None:
+    data = b'\xef\xbb\xbf{"_id": "a", "text": "t", "year": 1}\n\n{"_id": "b", "text": "u"}\n'
+    monkeypatch.setattr("sys.stdin", TextIOWrapper(BytesIO(data), "ascii"))
+    first, second = read_corpus("-")
+    assert (first.id, first.metadata, second.content) == ("a", {"year": 1}, "u")
+    monkeypatch.setattr("sys.stdin", TextIOWrapper(BytesIO(b'{"text": "a"}\n\xff')))
+    with pytest.raises(ValueError, match="standard input:2: byte 0xff is not UTF-8"):
+        list(read_corpus("-"))
+    monkeypatch.setattr("sys.stdin", TextIOWrapper(BytesIO(b"")))
+    with pytest.raises(ValueError, match="standard input: holds no document"):
+        list(read_corpus("-"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +11,10 @@ import pytest
 
 from fastlane_st import FastLaneEncoder, FastLaneIndex, cli
 from fastlane_st.data.corpus import CorpusDocument
-from fastlane_st.index import building
-from fastlane_st.index.building import UNFINISHED, build_folder
+from fastlane_st.index import feed
+from fastlane_st.index.building import build_folder
 from fastlane_st.index.storage import segment_files
+from fastlane_st.index.unfinished import UNFINISHED, Unfinished
 from tests.conftest import DOCUMENTS
 from tests.support.encoders import WordEncoder
 
@@ -49,7 +51,7 @@ def _until(stop: int) -> Iterator[CorpusDocument]:
 
 @pytest.fixture(autouse=True)
 def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(building, "_ENCODED_AT_ONCE", 3)
+    monkeypatch.setattr(feed, "_ENCODED_AT_ONCE", 3)
 
 
 def test_a_commit_reads_no_earlier_commit_back(
@@ -109,7 +111,7 @@ def test_a_build_that_was_interrupted_goes_on_where_it_committed(tmp_path: Path,
         assert list(tmp_path.iterdir()) == []
     else:
         left = FastLaneIndex.load(tmp_path)
-        assert left.metadata[UNFINISHED] is True
+        assert left.metadata[UNFINISHED]["committed"] == len(left)
         assert left.ids == [document.id for document in CORPUS[: stop // 10 * 10]]
         with pytest.raises(FileExistsError, match="holds an index: name another folder"):
             build(tmp_path)
@@ -136,7 +138,7 @@ def test_a_finished_index_and_other_settings_are_not_resumed(tmp_path: Path) -> 
     with pytest.raises(KeyboardInterrupt):
         build(tmp_path / "open", _until(30))
     with pytest.raises(
-        ValueError, match=r"was started with .*'storage': 'float32'.*not with .*int8"
+        ValueError, match=r"was started with .*storage='float32', not with .*storage='int8'"
     ):
         build(tmp_path / "open", resume=True, storage="int8")
     with pytest.raises(ValueError, match="was started with"):
@@ -166,6 +168,156 @@ def test_large_segments_are_not_merged(tmp_path: Path, monkeypatch: pytest.Monke
     assert answers(index) == answers(at_once())
 
 
+# --- commits by time
+
+
+@pytest.mark.parametrize("kind", ["flat", "ivf"])
+@pytest.mark.parametrize("storage", ["float32", "int8"])
+@pytest.mark.parametrize("stop", [3, 7, 29, 31, 59])
+def test_time_commits_early_and_changes_nothing_of_the_index(
+    kind: Any, storage: Any, stop: int, tmp_path: Path
+) -> None:
+    options: dict[str, Any] = {"kind": kind, "storage": storage}
+
+    def build_30(folder: Path, documents: Any, **more: Any) -> FastLaneIndex:
+        encoder = WordEncoder()
+        return build_folder(
+            folder, encoder, documents, len(CORPUS), commit_every=30, **options, **more
+        )
+
+    with pytest.raises(KeyboardInterrupt):
+        build_30(tmp_path / "a", _until(stop), commit_seconds=0)
+    left = FastLaneIndex.load(tmp_path / "a", WordEncoder())
+    assert left.ids == [document.id for document in CORPUS[: stop // 3 * 3]]
+    state = Unfinished.of(left)
+    assert state is not None
+    assert state.is_fitted == (stop >= 30)
+    if stop < 30:  # nothing is fitted to a few documents
+        assert (left.vectors.kind, left.vectors.storage) == ("flat", "float32")
+    resumed = build_30(tmp_path / "a", CORPUS, resume=True, commit_seconds=0)
+    at_once = build_30(tmp_path / "b", CORPUS, commit_seconds=None)
+    loaded = FastLaneIndex.load(tmp_path / "a", WordEncoder())
+    for index in (resumed, at_once, loaded):
+        assert (index.vectors.kind, index.vectors.storage) == (kind, storage)
+        assert answers(index) == answers(at_once)
+        assert index.ids == [document.id for document in CORPUS]
+        assert index.metadata == {}
+    templates = [one._contents.template for one in (resumed, at_once)]
+    assert [one.is_clustered for one in templates] == [kind == "ivf"] * 2
+
+
+def test_a_commit_is_due_after_some_seconds(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = iter(range(0, 10_000, 10))  # ten seconds between two looks
+    monkeypatch.setattr(feed, "monotonic", lambda: next(clock))
+    with pytest.raises(KeyboardInterrupt):
+        build_folder(
+            tmp_path, WordEncoder(), _until(14), len(CORPUS), commit_every=50, commit_seconds=30
+        )
+    assert len(FastLaneIndex.load(tmp_path)) == 9  # three pieces
+    with pytest.raises(ValueError, match="commit_seconds must be a number from 0 or None, got -1"):
+        build(tmp_path / "x", commit_seconds=-1)
+
+
+# --- a resume with another corpus
+
+
+def replaced(number: int, **changes: Any) -> list[CorpusDocument]:
+    return [replace(one, **changes) if place == number else one for place, one in enumerate(CORPUS)]
+
+
+@pytest.mark.parametrize(
+    ("documents", "message"),
+    [
+        (replaced(7, text="sky"), "1 of its documents changed, such as 'd7'"),
+        (replaced(7, title="sky"), "1 of its documents changed, such as 'd7'"),
+        (replaced(19, metadata={"n": 0}), "1 of its documents changed, such as 'd19'"),
+        (replaced(3, id="new"), "1 of its documents are gone, such as 'd3'"),
+        ([*CORPUS[1:3], CORPUS[0], *CORPUS[3:]], "its documents come in another order"),
+        ([CORPUS[40], *CORPUS[:40], *CORPUS[41:]], "its documents come in another order"),
+        (CORPUS[:-1], "it had 60 documents, now it has 59"),
+        ([*CORPUS, CorpusDocument("more", "sky")], "it had 60 documents, now it has 61"),
+        (
+            [replace(one, id=f"x{one.id}") for one in CORPUS],
+            "30 of its documents are gone, such as 'd0', 'd1', 'd2'",
+        ),
+    ],
+)
+def test_a_resume_with_another_corpus_is_refused_and_says_what_changed(
+    documents: list[CorpusDocument], message: str, tmp_path: Path
+) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        build(tmp_path, _until(32))
+    encoder = WordEncoder()
+    with pytest.raises(
+        ValueError, match=f"was started with another corpus: {message}; resume with"
+    ):
+        build_folder(tmp_path, encoder, documents, len(documents), resume=True)
+    assert encoder.calls == []
+    assert len(build(tmp_path, resume=True)) == len(CORPUS)
+
+
+def test_an_unfinished_index_that_was_changed_is_not_resumed(tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        build(tmp_path, _until(32))
+    index = FastLaneIndex.load(tmp_path)
+    index.delete(["d3"])
+    index.save(tmp_path)
+    with pytest.raises(
+        ValueError, match="holds 29 documents in place of 30; build the index again"
+    ):
+        build(tmp_path, resume=True)
+    index.metadata = {UNFINISHED: True}
+    index.save(tmp_path)
+    with pytest.raises(ValueError, match="another version of fastlane-st started this index"):
+        build(tmp_path, resume=True)
+
+
+def test_an_id_that_comes_twice_is_refused(tmp_path: Path) -> None:
+    for place in (1, 20, 59):  # in the piece, in an earlier commit, in an earlier run
+        documents = [*CORPUS[:place], CORPUS[0], *CORPUS[place + 1 :]]
+        with pytest.raises(ValueError, match="ids must all be different, got 'd0' twice"):
+            build(tmp_path / str(place), documents)
+
+
+def test_no_documents_are_no_index(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="there are no documents"):
+        build(tmp_path, [])
+    with pytest.raises(ValueError, match="num_documents must be a positive integer, got 0"):
+        build_folder(tmp_path, WordEncoder(), [], 0)
+
+
+# --- what is said
+
+
+def test_one_bar_counts_to_the_corpus_also_after_a_resume(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        build(tmp_path, _until(35), show_progress_bar=True)
+    capsys.readouterr()
+    build(tmp_path, resume=True, show_progress_bar=True)
+    lines = capsys.readouterr().err.replace("\r", "\n").splitlines()
+    bars = [line for line in lines if "|" in line]
+    assert all(line.startswith("Indexing: ") and "/60 [" in line for line in bars)
+    assert "| 30/60 [" in bars[0]
+    assert "| 60/60 [" in bars[-1]
+
+
+def test_the_size_is_said_after_the_first_piece(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "fastlane_st.index.building")
+    with pytest.raises(KeyboardInterrupt):
+        build(tmp_path, _until(4))
+    said = "flat index in float32: 180 vectors of 3 dimensions, about 0 MB, expected recall@10 1.00"
+    assert caplog.messages == [said]
+    caplog.clear()
+    build(tmp_path)
+    assert caplog.messages == [said]
+
+
 @pytest.mark.slow
 def test_the_shell_resumes(checkpoint: Path, tmp_path: Path) -> None:
     corpus, folder = tmp_path / "corpus.csv", tmp_path / "index"
@@ -175,7 +327,8 @@ def test_the_shell_resumes(checkpoint: Path, tmp_path: Path) -> None:
     started = FastLaneIndex.build(
         encoder, [d.content for d in documents], [d.id for d in documents]
     )
-    started.metadata = {UNFINISHED: True, "checkpoint": str(checkpoint)}
+    state = Unfinished(len(DOCUMENTS), "default", "auto", "float32", committed=4)
+    started.metadata = {UNFINISHED: state.to_dict(), "checkpoint": str(checkpoint)}
     started.save(folder)
     arguments = ["index", str(corpus), "--out", str(folder), "--model", str(checkpoint)]
     assert cli.main(arguments) == 1

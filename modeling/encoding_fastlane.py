@@ -69,7 +69,7 @@ class TextEncodingModel(CheckpointModel):
         """Encodes documents; the arguments and the result are those of `encode`."""
         return self.encode(texts, task="document", **kwargs)
 
-    @torch.inference_mode()
+    @torch.no_grad()  # FSDP refuses inference_mode
     def encode(
         self,
         texts: str | Sequence[str],

@@ -65,7 +65,9 @@ class ViewProjection(nn.Module):
             window = window_weights(states.shape[1], self.window_size).to(states)
             around, text = unit(window @ weighted), unit(weighted.sum(dim=1, keepdim=True))
             states = unit(
-                states + self.window_context_weight * around + self.document_context_weight * text
+                states
+                + self.window_context_weight[0] * around
+                + self.document_context_weight[0] * text
             )
         return states, self.linear(states)
 
@@ -88,7 +90,7 @@ class ViewProjection(nn.Module):
         # W m_i from W v, which is there already: the projection is linear.
         norms = (weights @ output.contextual_states).norm(dim=-1, keepdim=True)
         means = weights @ projected / norms.clamp_min(torch.finfo(norms.dtype).tiny)
-        embeddings = unit(projected + self.route_context_weight * (shares @ means))
+        embeddings = unit(projected + self.route_context_weight[0] * (shares @ means))
         if task == "document":
             return embeddings
         sizes = shares @ shares.sum(dim=1).unsqueeze(-1)
@@ -97,7 +99,7 @@ class ViewProjection(nn.Module):
 
 
 def _weight(value: float) -> nn.Parameter:
-    return nn.Parameter(torch.tensor(float(value)))
+    return nn.Parameter(torch.tensor([float(value)]))  # FSDP shards no scalar
 
 
 def window_weights(num_tokens: int, window_size: float) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from copy import deepcopy
 from math import exp
 from pathlib import Path
@@ -10,8 +11,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import torch.distributed
+from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
+from torch.distributed.fsdp import fully_shard
 
-from fastlane_st import FastLaneModel
+from fastlane_st import FastLaneEncoder, FastLaneModel
 from fastlane_st.modeling.routing_fastlane import Task
 from tests.conftest import DOCUMENTS, QUERIES
 
@@ -229,3 +233,43 @@ def test_half_precision_gives_numbers(any_model: FastLaneModel) -> None:
             for views in model.encode_query(QUERIES, num_routes=num_routes):
                 assert views.dtype == dtype
                 assert torch.isfinite(views).all()
+
+
+# FSDP, which shards no parameter without a dimension
+
+
+@pytest.fixture
+def one_process(tmp_path: Path) -> Iterator[DeviceMesh]:
+    """A process group of this process alone."""
+    store = f"file://{tmp_path / 'store'}"
+    torch.distributed.init_process_group("gloo", init_method=store, rank=0, world_size=1)
+    yield init_device_mesh("cpu", (1,))
+    torch.distributed.destroy_process_group()
+
+
+def test_every_parameter_has_a_dimension(any_model: FastLaneModel) -> None:
+    assert [name for name, each in any_model.named_parameters() if not each.ndim] == []
+
+
+@pytest.mark.parametrize("num_routes", [1, 3, None])
+def test_a_sharded_model_encodes_the_same(
+    num_routes: int | None, any_model: FastLaneModel, one_process: DeviceMesh
+) -> None:
+    sharded = deepcopy(any_model)
+    fully_shard(sharded, mesh=one_process)
+    for side, texts in (("query", QUERIES), ("document", DOCUMENTS)):
+        expected = getattr(any_model, f"encode_{side}")(texts, num_routes=num_routes)
+        found = getattr(sharded, f"encode_{side}")(texts, num_routes=num_routes)
+        torch.testing.assert_close(found, expected)
+
+
+def test_a_sharded_encoder_trains_its_context_weights(
+    checkpoint: Path, one_process: DeviceMesh
+) -> None:
+    encoder = FastLaneEncoder(checkpoint)
+    features = encoder.preprocess(QUERIES, task="query")
+    fully_shard(encoder, mesh=one_process)
+    found = encoder.train()(features, task="query", num_routes=2)
+    found["token_embeddings"].sum().backward()
+    gradient = encoder[0].model.projection.route_context_weight.grad
+    assert gradient.abs() > 0

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
 from tqdm.auto import tqdm
+from transformers import PreTrainedTokenizerBase
 
 from .checkpoint_fastlane import CheckpointModel
 from .output_fastlane import FastLaneOutput
 from .projection_fastlane import ViewProjection
 from .routing_fastlane import AskedRoutes, Task, certain_routes, spread_out, top_k_mask
 from .search_fastlane import ExactIndex, check_unicode
+
+CHARACTERS = 16  # a token, when a long text is cut before it is tokenised; English has 4 or 5
 
 
 class TextEncodingModel(CheckpointModel):
@@ -141,18 +144,14 @@ class TextEncodingModel(CheckpointModel):
         """Tokenises texts with the side's prompt, cut at its length, into (B, T) tensors."""
         is_query = task == "query"
         prompt = self.config.query_prompt if is_query else self.config.document_prompt
+        length = self.config.query_length if is_query else self.config.document_length
+
+        def whole(texts: Sequence[str]) -> dict[str, Tensor]:
+            options = {"padding": True, "truncation": True, "max_length": length}
+            return dict(self.tokenizer(list(texts), **options, return_tensors="pt"))
+
         with self.tokenizing:
-            return dict(
-                self.tokenizer(
-                    [prompt + text for text in texts],
-                    padding=True,
-                    truncation=True,
-                    max_length=self.config.query_length
-                    if is_query
-                    else self.config.document_length,
-                    return_tensors="pt",
-                )
-            )
+            return tokenize_starts(self.tokenizer, [prompt + text for text in texts], length, whole)
 
     def forward_batches(
         self, texts: Sequence[str], task: Task, batch_size: int, show_progress_bar: bool
@@ -193,3 +192,42 @@ class TextEncodingModel(CheckpointModel):
     ) -> ExactIndex:
         """An `ExactIndex` over `documents`, in memory; the arguments are those of `ExactIndex.build`."""
         return ExactIndex.build(self, documents, ids, **kwargs)
+
+
+def tokenize_starts(
+    tokenizer: PreTrainedTokenizerBase,
+    texts: Sequence[str],
+    max_length: int,
+    tokenize: Callable[[Sequence[str]], dict[str, Any]],
+) -> dict[str, Any]:
+    """Gives `tokenize(texts)` without tokenising what lies far beyond the first `max_length` tokens.
+
+    Long texts are cut between words, after `CHARACTERS` a token. If one of them then has fewer tokens
+    than it may have, as one of very long words does, all texts are tokenised whole after all.
+    """
+    starts = [start_of(text, CHARACTERS * max_length) for text in texts]
+    pairs = zip(starts, texts, strict=True)
+    is_cut = torch.tensor([len(start) < len(text) for start, text in pairs], dtype=torch.bool)
+    if not is_cut.any() or not splits_at_spaces(tokenizer):
+        return tokenize(texts)
+    features = tokenize(starts)
+    is_full = features["attention_mask"].sum(dim=1) >= max_length
+    return features if bool(is_full[is_cut].all()) else tokenize(texts)
+
+
+def start_of(text: str, length: int) -> str:
+    """At most the first `length` characters, up to the end of a word; the text if there is no such end."""
+    if len(text) <= length:
+        return text
+    end = max(text.rfind(space, 0, length) for space in " \n")
+    return text[: max(end, 0)].rstrip() or text
+
+
+def splits_at_spaces(tokenizer: PreTrainedTokenizerBase) -> bool:
+    """Whether the words before a space have the same tokens whatever comes after it."""
+    if not tokenizer.is_fast or tokenizer.truncation_side != "right":
+        return False
+    own = tokenizer.get_added_vocab()  # a token may hold spaces, such as an added "New York"
+    return tokenizer.backend_tokenizer.pre_tokenizer is not None and not any(
+        len(token.split()) > 1 for token in own
+    )

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from sentence_transformers.base.modules import Transformer
 from torch import Tensor
 
+from .encoding_fastlane import tokenize_starts
 from .output_fastlane import FastLaneOutput
 from .routing_fastlane import AskedRoutes, Task, gumbel_top_k_gate, spread_out
 from .search_fastlane import check_unicode
@@ -79,11 +80,21 @@ class FastLaneTransformer(Transformer):
     ) -> dict[str, Any]:
         """Tokenises texts, cut at the side's length."""
         kwargs["task"] = kwargs.get("task") or "document"
-        if isinstance(inputs, list):
-            check_unicode(inputs, "text")
+        length = self.query_length if kwargs["task"] == "query" else self.document_length
+        length = kwargs.get("max_length") or length
+        tokenize = super().preprocess
+        own = (self.processing_kwargs, kwargs.get("processing_kwargs"), self.query_expansion)
+
+        def whole(texts: Any) -> dict[str, Any]:
+            return tokenize(texts, prompt=prompt, **kwargs)
+
         with self.model.tokenizing:
-            features: dict[str, Any] = super().preprocess(inputs, prompt=prompt, **kwargs)
-        return features
+            if not isinstance(inputs, list):
+                return whole(inputs)
+            check_unicode(inputs, "text")
+            if any(own) or not length or not all(isinstance(text, str) for text in inputs):
+                return whole(inputs)
+            return tokenize_starts(self.model.tokenizer, inputs, length, whole)
 
     def forward(  # type: ignore[override]  # the keywords that forward_kwargs lists
         self,

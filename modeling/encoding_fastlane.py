@@ -161,7 +161,7 @@ class TextEncodingModel(CheckpointModel):
         for start in tqdm(starts, desc=f"Encoding ({task})", disable=not show_progress_bar):
             features = self.tokenize(texts[start : start + batch_size], task)
             features = {name: value.to(self.device) for name, value in features.items()}
-            yield features, self(**features, task=task)
+            yield features, self(**features, task=task, return_dict=True)
 
     @staticmethod
     def similarity(queries: Sequence[Any], documents: Sequence[Any]) -> Tensor:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import AutoModel
 
 from .configuration_fastlane import FastLaneConfig
@@ -45,23 +45,33 @@ class FastLaneModel(TextEncodingModel):
             self.backbone.pooler = None  # unused weights, which DistributedDataParallel refuses
         self.projection = ViewProjection(config)
         self.router = TokenRouter(config)
+        self.max_positions = count_positions(self.backbone)
         self.post_init()
 
     def forward(
         self,
-        input_ids: Tensor,
+        input_ids: Tensor | None = None,
         attention_mask: Tensor | None = None,
         task: Task = "query",
+        return_dict: bool | None = None,
         **backbone_kwargs: Any,
-    ) -> FastLaneOutput:
+    ) -> Any:
         """Encodes tokenised texts; nothing is routed yet (see `route`).
 
         Args:
-            input_ids: (B, T) int64.
+            input_ids: (B, T) int64, with T at most `max_positions`.
             attention_mask: (B, T), 0 at padding. Without it, every token counts.
             task: The side, which decides the router's scorer and the context of a token.
+            return_dict: False gives the tuple of the output's values that aren't None.
             **backbone_kwargs: For the backbone, such as `token_type_ids`.
+
+        Returns:
+            A `FastLaneOutput`.
+
+        Raises:
+            ValueError: There are no `input_ids`, they are too long, or there is no such task.
         """
+        input_ids = self._check_inputs(input_ids, task, backbone_kwargs)
         if attention_mask is None:
             attention_mask = torch.ones_like(input_ids)
         backbone_kwargs["return_dict"] = True
@@ -72,7 +82,7 @@ class FastLaneModel(TextEncodingModel):
         token_mask = self.token_mask(input_ids, attention_mask)
         router_logits, salience = self.router(hidden, attention_mask, token_mask, task)
         contextual, projected = self.projection(hidden, token_mask, salience, task)
-        return FastLaneOutput(
+        output = FastLaneOutput(
             token_embeddings=unit(projected),
             router_logits=router_logits,
             salience=salience,
@@ -83,6 +93,24 @@ class FastLaneModel(TextEncodingModel):
             hidden_states=states.get("hidden_states"),
             attentions=states.get("attentions"),
         )
+        is_wanted = self.config.return_dict if return_dict is None else return_dict
+        return output if is_wanted else output.to_tuple()
+
+    def _check_inputs(self, input_ids: Tensor | None, task: str, given: dict[str, Any]) -> Tensor:
+        if input_ids is None or given.get("inputs_embeds") is not None:
+            raise ValueError(
+                "a FastLane model takes input_ids and no inputs_embeds: it tells special tokens by their ids"
+            )
+        if task not in ("query", "document"):
+            raise ValueError(f'task must be "query" or "document", got {task!r}')
+        if input_ids.ndim != 2:
+            raise ValueError(f"input_ids must be (texts, tokens), got {tuple(input_ids.shape)}")
+        if self.max_positions is not None and input_ids.shape[1] > self.max_positions:
+            raise ValueError(
+                f"texts must have at most {self.max_positions} tokens, the backbone's positions, got "
+                f"{input_ids.shape[1]}: lower query_length, document_length or max_seq_length"
+            )
+        return input_ids
 
     def resize_token_embeddings(self, *args: Any, **kwargs: Any) -> Any:
         """As transformers' own; the configuration of the backbone is told as well, or nothing loads again."""
@@ -100,3 +128,12 @@ class FastLaneModel(TextEncodingModel):
         special = torch.tensor(self.config.special_token_ids, device=input_ids.device)
         content = present & ~torch.isin(input_ids, special)
         return content | (present & ~content.any(dim=-1, keepdim=True))
+
+
+def count_positions(backbone: nn.Module) -> int | None:
+    """The most tokens that learned position embeddings allow; None for rotary ones, which have no end."""
+    for name, module in backbone.named_modules():
+        if name.endswith("position_embeddings") and isinstance(module, nn.Embedding):
+            unused = 0 if module.padding_idx is None else module.padding_idx + 1
+            return module.num_embeddings - unused
+    return None

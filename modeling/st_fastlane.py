@@ -11,7 +11,7 @@ from torch import Tensor
 from .encoding_fastlane import tokenize_starts
 from .output_fastlane import FastLaneOutput
 from .routing_fastlane import AskedRoutes, Task, gumbel_top_k_gate, spread_out
-from .search_fastlane import check_unicode
+from .search_fastlane import check_counts, check_unicode
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -69,6 +69,12 @@ class FastLaneTransformer(Transformer):
 
     @max_seq_length.setter
     def max_seq_length(self, value: int) -> None:
+        check_counts(max_seq_length=value)
+        most = self.model.max_positions
+        if most is not None and value > most:
+            raise ValueError(
+                f"max_seq_length must be at most the backbone's positions, {most}, got {value}"
+            )
         self.query_length = self.document_length = value
 
     def get_embedding_dimension(self) -> int:
@@ -107,7 +113,7 @@ class FastLaneTransformer(Transformer):
         side: Task = task or features.get("task") or "document"
         accepted = ("input_ids", "attention_mask", "token_type_ids", "position_ids")
         inputs = {name: features[name] for name in accepted if name in features}
-        output = self.model(**inputs, task=side)
+        output = self.model(**inputs, task=side, return_dict=True)
         features["router_logits"] = output.router_logits
         if self.training:
             count = self.model.config.resolve_num_routes(side, num_routes)

@@ -257,3 +257,30 @@ def test_a_device_that_is_not_here_is_named(
         ):
             call()
     encoder.to("cpu").to(torch.float32)
+
+
+@pytest.mark.parametrize(
+    ("length", "message"),
+    [
+        (41, "max_seq_length must be at most the backbone's positions, 40, got 41"),
+        (1024, "max_seq_length must be at most the backbone's positions, 40, got 1024"),
+        *(
+            (wrong, "max_seq_length must be a positive integer")
+            for wrong in (0, -1, 2.5, None, "8")
+        ),
+    ],
+)
+def test_a_max_seq_length_that_cannot_be_is_refused(
+    length: Any, message: str, checkpoint: Path
+) -> None:
+    encoder = FastLaneEncoder(checkpoint)
+    with pytest.raises(ValueError, match=message):
+        encoder.max_seq_length = length
+    assert encoder.max_seq_length == 12
+
+
+def test_max_seq_length_is_that_of_both_sides(checkpoint: Path) -> None:
+    encoder = FastLaneEncoder(checkpoint)
+    encoder.max_seq_length = 40
+    for encode in (encoder.encode_query, encoder.encode_document):
+        assert encode("set " * 500, num_routes=None).shape == (38, 4)

@@ -16,6 +16,7 @@ from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.fsdp import fully_shard
 
 from fastlane_st import FastLaneEncoder, FastLaneModel
+from fastlane_st.modeling.output_fastlane import FastLaneOutput
 from fastlane_st.modeling.routing_fastlane import Task
 from tests.conftest import DOCUMENTS, QUERIES
 
@@ -233,6 +234,61 @@ def test_half_precision_gives_numbers(any_model: FastLaneModel) -> None:
             for views in model.encode_query(QUERIES, num_routes=num_routes):
                 assert views.dtype == dtype
                 assert torch.isfinite(views).all()
+
+
+def test_without_a_return_dict_the_output_is_a_tuple(
+    any_model: FastLaneModel, checkpoint: Path
+) -> None:
+    features = any_model.tokenize(QUERIES, "query")
+    output = any_model(**features)
+    for given in (None, True):
+        assert isinstance(any_model(**features, return_dict=given), FastLaneOutput)
+    found = any_model(**features, return_dict=False)
+    assert isinstance(found, tuple)
+    torch.testing.assert_close(found, output.to_tuple())
+    configured = FastLaneModel.from_pretrained(checkpoint, return_dict=False)
+    assert isinstance(configured(**configured.tokenize(QUERIES, "query")), tuple)
+    assert len(configured.encode_query(QUERIES)) == len(QUERIES)
+
+
+def test_inputs_that_no_backbone_takes_are_refused(any_model: FastLaneModel) -> None:
+    ids = any_model.tokenize(QUERIES, "query")["input_ids"]
+    for given in ({}, {"inputs_embeds": torch.zeros(1, 3, 8)}):
+        with pytest.raises(ValueError, match="takes input_ids and no inputs_embeds"):
+            any_model(**given)
+    with pytest.raises(ValueError, match="takes input_ids and no inputs_embeds"):
+        any_model(input_ids=ids, inputs_embeds=torch.zeros(1, 3, 8))
+    with pytest.raises(ValueError, match=r"input_ids must be \(texts, tokens\), got \(3,\)"):
+        any_model(input_ids=ids[0, :3])
+    with pytest.raises(ValueError, match='task must be "query" or "document", got \'quary\''):
+        any_model.encode(QUERIES, task="quary")
+
+
+def test_texts_beyond_the_backbones_positions_are_refused(any_model: FastLaneModel) -> None:
+    # XLM-RoBERTa leaves its first two of 40 unused, ModernBERT has rotary positions.
+    most = {"bert": 40, "xlm-roberta": 38, "modernbert": None}[
+        any_model.config.backbone_config.model_type
+    ]
+    assert any_model.max_positions == most
+    if most is None:
+        assert any_model(input_ids=torch.full((1, 60), 7)).token_embeddings.shape == (1, 60, 4)
+        return
+    any_model(input_ids=torch.full((1, most), 7))
+    with pytest.raises(ValueError, match=f"must have at most {most} tokens, .* got {most + 1}: lo"):
+        any_model(input_ids=torch.full((1, most + 1), 7))
+
+
+@pytest.mark.parametrize("name", ["query_length", "document_length"])
+def test_a_configured_length_beyond_the_positions_is_an_error_of_ours(
+    name: str, checkpoint: Path
+) -> None:
+    model = FastLaneModel.from_pretrained(checkpoint, **{name: 1024})
+    encode = getattr(model, f"encode_{name.partition('_')[0]}")
+    assert len(encode(QUERIES)) == len(QUERIES)
+    with pytest.raises(
+        ValueError, match="at most 40 tokens, the backbone's positions, got 502: low"
+    ):
+        encode("set " * 500)
 
 
 # FSDP, which shards no parameter without a dimension

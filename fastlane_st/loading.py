@@ -86,7 +86,7 @@ def find_checkpoint(name_or_path: str | os.PathLike[str] | None) -> Checkpoint:
         raise FileNotFoundError(
             f"there is no folder {name}, and that is no name of a Hub repository{nearest_to(name)}"
         )
-    if Path(name).is_dir() and not _is_fastlane(Path(name) / "config.json"):
+    if Path(name).is_dir() and not is_fastlane(Path(name) / "config.json"):
         raise no_checkpoint(name)
     return Checkpoint(name, adapter)
 
@@ -191,7 +191,8 @@ def _base_of(adapter: Path) -> str:
     return str(base)
 
 
-def _is_fastlane(config: Path) -> bool:
+def is_fastlane(config: Path) -> bool:
+    """Whether a config.json is that of a FastLane checkpoint."""
     if not config.exists():
         return False
     settings = json.loads(config.read_text("utf-8"))

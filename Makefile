@@ -9,10 +9,13 @@ BIN := $(VENV)/bin
 .PHONY: demo quick test lint types check clean
 
 $(VENV)/.installed: pyproject.toml constraints.txt
-	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[cpu,offline,parquet,train,eval,mteb,plots,dev]'
-	touch $@
+	@echo "Installing into $(VENV) with all extras: some minutes, about 2.5 GB, and several more on Linux,"
+	@echo "where torch comes with CUDA. README says how to install less."
+	@$(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --upgrade pip
+	@PYTHONWARNINGS=ignore $(BIN)/python -m pip install --quiet -c constraints.txt \
+		-e '.[cpu,offline,parquet,train,eval,mteb,plots,dev]'
+	@touch $@
 
 demo: $(VENV)/.installed
 	$(BIN)/fastlane demo

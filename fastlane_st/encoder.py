@@ -6,13 +6,14 @@ import os
 import tempfile
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
+import torch
 from sentence_transformers import MultiVectorEncoder
 
 from .hub import CodeSource, follow_umask, reference_code
 from .index.index import FastLaneIndex
-from .loading import find_checkpoint, no_checkpoint
+from .loading import ask_hub, find_checkpoint, no_checkpoint
 from .model_card.card import render_card, unpin_code
 from .modeling.adapters_fastlane import AdaptableModel, loaded_adapters
 from .modeling.checkpoint_fastlane import MODULES, write_module_list
@@ -20,6 +21,9 @@ from .modeling.configuration_fastlane import FastLaneConfig
 from .modeling.modeling_fastlane import FastLaneModel
 from .modeling.st_fastlane import FastLaneTransformer
 from .new_model import from_backbone
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 
 class FastLaneEncoder(MultiVectorEncoder):
@@ -32,11 +36,14 @@ class FastLaneEncoder(MultiVectorEncoder):
 
     Args:
         model_name_or_path: Checkpoint folder, Hub name, or `"fastlane-minilm"` for the model that
-            this package carries. The folder of an adapter loads its base and then the adapter.
+            this package carries (a folder of that name is `"./fastlane-minilm"`). The folder of an
+            adapter loads its base and then the adapter.
         **kwargs: Arguments of `MultiVectorEncoder`.
 
     Raises:
-        ValueError: The folder or repository holds no FastLane checkpoint, or an adapter for another base.
+        FileNotFoundError: There is no such folder, and the Hub has no such repository or can't be asked.
+        ValueError: The folder or repository holds no FastLane checkpoint, or an adapter for another base,
+            or `device` isn't there.
 
     Example::
 
@@ -46,8 +53,14 @@ class FastLaneEncoder(MultiVectorEncoder):
 
     def __init__(self, model_name_or_path: str | os.PathLike[str] | None = None, **kwargs: Any):
         adapter = None
-        if model_name_or_path is not None:
+        if kwargs.get("device") is not None:
+            check_device(kwargs["device"])
+        if model_name_or_path is not None or not kwargs.get("modules"):
             model_name_or_path, adapter = find_checkpoint(model_name_or_path)
+            cache = kwargs.get("cache_folder") or os.environ.get("SENTENCE_TRANSFORMERS_HOME")
+            options = ("local_files_only", "revision", "token")
+            given = {name: kwargs[name] for name in options if name in kwargs}
+            ask_hub(model_name_or_path, cache_dir=cache, **given)
         super().__init__(model_name_or_path, **kwargs)
         if not isinstance(self[0], FastLaneTransformer):
             raise no_checkpoint(str(model_name_or_path))
@@ -65,6 +78,18 @@ class FastLaneEncoder(MultiVectorEncoder):
         with tempfile.TemporaryDirectory() as folder:
             model.save_pretrained(folder)
             return cls(folder)
+
+    def to(self, *args: Any, **kwargs: Any) -> Self:
+        """Moves the encoder as torch does; a device that isn't there is a ValueError."""
+        device = kwargs.get("device", args[0] if args else None)
+        if isinstance(device, str | torch.device):
+            check_device(device)
+        return super().to(*args, **kwargs)
+
+    def _resolve_inference_device(self, device: Any) -> torch.device:
+        if device is not None:  # that of one call to encode
+            check_device(device)
+        return super()._resolve_inference_device(device)
 
     @property
     def _model(self) -> AdaptableModel:
@@ -136,3 +161,21 @@ class FastLaneEncoder(MultiVectorEncoder):
         if class_ref.rpartition("--")[2] == MODULES[0]["type"]:  # here or in another repository
             return FastLaneTransformer
         return super()._load_module_class_from_ref(class_ref, *args, **kwargs)
+
+
+def check_device(device: str | int | torch.device) -> None:
+    """Raises a ValueError for a device that torch doesn't know or that isn't here."""
+    try:
+        known = torch.device(device)
+    except (RuntimeError, TypeError) as error:
+        raise ValueError(
+            f'device must be "cpu", "cuda", "cuda:1" and so on, or "mps", got {device!r}'
+        ) from error
+    count_devices = getattr(getattr(torch, known.type, None), "device_count", None)
+    if known.type in ("cpu", "meta") or count_devices is None:
+        return
+    if (known.index or 0) >= count_devices():
+        raise ValueError(
+            f'there is no device {str(device)!r}: torch sees {count_devices()} of {known.type} here; "cpu" '
+            "always works"
+        )

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from transformers import AutoModel, AutoTokenizer, PreTrainedConfig
 
+from .loading import ask_hub
 from .modeling.configuration_fastlane import FastLaneConfig
 from .modeling.modeling_fastlane import FastLaneModel
 from .modeling.routing_fastlane import unit
@@ -37,10 +38,12 @@ def from_backbone(
         **config_kwargs: Fields of `FastLaneConfig`.
 
     Raises:
+        FileNotFoundError: There is no such folder, and the Hub has no such repository or can't be asked.
         ValueError: A keyword is no field of `FastLaneConfig`, `document_length` or `query_length` is
             beyond the backbone's positions, or `embedding_dim` beyond its hidden size.
     """
     _check_fields(config_kwargs)
+    ask_hub(str(name_or_path), revision=revision)
     backbone = AutoModel.from_pretrained(name_or_path, revision=revision, dtype=torch.float32)
     tokenizer = AutoTokenizer.from_pretrained(name_or_path, revision=revision)
     framing = ("cls", "sep", "bos", "eos", "pad")

@@ -73,6 +73,19 @@ class CheckpointModel(AdaptableModel):
                 model.tokenizer = model._load_tokenizer()
         return loaded
 
+    @staticmethod
+    def _load_pretrained_model(model: Any, *args: Any, **kwargs: Any) -> Any:
+        """As transformers' own, and takes learned scalars that were saved without a dimension."""
+        load = AdaptableModel._load_pretrained_model
+        loaded = load(model, *args, **kwargs)
+        scalars = {name for name, saved, _ in loaded[0].mismatched_keys if not saved}
+        for shape in ((), (1,)) if scalars else ():
+            for name in scalars:
+                parameter = model.get_parameter(name)
+                parameter.data = parameter.data.reshape(shape)
+            loaded = loaded if shape else load(model, *args, **kwargs)
+        return loaded
+
     @property
     def tokenizer(self) -> PreTrainedTokenizerBase:
         """The tokenizer of the checkpoint that the model came from."""

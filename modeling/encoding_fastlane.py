@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, Literal
 
 import torch
@@ -16,6 +16,10 @@ from .output_fastlane import FastLaneOutput
 from .projection_fastlane import ViewProjection
 from .routing_fastlane import AskedRoutes, Task, certain_routes, spread_out, top_k_mask
 from .search_fastlane import ExactIndex, check_unicode
+
+CHARACTERS = 16  # a token, when a long text is cut before it is tokenised; English has 4 or 5
+
+EXPANDED = "query_expansion_positions"
 
 
 class TextEncodingModel(CheckpointModel):
@@ -70,7 +74,7 @@ class TextEncodingModel(CheckpointModel):
         """Encodes documents; the arguments and the result are those of `encode`."""
         return self.encode(texts, task="document", **kwargs)
 
-    @torch.inference_mode()
+    @torch.no_grad()  # FSDP refuses inference_mode
     def encode(
         self,
         texts: str | Sequence[str],
@@ -151,16 +155,15 @@ class TextEncodingModel(CheckpointModel):
         is_fixed = expansion is not None and expansion["strategy"] == "fixed"
         if expansion is not None:
             length = expansion["length"] if is_fixed else max(length, expansion["length"])
+        padding = "max_length" if is_fixed else True
+
+        def whole(texts: Sequence[str]) -> dict[str, Tensor]:
+            options = {"padding": padding, "truncation": True, "max_length": length}
+            return dict(self.tokenizer(list(texts), **options, return_tensors="pt"))
+
         with self.tokenizing:
-            features: dict[str, Tensor] = dict(
-                self.tokenizer(
-                    [prompt + text for text in texts],
-                    padding="max_length" if is_fixed else True,
-                    truncation=True,
-                    max_length=length,
-                    return_tensors="pt",
-                )
-            )
+            prompted = [prompt + text for text in texts]
+            features = tokenize_starts(self.tokenizer, prompted, length, whole)
         return features if expansion is None else expand(features, expansion, self.tokenizer)
 
     def forward_batches(
@@ -171,7 +174,7 @@ class TextEncodingModel(CheckpointModel):
         for start in tqdm(starts, desc=f"Encoding ({task})", disable=not show_progress_bar):
             features = self.tokenize(texts[start : start + batch_size], task)
             features = {name: value.to(self.device) for name, value in features.items()}
-            yield features, self(**features, task=task)
+            yield features, self(**features, task=task, return_dict=True)
 
     @staticmethod
     def similarity(queries: Sequence[Any], documents: Sequence[Any]) -> Tensor:
@@ -234,4 +237,46 @@ def expand(
     features["input_ids"] = input_ids.masked_fill(added, token_id)
     if expansion.get("attend"):
         features["attention_mask"] = attention_mask.masked_fill(added, 1)
-    return {**features, "query_expansion_positions": added}
+    return {**features, EXPANDED: added}
+
+
+def tokenize_starts(
+    tokenizer: PreTrainedTokenizerBase,
+    texts: Sequence[str],
+    max_length: int,
+    tokenize: Callable[[Sequence[str]], dict[str, Any]],
+) -> dict[str, Any]:
+    """Gives `tokenize(texts)` without tokenising what lies far beyond the first `max_length` tokens.
+
+    Long texts are cut between words, after `CHARACTERS` a token. If one of them then has fewer tokens
+    than it may have, as one of very long words does, all texts are tokenised whole after all.
+    """
+    starts = [start_of(text, CHARACTERS * max_length) for text in texts]
+    pairs = zip(starts, texts, strict=True)
+    is_cut = torch.tensor([len(start) < len(text) for start, text in pairs], dtype=torch.bool)
+    if not is_cut.any() or not splits_at_spaces(tokenizer):
+        return tokenize(texts)
+    features = tokenize(starts)
+    is_token = features["attention_mask"].bool()
+    if EXPANDED in features:
+        is_token = is_token & ~features[EXPANDED]
+    is_full = is_token.sum(dim=1) >= max_length
+    return features if bool(is_full[is_cut].all()) else tokenize(texts)
+
+
+def start_of(text: str, length: int) -> str:
+    """At most the first `length` characters, up to the end of a word; the text if there is no such end."""
+    if len(text) <= length:
+        return text
+    end = max(text.rfind(space, 0, length) for space in " \n")
+    return text[: max(end, 0)].rstrip() or text
+
+
+def splits_at_spaces(tokenizer: PreTrainedTokenizerBase) -> bool:
+    """Whether the words before a space have the same tokens whatever comes after it."""
+    if not tokenizer.is_fast or tokenizer.truncation_side != "right":
+        return False
+    own = tokenizer.get_added_vocab()  # a token may hold spaces, such as an added "New York"
+    return tokenizer.backend_tokenizer.pre_tokenizer is not None and not any(
+        len(token.split()) > 1 for token in own
+    )

@@ -37,9 +37,15 @@ def base_digest(model: nn.Module, dtype: torch.dtype) -> str:
     for name, value in sorted(base_state(model).items()):
         value = value.detach().cpu()
         value = value.to(dtype) if value.is_floating_point() else value
-        digest.update(f"{name} {list(value.shape)}\n".encode())
+        digest.update(_heading(name, value))
         digest.update(value.contiguous().flatten().view(torch.uint8).numpy().data)
     return digest.hexdigest()
+
+
+def _heading(name: str, value: Tensor) -> bytes:
+    # Learned scalars had no dimension once: what was built then keeps its digest.
+    is_scalar = value.numel() == 1 and name.endswith("_weight")
+    return f"{name} {[] if is_scalar else list(value.shape)}\n".encode()
 
 
 def base_digests(model: nn.Module, dtype: torch.dtype) -> dict[str, str]:
@@ -113,7 +119,7 @@ def _digests(encoder: object) -> Iterator[str]:
     names = active_adapters(model)
     for name in names:
         for key, value in sorted(model.get_adapter_state_dict(name).items()):
-            adapters.update(f"{key} {list(value.shape)}\n".encode())
+            adapters.update(_heading(key, value))
             adapters.update(value.detach().float().cpu().contiguous().numpy().data)
     suffix = f"+{adapters.hexdigest()}" if names else ""
     for dtype in _dtypes(model.dtype):

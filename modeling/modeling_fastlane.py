@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import AutoModel
 from transformers import initialization as init
 
@@ -47,26 +47,36 @@ class FastLaneModel(TextEncodingModel):
         self.projection = ViewProjection(config)
         self.router = TokenRouter(config)
         self.route_layers = RouteLayers(config) if config.num_route_layers else None
+        self.max_positions = count_positions(self.backbone)
         self.post_init()
 
     def forward(
         self,
-        input_ids: Tensor,
+        input_ids: Tensor | None = None,
         attention_mask: Tensor | None = None,
         task: Task = "query",
         query_expansion_positions: Tensor | None = None,
+        return_dict: bool | None = None,
         **backbone_kwargs: Any,
-    ) -> FastLaneOutput:
+    ) -> Any:
         """Encodes tokenised texts; nothing is routed yet (see `route`).
 
         Args:
-            input_ids: (B, T) int64.
+            input_ids: (B, T) int64, with T at most `max_positions`.
             attention_mask: (B, T), 0 at padding. Without it, every token counts.
             task: The side, which decides the router's scorer and the context of a token.
             query_expansion_positions: (B, T) bool, true at tokens that `query_expansion` added: they are
                 views, attended to or not.
+            return_dict: False gives the tuple of the output's values that aren't None.
             **backbone_kwargs: For the backbone, such as `token_type_ids`.
+
+        Returns:
+            A `FastLaneOutput`.
+
+        Raises:
+            ValueError: There are no `input_ids`, they are too long, or there is no such task.
         """
+        input_ids = self._check_inputs(input_ids, task, backbone_kwargs)
         if attention_mask is None:
             attention_mask = torch.ones_like(input_ids)
         backbone_kwargs["return_dict"] = True
@@ -81,7 +91,8 @@ class FastLaneModel(TextEncodingModel):
         output = self.score_tokens(hidden, seen, token_mask, task)
         output.hidden_states = states.get("hidden_states")
         output.attentions = states.get("attentions")
-        return output
+        is_wanted = self.config.return_dict if return_dict is None else return_dict
+        return output if is_wanted else output.to_tuple()
 
     def score_tokens(
         self, hidden_states: Tensor, attention_mask: Tensor, token_mask: Tensor, task: Task
@@ -107,6 +118,22 @@ class FastLaneModel(TextEncodingModel):
             last_hidden_state=hidden_states,
         )
 
+    def _check_inputs(self, input_ids: Tensor | None, task: str, given: dict[str, Any]) -> Tensor:
+        if input_ids is None or given.get("inputs_embeds") is not None:
+            raise ValueError(
+                "a FastLane model takes input_ids and no inputs_embeds: it tells special tokens by their ids"
+            )
+        if task not in ("query", "document"):
+            raise ValueError(f'task must be "query" or "document", got {task!r}')
+        if input_ids.ndim != 2:
+            raise ValueError(f"input_ids must be (texts, tokens), got {tuple(input_ids.shape)}")
+        if self.max_positions is not None and input_ids.shape[1] > self.max_positions:
+            raise ValueError(
+                f"texts must have at most {self.max_positions} tokens, the backbone's positions, got "
+                f"{input_ids.shape[1]}: lower query_length, document_length or max_seq_length"
+            )
+        return input_ids
+
     def resize_token_embeddings(self, *args: Any, **kwargs: Any) -> Any:
         """As transformers' own; the configuration of the backbone is told as well, or nothing loads again."""
         embeddings = super().resize_token_embeddings(*args, **kwargs)
@@ -131,3 +158,12 @@ class FastLaneModel(TextEncodingModel):
         super()._init_weights(module)
         if isinstance(module, RouteLayers):  # untrained, they change no route
             init.zeros_(module.output)
+
+
+def count_positions(backbone: nn.Module) -> int | None:
+    """The most tokens that learned position embeddings allow; None for rotary ones, which have no end."""
+    for name, module in backbone.named_modules():
+        if name.endswith("position_embeddings") and isinstance(module, nn.Embedding):
+            unused = 0 if module.padding_idx is None else module.padding_idx + 1
+            return module.num_embeddings - unused
+    return None

@@ -132,7 +132,7 @@ def mix_context(
 
 
 def _weight(value: float) -> nn.Parameter:
-    return nn.Parameter(torch.tensor(float(value)))
+    return nn.Parameter(torch.tensor([float(value)]))  # FSDP shards no scalar
 
 
 def window_weights(num_tokens: int, window_size: float) -> Tensor:

@@ -84,8 +84,8 @@ class SideScorer(nn.Module):
         super().__init__()
         self.logit = nn.Linear(router_dim, 1)
         self.salience = nn.Linear(router_dim, 1)
-        self.centrality_weight = nn.Parameter(torch.tensor(centrality_weight))
-        self.norm_weight = nn.Parameter(torch.tensor(norm_weight))
+        self.centrality_weight = nn.Parameter(torch.tensor([centrality_weight]))
+        self.norm_weight = nn.Parameter(torch.tensor([norm_weight]))
 
     def forward(
         self, mixed: Tensor, hidden_states: Tensor, token_mask: Tensor
@@ -93,10 +93,10 @@ class SideScorer(nn.Module):
         """(B, T) each, from (B, T, router_dim), (B, T, H) and the mask of `TokenRouter.forward`."""
         tiny = torch.finfo(torch.float32).tiny
         norms = hidden_states.float().norm(dim=-1).clamp_min(tiny).log().to(mixed.dtype)
-        salience = self.salience(mixed).squeeze(-1) + self.norm_weight * norms
+        salience = self.salience(mixed).squeeze(-1) + self.norm_weight[0] * norms
         # Detached: the router must not bend the states towards their mean.
         central = centrality(hidden_states.detach(), salience.detach(), token_mask)
-        return self.logit(mixed).squeeze(-1) + self.centrality_weight * central, salience
+        return self.logit(mixed).squeeze(-1) + self.centrality_weight[0] * central, salience
 
 
 def centrality(hidden_states: Tensor, salience: Tensor, token_mask: Tensor) -> Tensor:

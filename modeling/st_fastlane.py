@@ -8,17 +8,15 @@ from typing import TYPE_CHECKING, Any
 from sentence_transformers.base.modules import Transformer
 from torch import Tensor
 
+from .encoding_fastlane import EXPANDED, tokenize_starts
 from .output_fastlane import FastLaneOutput
 from .routing_fastlane import AskedRoutes, Task, gumbel_top_k_gate, spread_out
-from .search_fastlane import check_unicode
+from .search_fastlane import check_counts, check_unicode
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
     from .modeling_fastlane import FastLaneModel
-
-
-EXPANDED = "query_expansion_positions"
 
 
 class FastLaneTransformer(Transformer):
@@ -73,6 +71,12 @@ class FastLaneTransformer(Transformer):
 
     @max_seq_length.setter
     def max_seq_length(self, value: int) -> None:
+        check_counts(max_seq_length=value)
+        most = self.model.max_positions
+        if most is not None and value > most:
+            raise ValueError(
+                f"max_seq_length must be at most the backbone's positions, {most}, got {value}"
+            )
         self.query_length = self.document_length = value
 
     def get_embedding_dimension(self) -> int:
@@ -84,11 +88,21 @@ class FastLaneTransformer(Transformer):
     ) -> dict[str, Any]:
         """Tokenises texts, cut at the side's length."""
         kwargs["task"] = kwargs.get("task") or "document"
-        if isinstance(inputs, list):
-            check_unicode(inputs, "text")
+        length = self.query_length if kwargs["task"] == "query" else self.document_length
+        length = kwargs.get("max_length") or length
+        tokenize = super().preprocess
+        own = (self.processing_kwargs, kwargs.get("processing_kwargs"), self.query_expansion)
+
+        def whole(texts: Any) -> dict[str, Any]:
+            return tokenize(texts, prompt=prompt, **kwargs)
+
         with self.model.tokenizing:
-            features: dict[str, Any] = super().preprocess(inputs, prompt=prompt, **kwargs)
-        return features
+            if not isinstance(inputs, list):
+                return whole(inputs)
+            check_unicode(inputs, "text")
+            if any(own) or not length or not all(isinstance(text, str) for text in inputs):
+                return whole(inputs)
+            return tokenize_starts(self.model.tokenizer, inputs, length, whole)
 
     def forward(  # type: ignore[override]  # the keywords that forward_kwargs lists
         self,
@@ -101,7 +115,7 @@ class FastLaneTransformer(Transformer):
         side: Task = task or features.get("task") or "document"
         accepted = ("input_ids", "attention_mask", "token_type_ids", "position_ids", EXPANDED)
         inputs = {name: features[name] for name in accepted if name in features}
-        output = self.model(**inputs, task=side)
+        output = self.model(**inputs, task=side, return_dict=True)
         features["router_logits"] = output.router_logits
         if self.training:
             count = self.model.config.resolve_num_routes(side, num_routes)

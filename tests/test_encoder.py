@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 from unittest import mock
 
 import numpy as np
@@ -231,3 +232,55 @@ def test_push_to_hub_uploads_the_whole_folder(kind: type, checkpoint: Path) -> N
 def test_the_stock_class_asks_for_the_flag(checkpoint: Path) -> None:
     with pytest.raises(ValueError, match="trust_remote_code=True"):
         MultiVectorEncoder(str(checkpoint))
+
+
+@pytest.mark.parametrize(
+    "device", ["cuda", "cuda:7", torch.device("cuda", 1), "mps", "xpu", "gpu", "", "CUDA", "cuda:x"]
+)
+def test_a_device_that_is_not_here_is_named(
+    device: str | torch.device,
+    checkpoint: Path,
+    encoder: FastLaneEncoder,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for kind in ("cuda", "mps", "xpu"):
+        monkeypatch.setattr(f"torch.{kind}.device_count", lambda: 0)
+    calls: list[Callable[[], Any]] = [
+        lambda: FastLaneEncoder(checkpoint, device=device),
+        lambda: encoder.to(device),
+        lambda: encoder.to(device=device),
+        lambda: encoder.encode_query("set", device=device),
+    ]
+    for call in calls:
+        with pytest.raises(
+            ValueError, match=r'device must be "cpu", "cuda"|there is no device .*: torch sees 0 of'
+        ):
+            call()
+    encoder.to("cpu").to(torch.float32)
+
+
+@pytest.mark.parametrize(
+    ("length", "message"),
+    [
+        (41, "max_seq_length must be at most the backbone's positions, 40, got 41"),
+        (1024, "max_seq_length must be at most the backbone's positions, 40, got 1024"),
+        *(
+            (wrong, "max_seq_length must be a positive integer")
+            for wrong in (0, -1, 2.5, None, "8")
+        ),
+    ],
+)
+def test_a_max_seq_length_that_cannot_be_is_refused(
+    length: Any, message: str, checkpoint: Path
+) -> None:
+    encoder = FastLaneEncoder(checkpoint)
+    with pytest.raises(ValueError, match=message):
+        encoder.max_seq_length = length
+    assert encoder.max_seq_length == 12
+
+
+def test_max_seq_length_is_that_of_both_sides(checkpoint: Path) -> None:
+    encoder = FastLaneEncoder(checkpoint)
+    encoder.max_seq_length = 40
+    for encode in (encoder.encode_query, encoder.encode_document):
+        assert encode("set " * 500, num_routes=None).shape == (38, 4)

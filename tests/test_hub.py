@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
-import numpy as np
 import pytest
+import torch
+from safetensors.torch import load_file
 
 from fastlane_st import FastLaneEncoder, cli, hub
+from tests.support.checkpoints import without_dimensions
 
 
 @pytest.fixture(scope="session")
@@ -75,14 +78,23 @@ def test_the_default_checkpoint_finds_the_passage_that_answers(exported: Path) -
 
 
 def test_export_gives_the_weights_that_the_delta_and_the_base_say(exported: Path) -> None:
-    from safetensors.numpy import load_file
-
     written = load_file(exported / "model.safetensors")
     delta = load_file(hub.DELTA_FOLDER / "delta.safetensors")
     base = load_file(hub.base_weights() / "model.safetensors")
     for name, value in written.items():
         expected = delta[name] if name in delta else base[name.removeprefix("backbone.")]
-        np.testing.assert_array_equal(value, expected, err_msg=name)
+        assert torch.equal(value, expected.float()), name
+
+
+def test_a_delta_whose_scalars_have_no_dimension_gives_the_same_model(
+    exported: Path, tmp_path: Path
+) -> None:
+    delta = tmp_path / "delta"
+    shutil.copytree(hub.DELTA_FOLDER, delta)
+    without_dimensions(delta / "delta.safetensors")
+    state = hub.apply_delta(delta, hub.base_weights()).state_dict()
+    written = load_file(exported / "model.safetensors")
+    assert all(torch.equal(written[name], state[name]) for name in state)
 
 
 def test_weights_other_than_the_pinned_ones_are_refused(

@@ -10,7 +10,7 @@ import torch
 
 from fastlane_st import FastLaneEncoder
 from fastlane_st.new_model import from_backbone, principal_components
-from tests.conftest import DOCUMENTS
+from tests.conftest import DOCUMENTS, QUERIES
 
 
 def test_the_backbone_keeps_its_weights_and_loses_its_pooler(
@@ -95,3 +95,37 @@ def test_a_misspelt_setting_is_named_with_the_nearest_before_anything_is_loaded(
         build("no/such-backbone", embedding_dims=64)
     with pytest.raises(ValueError, match="no field 'backbone_config'"):
         build("no/such-backbone", backbone_config={"model_type": "bert"})
+
+
+@pytest.mark.parametrize("query_num_routes", [None, 1, 3])
+def test_default_routes_are_the_checkpoints_in_every_encoding(
+    query_num_routes: int | None, backbone_folder: Callable[[str], Path]
+) -> None:
+    encoder = untrained(backbone_folder("bert"), query_num_routes)
+    for model in (encoder, encoder[0].model):
+        for one, other in zip(
+            model.encode_query(QUERIES),
+            model.encode_query(QUERIES, num_routes=query_num_routes),
+            strict=True,
+        ):
+            torch.testing.assert_close(one, other)
+
+
+@pytest.mark.xfail(reason="an index takes one route by default", strict=False)
+@pytest.mark.parametrize("query_num_routes", [None, 1, 3])
+def test_default_routes_are_the_checkpoints_in_every_search(
+    query_num_routes: int | None, backbone_folder: Callable[[str], Path]
+) -> None:
+    encoder = untrained(backbone_folder("bert"), query_num_routes)
+    for index in (encoder.build_index(DOCUMENTS), encoder[0].model.build_index(DOCUMENTS)):
+        found = index.search(QUERIES, top_k=3)
+        assert found == index.search(QUERIES, top_k=3, num_routes=query_num_routes)
+
+
+def untrained(folder: Path, query_num_routes: int | None) -> FastLaneEncoder:
+    return FastLaneEncoder.from_backbone(
+        folder,
+        embedding_dim=4,
+        calibration_texts=DOCUMENTS,
+        query_num_routes=query_num_routes,
+    )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Callable
 
@@ -35,9 +36,16 @@ def exit_status(program: str, command: Callable[[], object], how_to_go_on: str) 
         print(f"{program}: {str(error) or type(error).__name__}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print(f"{program}: interrupted; {how_to_go_on}", file=sys.stderr)
+        end_of_bar = "\n" if sys.stderr.isatty() else ""
+        print(f"{end_of_bar}{program}: interrupted; {how_to_go_on}", file=sys.stderr)
         return 130
     return 0
+
+
+def announce(message: str) -> None:
+    """Prints what a run does now; of several processes only the first prints."""
+    if os.environ.get("RANK", "0") == "0":
+        print(message, flush=True)
 
 
 def add_run_options(parser: argparse.ArgumentParser) -> None:

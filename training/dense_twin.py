@@ -42,6 +42,7 @@ from fastlane_st import FastLaneConfig
 
 from .callbacks import explain_out_of_memory
 from .command_line import HOW_TO_RESUME, add_run_options, exit_status
+from .data import check_sources
 from .runs import CONFIG_NAME, backbone_folder, find_checkpoint
 from .train import (
     build_encoder,
@@ -93,6 +94,7 @@ def train_twin(
             f"a twin starts from a plain encoder, got the FastLane checkpoint {config.model}; set "
             "model=null and backbone=… to the encoder that it was built over"
         )
+    check_sources(config.sources)  # before a model is loaded or built
     output = Path(config.output_dir)
     checkpoint = find_checkpoint(config, resume)
     arguments: Any = training_arguments(config)

@@ -33,7 +33,7 @@ from fastlane_st.hub import BASE_MODEL, save_delta
 from fastlane_st.losses import CachedRoutedContrastiveLoss, RoutedContrastiveLoss
 
 from .callbacks import GateSchedule, JsonLog, explain_out_of_memory, module_of
-from .command_line import HOW_TO_RESUME, add_run_options, exit_status
+from .command_line import HOW_TO_RESUME, add_run_options, announce, exit_status
 from .data import check_batches, check_sources, load_sources
 from .passages import join_positives
 from .runs import CONFIG_NAME, backbone_folder, find_base, find_checkpoint
@@ -175,13 +175,18 @@ def load_dataset(
         num_processes: How many processes draw batches.
     """
     dataset = load_sources(config.sources, config.batch_size, num_processes, config.seed)
+    for name, rows in dataset.items():
+        announce(f"{name}: {len(rows):,} rows")
     for source in config.sources:
         if source.join > 1:
+            announce(f"{source.label}: joining near positives, {source.join} to a passage")
             rows = join_positives(dataset[source.label], encoder, source.join, config.seed)
             check_batches(source.label, rows, config.batch_size)
             dataset[source.label] = rows
     if config.topic_size is not None:
         for name, rows in dataset.items():
+            num_topics = max(1, len(rows) // config.topic_size)
+            announce(f"{name}: encoding {len(rows):,} queries, for {num_topics:,} topics")
             dataset[name] = add_topics(rows, encoder, config.topic_size, config.seed)
     return dataset
 

@@ -19,6 +19,7 @@ from fastlane_st.losses import RoutedContrastiveLoss
 from fastlane_st.modeling.adapters_fastlane import loaded_adapters
 
 from .callbacks import FiniteGradients, module_of
+from .runs import how_to_start_from
 from .topics import NOT_TEXTS
 
 
@@ -80,8 +81,8 @@ class FastLaneTrainer(MultiVectorEncoderTrainer):
         where = "another process" if is_finite.item() else self.name_rows()
         raise FloatingPointError(
             f"the {what} is not finite at step {self.state.global_step + 1}, in {where}. Look at "
-            f"those rows; the weights before that step are in {saved}, to start from as `model` with lower "
-            "learning rates or in float32"
+            f"those rows; the weights before that step are in {saved}: start a new run with lower learning "
+            f"rates or in float32 {how_to_start_from(saved)}"
         )
 
     def name_rows(self) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+import sys
 from typing import TYPE_CHECKING
 
 from ..hub import cache_folder, default_checkpoint
@@ -27,6 +28,11 @@ def demo_index(encoder: FastLaneEncoder) -> FastLaneIndex:
     if (folder / MANIFEST).exists():
         return FastLaneIndex.load(folder, encoder)
     documents = list(python_documents())
+    print(
+        f"indexing {len(documents):,} passages of Python's documentation, once, in some minutes; the index "
+        f"stays in {folder}",
+        file=sys.stderr,
+    )
     index = encoder.build_index(
         [document.content for document in documents],
         [document.id for document in documents],

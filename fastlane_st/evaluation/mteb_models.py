@@ -29,6 +29,7 @@ from ..encoder import FastLaneEncoder
 from ..hub import DEFAULT_CHECKPOINT
 from ..index.index import FastLaneIndex
 from ..modeling.fingerprint_fastlane import encoder_digests
+from ..modeling.search_fastlane import Hit
 
 if TYPE_CHECKING:
     from mteb.abstasks.task_metadata import TaskMetadata
@@ -198,16 +199,32 @@ class IndexedModel:
             "batch_size": encode_kwargs.get("batch_size", 32),
         }
         if top_ranked is None:
-            found = self.searched.search(texts, **options)
+            found = self._search(self.searched, texts, options)
         else:
             found = [
-                self.searched.search(text, ids=top_ranked[id], **options)
+                hits
                 for id, text in zip(ids, texts, strict=True)
+                for hits in self._search(self.searched, [text], options | {"ids": top_ranked[id]})
             ]
         return {
             id: {str(hit.id): hit.score for hit in hits}
             for id, hits in zip(ids, found, strict=True)
         }
+
+    def _search(
+        self, index: FastLaneIndex, texts: list[str], options: dict[str, Any]
+    ) -> list[list[Hit]]:
+        """The hits of each text. An index refuses an empty one as text; its special tokens are views."""
+        found = iter(index.search([text for text in texts if text], **options))
+        for_views = {name: options[name] for name in ("top_k", "ids") if name in options}
+        hits: list[list[Hit]] = []
+        for text in texts:
+            if text:
+                hits.append(next(found))
+                continue
+            views: Any = self.encoder.encode_query(text, num_routes=self.num_routes)
+            hits += index.search([views], **for_views)
+        return hits
 
 
 def as_encoder(

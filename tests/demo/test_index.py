@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -22,12 +23,20 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_a_second_call_loads_the_index_of_the_first(
-    home: Path, checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+    home: Path,
+    checkpoint: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     encoder = FastLaneEncoder(checkpoint)
     built = demo.demo_index(encoder)
+    said = (
+        rf"indexing {len(DOCUMENTS)} passages .*, once, .*; the index stays in {home}/demo-python-"
+    )
+    assert re.search(said, capsys.readouterr().err)
     monkeypatch.setattr(demo, "python_documents", lambda: pytest.fail("built again"))
     loaded = demo.demo_index(encoder)
+    assert "indexing" not in capsys.readouterr().err
     assert loaded.ids == built.ids == [f"d{n}" for n in range(len(DOCUMENTS))]
     query, hits = "sort a list", built.search("sort a list")
     assert loaded.search(query) == hits

@@ -113,6 +113,24 @@ def test_mteb_measures_what_we_measure(
         assert {name: found[name] for name in wanted} == pytest.approx(wanted, abs=1e-6)
 
 
+@pytest.mark.parametrize("kind", ["Retrieval", "Reranking"])
+@pytest.mark.parametrize("rerank", [None, 1000])
+@pytest.mark.parametrize("blank", [{"q1": ""}, {"q0": " \n", "q3": ""}, dict.fromkeys(QRELS, "")])
+def test_an_empty_query_stops_no_task(
+    encoder: FastLaneEncoder,
+    kind: str,
+    rerank: int | None,
+    blank: dict[str, str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for id, text in blank.items():
+        monkeypatch.setitem(COLLECTION.queries, id, text)
+    found = scores(IndexedModel(encoder, num_routes=1, rerank=rerank), kind)
+    if rerank is None:
+        assert found["ndcg_at_10"] == scores(RoutedModel(encoder, num_routes=1), kind)["ndcg_at_10"]
+    assert found["ndcg_at_10"] > 0
+
+
 def test_an_encoder_is_a_model_of_mteb_as_it_is(encoder: FastLaneEncoder) -> None:
     wanted = expected(encoder, None, None, "Retrieval")  # an untrained router's default
     for model in (encoder, RoutedModel(encoder), IndexedModel(encoder)):

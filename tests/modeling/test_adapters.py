@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -23,7 +24,12 @@ from fastlane_st.modeling import checkpoint_fastlane
 from fastlane_st.modeling.adapters_fastlane import loaded_adapters
 from fastlane_st.modeling.checkpoint_fastlane import HUB_FILES
 from tests.conftest import build_model
-from tests.support.checkpoints import assert_same, embeddings_of, run_without_package
+from tests.support.checkpoints import (
+    assert_same,
+    embeddings_of,
+    run_without_package,
+    without_dimensions,
+)
 
 Embeddings = dict[str, np.ndarray]
 NAMES = ("one", "two")
@@ -40,7 +46,7 @@ def save_adapter(base: Path, folder: Path, seed: int) -> Embeddings:
     model.add_adapter(lora_config(model, LoraSettings(rank=2)))
     torch.manual_seed(seed)
     for parameter in model.parameters():
-        if parameter.requires_grad and parameter.ndim:
+        if parameter.requires_grad and parameter.numel() > 1:
             torch.nn.init.normal_(parameter, std=0.5)
         elif parameter.requires_grad:
             parameter.data += 1  # a context weight near -1 would cancel the views out
@@ -207,6 +213,17 @@ def test_every_family_adapts_all_linear_layers_of_its_backbone(
     encoder = FastLaneEncoder(tmp_path / "adapter")
     assert_same(embeddings_of(encoder), expected)
     assert_same(embeddings_of(encoder.merge_and_unload()), expected)
+
+
+def test_an_adapter_whose_scalars_have_no_dimension_loads(
+    checkpoint: Path, folders: dict[str, Path], expected: dict[str, Embeddings], tmp_path: Path
+) -> None:
+    shutil.copytree(folders["one"], tmp_path / "older")
+    without_dimensions(tmp_path / "older" / "adapter_model.safetensors")
+    model = FastLaneModel.from_pretrained(checkpoint)
+    model.load_adapter(str(tmp_path / "older"))
+    assert_same(embeddings_of(model), expected["one"])
+    assert model.projection.route_context_weight.shape == (1,)
 
 
 def test_everything_asked_of_the_head_reaches_the_active_adapter(checkpoint: Path) -> None:

@@ -6,7 +6,7 @@ import copy
 import pickle
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -15,9 +15,22 @@ import numpy as np
 import pandas
 import pytest
 import torch
-from transformers import AutoModel
+from hypothesis import given
+from hypothesis import strategies as st
+from tokenizers import (
+    Regex,
+    Tokenizer,
+    models,
+    normalizers,
+    pre_tokenizers,
+    processors,
+    trainers,
+)
+from transformers import AutoModel, PreTrainedTokenizerFast
 
 from fastlane_st import FastLaneEncoder, FastLaneIndex, FastLaneModel
+from fastlane_st.modeling.encoding_fastlane import tokenize_starts
+from fastlane_st.modeling.routing_fastlane import Task
 from fastlane_st.modeling.search_fastlane import ExactIndex
 from tests.conftest import DOCUMENTS, QUERIES
 
@@ -111,3 +124,141 @@ def test_a_vocabulary_that_grew_is_saved_and_loaded(checkpoint: Path, tmp_path: 
     ):
         found = load(tmp_path / "grown").encode_query(["read the [INVOICE]"], num_routes=None)[0]
         torch.testing.assert_close(found, expected)
+
+
+# Texts of which only the start is tokenised
+
+
+def word_piece() -> Tokenizer:
+    tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))  # a word of 101 letters is unknown
+    tokenizer.normalizer = normalizers.BertNormalizer()
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    return tokenizer
+
+
+def byte_pairs() -> Tokenizer:
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.normalizer = normalizers.NFC()
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    return tokenizer
+
+
+def sentence_pieces() -> Tokenizer:
+    tokenizer = Tokenizer(models.Unigram())
+    tokenizer.normalizer = normalizers.Sequence(
+        [normalizers.NFKC(), normalizers.Replace(Regex(" {2,}"), " ")]
+    )
+    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
+    return tokenizer
+
+
+def unsplit_pieces() -> Tokenizer:
+    tokenizer = Tokenizer(models.Unigram())
+    tokenizer.normalizer = normalizers.Replace(" ", "\u2581")
+    return tokenizer
+
+
+TRAINERS: dict[Callable[[], Tokenizer], Any] = {
+    word_piece: trainers.WordPieceTrainer,
+    byte_pairs: trainers.BpeTrainer,
+    sentence_pieces: trainers.UnigramTrainer,
+    unsplit_pieces: trainers.UnigramTrainer,
+}
+SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+
+
+@pytest.fixture(scope="module", params=TRAINERS, ids=lambda make: make.__name__)
+def any_tokenizer(request: pytest.FixtureRequest) -> PreTrainedTokenizerFast:
+    tokenizer = request.param()
+    settings = {"unk_token": "[UNK]"} if "pieces" in request.param.__name__ else {}
+    trainer = TRAINERS[request.param](
+        vocab_size=120, special_tokens=SPECIAL, show_progress=False, **settings
+    )
+    tokenizer.train_from_iterator([*DOCUMENTS, *QUERIES, "naïve 中文 🙂"], trainer)
+    frame = [(name, tokenizer.token_to_id(name)) for name in ("[CLS]", "[SEP]")]
+    tokenizer.post_processor = processors.TemplateProcessing("[CLS] $A [SEP]", None, frame)
+    names = {f"{name[1:-1].lower()}_token": name for name in SPECIAL}
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, **names)
+
+
+ODD = {
+    "words": "json loads a string " * 500,
+    "one word": "a" * 100_000,
+    "one word after others": "sort a list " + "json" * 25_000,
+    "others after a long word": "a" * 3_000 + " sort a list" * 500,
+    "long words": ("parse" * 30 + " ") * 200,
+    "spaces": "read" + " " * 50_000 + "a file",
+    "spaces alone": " " * 50_000,
+    "leading spaces": " " * 150 + "read a file " * 300,
+    "lines": "read a file\r\n\t\n" * 500,
+    "control characters": "read\x1ca\x1cfile\x1c " * 500,
+    "spaces of other kinds": "read\u00a0a\u3000file\u2028" * 500,
+    "emoji": "👩\u200d👩\u200d👧 🙂" * 2_000,
+    "emoji without spaces": "🙂" * 5_000,
+    "Chinese": "中文" * 5_000,
+    "combining marks": "e" + "\u0301" * 5_000 + " set" * 500,
+    "marks after spaces": "set \u0301" * 2_000,
+    "special tokens": "read [SEP] a[MASK]file [PAD] " * 500,
+    "special tokens without spaces": "[SEP]" * 5_000,
+}
+
+
+@pytest.mark.parametrize("name", ODD)
+@pytest.mark.parametrize("length", [3, 32])
+def test_the_start_of_a_text_is_tokenised_as_the_whole(
+    name: str, length: int, any_tokenizer: PreTrainedTokenizerFast
+) -> None:
+    def whole(texts: Sequence[str]) -> dict[str, Any]:
+        options = {"padding": True, "truncation": True, "max_length": length}
+        return dict(any_tokenizer(list(texts), **options, return_tensors="pt"))
+
+    texts = [ODD[name], *QUERIES]
+    found, expected = tokenize_starts(any_tokenizer, texts, length, whole), whole(texts)
+    assert found["input_ids"].tolist() == expected["input_ids"].tolist()
+    assert found["attention_mask"].tolist() == expected["attention_mask"].tolist()
+
+
+@given(
+    st.text(alphabet="ab 中é\u0301\n\t\x1c\u00a0[]SEP🙂", max_size=40).map(lambda part: part * 40)
+)
+def test_the_start_of_any_text_is_tokenised_as_the_whole(
+    any_tokenizer: PreTrainedTokenizerFast, text: str
+) -> None:
+    def whole(texts: Sequence[str]) -> dict[str, Any]:
+        options = {"padding": True, "truncation": True, "max_length": 7}
+        return dict(any_tokenizer(list(texts), **options, return_tensors="pt"))
+
+    found = tokenize_starts(any_tokenizer, [text], 7, whole)["input_ids"]
+    assert found.tolist() == whole([text])["input_ids"].tolist()
+
+
+@pytest.mark.parametrize("side", ["query", "document"])
+def test_only_the_start_of_a_long_text_reaches_the_tokenizer(
+    side: Task, checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = "sort a list of number " * 50_000
+    encoder = FastLaneEncoder(checkpoint)
+    model = FastLaneModel.from_pretrained(checkpoint)
+    expected = getattr(model, f"encode_{side}")(text[:2_000])
+    longest = []
+    tokenize = PreTrainedTokenizerFast._encode_plus
+
+    def watched(self: Any, text: Any, *args: Any, **kwargs: Any) -> Any:
+        longest.append(max(map(len, text)))
+        return tokenize(self, text, *args, **kwargs)
+
+    monkeypatch.setattr(PreTrainedTokenizerFast, "_encode_plus", watched)
+    for each in (encoder, model):
+        torch.testing.assert_close(getattr(each, f"encode_{side}")(text), expected)
+    assert longest
+    assert max(longest) < 1_000
+
+
+def test_a_token_with_a_space_is_not_cut_in_two(model: FastLaneModel) -> None:
+    tokenizer = copy.deepcopy(model.tokenizer)
+    tokenizer.add_tokens(["python or json"])
+    own = "python or json " * 100
+    options = {"padding": True, "truncation": True, "max_length": 4, "return_tensors": "pt"}
+    for text in (own, "set " + own, "in " * 5 + own):
+        found = tokenize_starts(tokenizer, [text], 4, lambda texts: tokenizer(texts, **options))
+        assert found["input_ids"].tolist() == tokenizer([text], **options)["input_ids"].tolist()

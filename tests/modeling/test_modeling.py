@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from copy import deepcopy
 from math import exp
 from pathlib import Path
@@ -10,8 +11,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import torch.distributed
+from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
+from torch.distributed.fsdp import fully_shard
 
-from fastlane_st import FastLaneModel
+from fastlane_st import FastLaneEncoder, FastLaneModel
+from fastlane_st.modeling.output_fastlane import FastLaneOutput
 from fastlane_st.modeling.routing_fastlane import Task, unit
 from tests.conftest import DOCUMENTS, QUERIES
 
@@ -229,3 +234,98 @@ def test_half_precision_gives_numbers(any_model: FastLaneModel) -> None:
             for views in model.encode_query(QUERIES, num_routes=num_routes):
                 assert views.dtype == dtype
                 assert torch.isfinite(views).all()
+
+
+def test_without_a_return_dict_the_output_is_a_tuple(
+    any_model: FastLaneModel, checkpoint: Path
+) -> None:
+    features = any_model.tokenize(QUERIES, "query")
+    output = any_model(**features)
+    for given in (None, True):
+        assert isinstance(any_model(**features, return_dict=given), FastLaneOutput)
+    found = any_model(**features, return_dict=False)
+    assert isinstance(found, tuple)
+    torch.testing.assert_close(found, output.to_tuple())
+    configured = FastLaneModel.from_pretrained(checkpoint, return_dict=False)
+    assert isinstance(configured(**configured.tokenize(QUERIES, "query")), tuple)
+    assert len(configured.encode_query(QUERIES)) == len(QUERIES)
+
+
+def test_inputs_that_no_backbone_takes_are_refused(any_model: FastLaneModel) -> None:
+    ids = any_model.tokenize(QUERIES, "query")["input_ids"]
+    for given in ({}, {"inputs_embeds": torch.zeros(1, 3, 8)}):
+        with pytest.raises(ValueError, match="takes input_ids and no inputs_embeds"):
+            any_model(**given)
+    with pytest.raises(ValueError, match="takes input_ids and no inputs_embeds"):
+        any_model(input_ids=ids, inputs_embeds=torch.zeros(1, 3, 8))
+    with pytest.raises(ValueError, match=r"input_ids must be \(texts, tokens\), got \(3,\)"):
+        any_model(input_ids=ids[0, :3])
+    with pytest.raises(ValueError, match='task must be "query" or "document", got \'quary\''):
+        any_model.encode(QUERIES, task="quary")
+
+
+def test_texts_beyond_the_backbones_positions_are_refused(any_model: FastLaneModel) -> None:
+    # XLM-RoBERTa leaves its first two of 40 unused, ModernBERT has rotary positions.
+    most = {"bert": 40, "xlm-roberta": 38, "modernbert": None}[
+        any_model.config.backbone_config.model_type
+    ]
+    assert any_model.max_positions == most
+    if most is None:
+        assert any_model(input_ids=torch.full((1, 60), 7)).token_embeddings.shape == (1, 60, 4)
+        return
+    any_model(input_ids=torch.full((1, most), 7))
+    with pytest.raises(ValueError, match=f"must have at most {most} tokens, .* got {most + 1}: lo"):
+        any_model(input_ids=torch.full((1, most + 1), 7))
+
+
+@pytest.mark.parametrize("name", ["query_length", "document_length"])
+def test_a_configured_length_beyond_the_positions_is_an_error_of_ours(
+    name: str, checkpoint: Path
+) -> None:
+    model = FastLaneModel.from_pretrained(checkpoint, **{name: 1024})
+    encode = getattr(model, f"encode_{name.partition('_')[0]}")
+    assert len(encode(QUERIES)) == len(QUERIES)
+    with pytest.raises(
+        ValueError, match="at most 40 tokens, the backbone's positions, got 502: low"
+    ):
+        encode("set " * 500)
+
+
+# FSDP, which shards no parameter without a dimension
+
+
+@pytest.fixture
+def one_process(tmp_path: Path) -> Iterator[DeviceMesh]:
+    """A process group of this process alone."""
+    store = f"file://{tmp_path / 'store'}"
+    torch.distributed.init_process_group("gloo", init_method=store, rank=0, world_size=1)
+    yield init_device_mesh("cpu", (1,))
+    torch.distributed.destroy_process_group()
+
+
+def test_every_parameter_has_a_dimension(any_model: FastLaneModel) -> None:
+    assert [name for name, each in any_model.named_parameters() if not each.ndim] == []
+
+
+@pytest.mark.parametrize("num_routes", [1, 3, None])
+def test_a_sharded_model_encodes_the_same(
+    num_routes: int | None, any_model: FastLaneModel, one_process: DeviceMesh
+) -> None:
+    sharded = deepcopy(any_model)
+    fully_shard(sharded, mesh=one_process)
+    for side, texts in (("query", QUERIES), ("document", DOCUMENTS)):
+        expected = getattr(any_model, f"encode_{side}")(texts, num_routes=num_routes)
+        found = getattr(sharded, f"encode_{side}")(texts, num_routes=num_routes)
+        torch.testing.assert_close(found, expected)
+
+
+def test_a_sharded_encoder_trains_its_context_weights(
+    checkpoint: Path, one_process: DeviceMesh
+) -> None:
+    encoder = FastLaneEncoder(checkpoint)
+    features = encoder.preprocess(QUERIES, task="query")
+    fully_shard(encoder, mesh=one_process)
+    found = encoder.train()(features, task="query", num_routes=2)
+    found["token_embeddings"].sum().backward()
+    gradient = encoder[0].model.projection.route_context_weight.grad
+    assert gradient.abs() > 0

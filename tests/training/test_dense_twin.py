@@ -20,6 +20,7 @@ from fastlane_st.evaluation.baselines import rank_by_dense_encoder
 from tests.conftest import DOCUMENTS, QUERIES
 from tests.support.training import StopAt, StopError, changed, weights, write_pairs, write_rows
 from training.dense_twin import DenseTrainer, build_twin, main, train_twin
+from training.runs import how_to_start_from
 from training.train import train
 from training.trainer import FastLaneTrainer
 from training.training_config import Source, TrainingConfig
@@ -99,6 +100,21 @@ def test_the_loss_falls_and_a_plain_checkpoint_is_left(trained: Trained) -> None
         torch.testing.assert_close(encode(text, convert_to_tensor=True), expected)
     mine, theirs = (each.encode(DOCUMENTS, convert_to_tensor=True) for each in (twin, loaded))
     assert mine.equal(theirs)
+
+
+def test_a_new_run_starts_from_a_twin_as_its_backbone(trained: Trained, tmp_path: Path) -> None:
+    config, _ = trained
+    saved = Path(config.output_dir) / "checkpoints" / f"checkpoint-{config.max_steps}"
+    assert how_to_start_from(saved) == f"with `backbone: {saved}`"
+    output = str(tmp_path / "next")
+    train_twin(replace(config, backbone=str(saved), max_steps=1, output_dir=output))
+
+
+def test_a_missing_source_is_named_before_anything_is_loaded(config: TrainingConfig) -> None:
+    missing = replace(config, backbone="/nowhere", sources=(Source(path="nowhere.jsonl"),))
+    with pytest.raises(FileNotFoundError, match=r"no file nowhere.jsonl: name your own pairs"):
+        train_twin(missing)
+    assert not Path(config.output_dir).exists()
 
 
 def test_the_quality_benchmark_ranks_by_its_cosine(trained: Trained) -> None:

@@ -2,14 +2,25 @@
 
 from __future__ import annotations
 
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from fastlane_st import FastLaneEncoder, hub
-from tests.support.training import Run
-from training.runs import backbone_folder, find_base, find_checkpoint
+from tests.support.training import (
+    Run,
+    StopAt,
+    StopError,
+    changed,
+    runner,
+    short_run,
+    weights,
+    write_pairs,
+)
+from training.runs import backbone_folder, find_base, find_checkpoint, how_to_start_from
 from training.training_config import TrainingConfig
 
 
@@ -23,6 +34,7 @@ def write_checkpoint(config: TrainingConfig, step: int, is_complete: bool = True
     folder.mkdir(parents=True)
     if is_complete:
         (folder / "trainer_state.json").write_text("{}")
+        (folder / "config.json").write_text('{"model_type": "fastlane"}')
     config.save(Path(config.output_dir) / "training_config.yaml")
     return folder
 
@@ -41,6 +53,87 @@ def test_a_resumed_run_goes_on_from_the_newest_complete_checkpoint(config: Train
     newest = write_checkpoint(config, 10)
     write_checkpoint(config, 11, is_complete=False)
     assert find_checkpoint(config, resume=True) == str(newest)
+
+
+@pytest.fixture(scope="module")
+def interrupted(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """Settings of a run that was interrupted in its fifth step of six; it has checkpoints 3 and 4."""
+    folder = tmp_path_factory.mktemp("interrupted")
+    settings = short_run(checkpoint, folder, [write_pairs(folder / "a.jsonl", 26, 0)])
+    settings |= {"max_steps": 6, "save_every": 1}
+    with pytest.raises(StopError):
+        runner(settings)(watch=StopAt(5))
+    return settings
+
+
+FILES = [
+    *("model.safetensors", "optimizer.pt", "scheduler.pt", "rng_state.pth"),
+    *("trainer_state.json", "config.json"),
+]
+
+
+@pytest.mark.parametrize("name", FILES)
+@pytest.mark.parametrize("left", [0.0, 0.5, 0.99])
+def test_a_damaged_checkpoint_is_named_and_the_one_before_it_taken(
+    name: str,
+    left: float,
+    interrupted: dict[str, Any],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    shutil.copytree(interrupted["output_dir"], tmp_path / "run")
+    older, newest = (tmp_path / "run" / "checkpoints" / f"checkpoint-{step}" for step in (3, 4))
+    config = TrainingConfig.from_dict({**interrupted, "output_dir": str(tmp_path / "run")})
+    assert find_checkpoint(config, resume=True) == str(newest)
+    cut(newest / name, left)
+    capsys.readouterr()
+    assert find_checkpoint(config, resume=True) == str(older)
+    printed = capsys.readouterr().out
+    assert printed == f"{newest} is damaged ({name}) and passed over\ngoing on from {older}\n"
+    cut(older / "model.safetensors", left)
+    with pytest.raises(ValueError, match="holds no checkpoint to resume from"):
+        find_checkpoint(config, resume=True)
+
+
+def cut(path: Path, left: float) -> None:
+    content = path.read_bytes()
+    path.write_bytes(content[: int(left * len(content))])
+
+
+@pytest.mark.slow
+def test_a_run_resumed_from_an_older_checkpoint_equals_an_uninterrupted_one(
+    interrupted: dict[str, Any], tmp_path: Path
+) -> None:
+    shutil.copytree(interrupted["output_dir"], tmp_path / "run")
+    cut(tmp_path / "run" / "checkpoints" / "checkpoint-4" / "optimizer.pt", 0.5)
+    run = runner({**interrupted, "output_dir": str(tmp_path / "run")})
+    run(resume=True)
+    run(output_dir=str(tmp_path / "whole"))
+    assert not changed(weights(tmp_path / "whole"), weights(tmp_path / "run"))
+
+
+def test_a_new_run_starts_from_a_checkpoint_as_the_message_says(
+    run: Run,
+    checkpoint: Path,
+    backbone_folder: Callable[[str], Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    small = {"embedding_dim": 4, "router_dim": 8, "router_num_heads": 2}
+    over = {"model": None, "backbone": str(backbone_folder("bert")), "backbone_options": small}
+    lora = {"lora": {"rank": 2}, "query_num_routes": None}
+    for kind, given in {"whole": {}, "over": over, "adapter": lora}.items():
+        run(max_steps=1, output_dir=kind, **given)
+        saved = Path(kind) / "checkpoints" / "checkpoint-1"
+        said = how_to_start_from(saved)
+        if kind == "adapter":
+            exec(said.partition(" after ")[2], {"FastLaneEncoder": FastLaneEncoder})
+            assert "with `model: merged`" in said
+            run(max_steps=1, output_dir=f"{kind}-2", model="merged", **lora)
+        else:
+            assert said == f"with `model: {saved}` and no `backbone`"
+            run(max_steps=1, output_dir=f"{kind}-2", model=str(saved))
 
 
 def test_a_folder_without_a_checkpoint_can_not_be_resumed(config: TrainingConfig) -> None:

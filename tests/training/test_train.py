@@ -31,6 +31,7 @@ from tests.support.training import (
     weights,
     write_pairs,
 )
+from training.command_line import announce
 from training.train import train
 from training.training_config import TrainingConfig
 
@@ -108,6 +109,39 @@ def test_a_resumed_run_equals_an_uninterrupted_one(
         for each in (moving["output_dir"], tmp_path / "run")
     ]
     assert logs[0] == logs[1]
+
+
+@pytest.mark.parametrize("is_resumed", [False, True])
+def test_a_run_says_what_it_does_before_its_first_step(
+    is_resumed: bool, run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "a.jsonl"
+    settings: dict[str, Any] = {
+        "sources": [{"path": str(path), "join": 2}],
+        "topic_size": 13,
+        "save_every": 1,
+    }
+    with pytest.raises(StopError):
+        run(watch=StopAt(2), **settings)
+    if is_resumed:
+        capsys.readouterr()
+        run(resume=True, **settings)
+    printed = capsys.readouterr().out.splitlines()
+    assert [line for line in printed if line.startswith("a: ")] == [
+        "a: 26 rows",
+        "a: joining near positives, 2 to a passage",
+        "a: encoding 26 queries, for 2 topics",
+    ]
+    assert any(line.startswith("going on from ") for line in printed) == is_resumed
+
+
+def test_of_several_processes_the_first_says_what_a_run_does(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for rank in ("0", "1"):
+        monkeypatch.setenv("RANK", rank)
+        announce(f"process {rank}")
+    assert capsys.readouterr().out == "process 0\n"
 
 
 def test_gradient_caching_trains_to_the_same_weights(run: Run, tmp_path: Path) -> None:

@@ -65,8 +65,8 @@ class ViewProjection(nn.Module):
         return mix_context(
             embeddings,
             salience_weights(salience, token_mask),
-            self.window_context_weight,
-            self.document_context_weight,
+            self.window_context_weight[0],
+            self.document_context_weight[0],
             self.window_size,
         )
 
@@ -86,7 +86,7 @@ class ViewProjection(nn.Module):
         shares = assign_to_routes(output.last_hidden_state, output.token_mask, routes)
         weights = salience_weights(output.salience.unsqueeze(1), shares.transpose(1, 2) > 0)
         means = unit(weights.to(shares.dtype) @ embeddings)
-        mixed = embeddings + self.route_context_weight * (shares @ means)
+        mixed = embeddings + self.route_context_weight[0] * (shares @ means)
         if output.route_shifts is not None:
             mixed = mixed + output.route_shifts
         views = unit(mixed)

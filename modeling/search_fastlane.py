@@ -14,6 +14,7 @@ from typing import Any, Literal, NamedTuple, Protocol, TypeAlias, TypeGuard, ove
 import numpy as np
 import numpy.typing as npt
 import torch
+from torch import nn
 
 from .routing_fastlane import AskedRoutes, NumRoutes, check_num_routes, is_count
 
@@ -97,6 +98,16 @@ class QueryBatch(NamedTuple):
 
     routed: list[Views]
     full: list[Views]
+
+
+def default_routes(encoder: Any) -> int | None:
+    """The number of routes of a query where a caller names none: the checkpoint's, 1 for other encoders."""
+    first = encoder[0] if isinstance(encoder, nn.Sequential) else encoder
+    config: Any = getattr(first, "config", None)
+    if hasattr(config, "query_num_routes"):
+        routes: int | None = config.query_num_routes
+        return routes
+    return 1
 
 
 def query_views(
@@ -357,7 +368,8 @@ class ExactIndex:
         Args:
             queries: Texts, encoded `batch_size` at once, or an array (K, D) of routed views per query.
             top_k: Hits for each query.
-            num_routes: Views routed from each text: a number, None for every token, "auto"; "default" is 1.
+            num_routes: Views routed from each text: a number, None for every token, "auto"; "default" is
+                the checkpoint's.
 
         Returns:
             A list of hits, best first, for each query; for a single str that list alone.
@@ -368,9 +380,11 @@ class ExactIndex:
         items = query_list(queries)
         check_counts(top_k=top_k, batch_size=batch_size)
         check_queries(items)
-        if num_routes not in ("default", "auto"):
+        if num_routes == "default":
+            num_routes = default_routes(self.encoder)
+        if num_routes != "auto":
             check_num_routes(num_routes)
-        routing = {"num_routes": 1 if num_routes == "default" else num_routes}
+        routing = {"num_routes": num_routes}
         hits: list[list[Hit]] = []
         for first in range(0, len(items), batch_size):
             batch = items[first : first + batch_size]

@@ -111,7 +111,6 @@ def test_default_routes_are_the_checkpoints_in_every_encoding(
             torch.testing.assert_close(one, other)
 
 
-@pytest.mark.xfail(reason="an index takes one route by default", strict=False)
 @pytest.mark.parametrize("query_num_routes", [None, 1, 3])
 def test_default_routes_are_the_checkpoints_in_every_search(
     query_num_routes: int | None, backbone_folder: Callable[[str], Path]

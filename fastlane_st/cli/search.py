@@ -130,11 +130,9 @@ def answer(
     **options: Any,
 ) -> None:
     """Searches queries one at a time and prints the hits of each; `options` go to `index.search`."""
-    if num_routes == "default":
-        num_routes = encoder.config.query_num_routes
-        if num_routes is None:
-            message = "the router of this checkpoint is untrained: full late interaction"
-            print(f"({message}, --routes all)", file=sys.stderr)
+    if num_routes == "default" and encoder.config.query_num_routes is None:
+        message = "the router of this checkpoint is untrained: full late interaction"
+        print(f"({message}, --routes all)", file=sys.stderr)
     color = shows_color(sys.stdout)
     find = fused_search(index) if hybrid else index.search
     for query in queries:

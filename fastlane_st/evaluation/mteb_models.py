@@ -130,7 +130,7 @@ class IndexedModel:
         name: str | None = None,
     ) -> None:
         self.encoder = as_encoder(model, revision, device)
-        if num_routes == "default":  # the checkpoint's; the default of an index is one route
+        if num_routes == "default":  # so that the results say how many
             num_routes = self.encoder.fastlane_config.query_num_routes
         self.num_routes = num_routes
         self.built_with: dict[str, Any] = {

@@ -22,6 +22,7 @@ from ..modeling.search_fastlane import (
     Metadata,
     Positions,
     check_counts,
+    default_routes,
     is_id,
     plain,
     query_list,
@@ -436,8 +437,8 @@ class FastLaneIndex:
         Args:
             queries: Texts, or arrays `(views, dim)` that hold one query's routed views each.
             num_routes: Views routed from each text: a number, None for every token, or "auto" for as
-                many as the router's certainty asks for. "default" is 1 for texts, and all that
-                vectors can take.
+                many as the router's certainty asks for. "default" is the checkpoint's own number for
+                texts (1 if its encoder has none, or with `rerank`), and all that vectors can take.
             where: Find only documents with such metadata, see `filters`.
             ids: Find only these documents. Ids that aren't there count for nothing.
             rerank: Rank so many of the best documents again, by full MaxSim with all tokens of the
@@ -456,11 +457,15 @@ class FastLaneIndex:
                 a field that no document has.
         """
         items = query_list(queries)
+        if num_routes == "default" and any(isinstance(item, str) for item in items):
+            num_routes = default_routes(self.encoder)
+            if num_routes is None and rerank is not None:
+                num_routes = 1  # a cascade starts from routes
         check_counts(top_k=top_k, batch_size=batch_size)
         check_search(items, top_k, num_routes, candidates, rerank, route_budget)
         self._check_encoder()
         ranker = self._ranker_of(where, ids)
-        routing: dict[str, Any] = {"num_routes": 1 if num_routes == "default" else num_routes}
+        routing: dict[str, Any] = {"num_routes": num_routes}
         if route_budget is not None:
             routing["route_budget"] = route_budget
         hits: list[list[Hit]] = []

@@ -26,7 +26,8 @@ def test_index_then_search_prints_rank_score_id_and_text(
     assert cli.main(["search", *arguments]) == 0
     lines = capsys.readouterr().out.splitlines()
     encoder = FastLaneEncoder(checkpoint)
-    [best, second] = FastLaneIndex.load(index_folder, encoder).search("sort the list", top_k=2)
+    index = FastLaneIndex.load(index_folder, encoder)
+    [best, second] = index.search("sort the list", top_k=2, num_routes=1)
     marked = lines[0]
     assert marked.replace("»", "").replace("«", "") == "sort the list"
     assert marked.count("»") == 1

@@ -265,7 +265,7 @@ def test_a_budget_of_routes_reaches_the_encoder(index: FastLaneIndex) -> None:
             {"num_routes": 2, "route_budget": 2},
             'applies to num_routes="auto", got 2 with num_routes=2',
         ),
-        ({"route_budget": 2}, "got 2 with num_routes='default': leave it out"),
+        ({"route_budget": 2}, "got 2 with num_routes=1: leave it out"),
         (
             {"num_routes": "auto", "route_budget": 0},
             "route_budget must be a positive integer, got 0",

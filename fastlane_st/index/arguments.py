@@ -39,7 +39,14 @@ def check_items(documents: Iterable[Any]) -> Any:
     """
     if isinstance(documents, np.ndarray | torch.Tensor):
         return documents
-    return listed("documents", documents)
+    items = listed("documents", documents)
+    for number, item in enumerate(items):
+        if item is None or isinstance(item, bytes | int | float):
+            raise ValueError(
+                f"document {number} must be a text, or an array of its vectors, got {item!r:.60} "
+                f"({type(item).__name__})"
+            )
+    return items
 
 
 def check_id_list(ids: Iterable[Id]) -> list[Id]:

@@ -307,6 +307,18 @@ WRONG: dict[str, tuple[Callable[[FastLaneIndex], Any], str]] = {
         lambda index: HybridSearch(index).search("sky", top_k="4"),  # type: ignore[arg-type]
         "top_k must be a positive integer, got '4'",
     ),
+    "None as a document": (
+        lambda index: index.add([None]),  # type: ignore[list-item]
+        r"document 0 must be a text, or an array of its vectors, got None \(NoneType\)",
+    ),
+    "bytes as a document": (
+        lambda index: index.upsert(["fine", b"abc"], ids=["r", "s"]),  # type: ignore[list-item]
+        r"document 1 must be a text, or an array of its vectors, got b'abc' \(bytes\)",
+    ),
+    "a number as a document": (
+        lambda index: FastLaneIndex.build(WordEncoder(), ["fine", 7]),  # type: ignore[list-item]
+        r"document 1 must be a text, or an array of its vectors, got 7 \(int\)",
+    ),
     "hybrid search of a folder": (
         lambda index: HybridSearch("folder"),  # type: ignore[arg-type]
         "index must be a FastLaneIndex, got 'folder'",

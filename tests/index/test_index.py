@@ -368,7 +368,7 @@ def test_queries_are_encoded_in_batches_with_one_route_by_default() -> None:
     [
         ([], None, "there are no documents: an index needs at least one"),
         ("red car", None, "documents must be several, got one str"),
-        (["red", 7], None, "document 1 must be a str, got int"),
+        (["red", 7], None, "document 1 must be a text, or an array of its vectors, got 7"),
         (["red", "car"], ["a"], "ids must be 2, one a document: got 1"),
         (["red", "car", "sky"], ["a", "b", "a"], "ids must all be different, got 'a' twice"),
         (["red", "car"], ["a", 1.5], r"an id must be a str or an int, got 1.5 \(float\)"),

@@ -18,17 +18,17 @@ WRITTEN = re.compile(
     )([a-z][\w.-]*)""",
     re.VERBOSE,
 )
+PAGES = [page for page in (README, *GUIDE) if BLOCK.search(page.read_text("utf-8"))]
 
 
 @pytest.mark.skipif(
     shutil.which("git") is None or not (ROOT / ".git").exists(), reason="needs a git checkout"
 )
-@pytest.mark.parametrize("page", [README, *GUIDE], ids=lambda page: page.stem)
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
 def test_git_ignores_what_the_examples_write(page: Path) -> None:
     blocks = [found[2] for found in BLOCK.finditer(page.read_text("utf-8"))]
     written = sorted({name for block in blocks for name in WRITTEN.findall(block)})
     asked = subprocess.run(
         ["git", "check-ignore", *written], cwd=ROOT, capture_output=True, text=True, check=False
     )
-    assert written
     assert asked.stdout.splitlines() == written

@@ -1,0 +1,190 @@
+"""What each mechanism of the released model is worth: switched off one at a time, without training again.
+
+    python -m benchmarks.quality.ablation --checkpoint fastlane-minilm --data data/eval \\
+        --sets mlquestions:dev,scitldr:dev,stackexchange:dev,wikiqa:dev --limit-queries 300 \\
+        --limit-documents 3000 --out benchmarks/results/ablation.json
+
+nDCG@10 with all views and with the router's routes, and the difference to `as_released` with its interval.
+The backbone encodes each text once. A mechanism in the JSON isn't measured again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+from unittest.mock import patch
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from fastlane_st import FastLaneEncoder
+from fastlane_st.evaluation.metrics import macro_difference
+from fastlane_st.modeling.modeling_fastlane import FastLaneModel
+from fastlane_st.modeling.router_fastlane import SideScorer
+
+from ..common.encoding import (
+    ROUTES_AND_ALL,
+    describe_checkpoint,
+    fastlane_model,
+    measure_router,
+    ndcg_by_query,
+    read_set,
+)
+from ..common.options import limits, parse, sets_parser
+from ..common.results import Facts, Rows, SetResults, measure_sets
+
+CONTROL = "as_released"
+Change = Callable[[FastLaneModel], None]
+
+
+class KnownStates(nn.Module):
+    """A backbone that computes the states of a text once, and gives them again to whoever asks.
+
+    Args:
+        backbone: Computes them; (T, H) of each text are kept in float16.
+    """
+
+    def __init__(self, backbone: nn.Module) -> None:
+        super().__init__()
+        self.config = backbone.config
+        self.backbone = backbone
+        self._states: dict[bytes, Tensor] = {}
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor, **options: Any) -> Any:
+        rows = zip(input_ids, attention_mask.bool(), strict=True)
+        keys = [ids[mask].numpy().tobytes() for ids, mask in rows]
+        if not all(key in self._states for key in keys):
+            output = self.backbone(input_ids=input_ids, attention_mask=attention_mask, **options)
+            for key, states, mask in zip(
+                keys, output.last_hidden_state, attention_mask.bool(), strict=True
+            ):
+                self._states[key] = states[mask].half()
+        states = [self._states[key].float() for key in keys]
+        return Known(last_hidden_state=nn.utils.rnn.pad_sequence(states, batch_first=True))
+
+
+class Known(dict[str, Any]):
+    """A backbone's output: a mapping whose values are attributes, too."""
+
+    def __getattr__(self, name: str) -> Any:
+        return self[name]
+
+
+def zero(*parameters: str) -> Change:
+    """Sets parameters to 0."""
+
+    def change(model: FastLaneModel) -> None:
+        named = dict(model.named_parameters())
+        for name in parameters:
+            named[name].data.zero_()
+
+    return change
+
+
+def scorer(side: str, *parts: str) -> Change:
+    """Sets parts of a side's scorer to 0."""
+
+    def change(model: FastLaneModel) -> None:
+        of_side: SideScorer = getattr(model.router, f"{side}_scorer")
+        for name, parameter in of_side.named_parameters():
+            if name.startswith(parts):
+                parameter.data.zero_()
+
+    return change
+
+
+def route_spread(value: float) -> Change:
+    """Sets how far routes are kept apart."""
+
+    def change(model: FastLaneModel) -> None:
+        model.config.route_spread = value
+
+    return change
+
+
+def draw_logits(model: FastLaneModel) -> None:
+    """Routes random tokens: the same for a text wherever it is asked for."""
+
+    def drawn(input: Tensor) -> Tensor:
+        return torch.frac(input.sum(dim=-1, keepdim=True).abs() * 1e4)
+
+    scorer("query", "centrality_weight")(model)
+    model.router.query_scorer.logit.forward = drawn  # type: ignore[method-assign]
+
+
+WINDOW = "projection.window_context_weight"
+DOCUMENT = "projection.document_context_weight"
+MECHANISMS: dict[str, Change] = {
+    CONTROL: lambda model: None,
+    "no window context": zero(WINDOW),
+    "no document context": zero(DOCUMENT),
+    "no context": zero(WINDOW, DOCUMENT),
+    "documents: salience by norm alone": scorer("document", "salience"),
+    "documents: equal salience": scorer("document", "salience", "norm_weight"),
+    "queries: salience by norm alone": scorer("query", "salience"),
+    "queries: equal salience": scorer("query", "salience", "norm_weight"),
+    "no route context": zero("projection.route_context_weight"),
+    "centrality alone": scorer("query", "logit"),
+    "no centrality": scorer("query", "centrality_weight"),
+    "random tokens": draw_logits,
+    "no spread": route_spread(0.0),
+}
+
+
+def main() -> None:
+    parser = sets_parser(__doc__)
+    parser.add_argument("--checkpoint", default="fastlane-minilm")
+    parser.add_argument("--mechanisms", default=",".join(MECHANISMS), help=f"{CONTROL} first")
+    options = parse(parser)
+    encoder = FastLaneEncoder(options.checkpoint, device="cpu")
+    model = fastlane_model(encoder)
+    checkpoint = describe_checkpoint(options.checkpoint, model)
+    settings = {"checkpoint": checkpoint, "sets": options.sets, **limits(options)}
+    results = SetResults(options.out, settings)
+    model.backbone = KnownStates(model.backbone)
+
+    def measure(name: str) -> tuple[Facts, Rows]:
+        rows: Rows = {}
+        with changed(model, MECHANISMS[name]):
+            for one in options.sets.split(","):
+                measured = measure_router(read_set(one, options), encoder, options, ROUTES_AND_ALL)
+                rows |= {
+                    f"{one} {setting}": row for setting, row in ndcg_by_query(measured).items()
+                }
+        return losses(rows, rows if name == CONTROL else results.rows[CONTROL]), rows
+
+    measure_sets(results, options.mechanisms.split(","), measure)
+
+
+@contextmanager
+def changed(model: FastLaneModel, change: Change) -> Iterator[None]:
+    """Applies a change to the parts after the backbone, and takes it back."""
+    heads = (model.projection, model.router)
+    kept = [{name: value.clone() for name, value in head.state_dict().items()} for head in heads]
+    spread, logit = model.config.route_spread, model.router.query_scorer.logit
+    with patch.object(logit, "forward", logit.forward):
+        change(model)
+        yield
+    model.config.route_spread = spread
+    for head, state in zip(heads, kept, strict=True):
+        head.load_state_dict(state)
+
+
+def losses(rows: Rows, control: Rows) -> Facts:
+    """Means over sets, each with the same weight, and what they are above the control."""
+    found: Facts = {"ndcg@10": {}, "gain": {}}
+    for setting in ROUTES_AND_ALL:
+        pairs = [
+            (rows[key].astype(float), control[key].astype(float))
+            for key in rows
+            if key.endswith(f" {setting}")
+        ]
+        found["ndcg@10"][setting] = float(np.mean([ours.mean() for ours, _ in pairs]))
+        found["gain"][setting] = macro_difference(pairs).to_dict()
+    return found
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,47 @@
+"""benchmarks.quality.ablation: known states change nothing, and a mechanism comes back after its turn."""
+
+from __future__ import annotations
+
+from copy import deepcopy
+
+import numpy as np
+import pytest
+import torch
+
+from benchmarks.quality.ablation import CONTROL, MECHANISMS, KnownStates, changed
+from fastlane_st import FastLaneModel
+from tests.conftest import DOCUMENTS, QUERIES
+
+
+def views(model: FastLaneModel) -> list[np.ndarray]:
+    found = []
+    for num_routes in (1, 2, 3, None):
+        found += model.encode_query(QUERIES, num_routes=num_routes, convert_to_numpy=True)
+    return [*found, *model.encode_document(DOCUMENTS, num_routes=None, convert_to_numpy=True)]
+
+
+def are_alike(one: list[np.ndarray], other: list[np.ndarray]) -> bool:
+    return all(np.allclose(a, b, atol=4e-3) for a, b in zip(one, other, strict=True))
+
+
+@pytest.mark.parametrize("name", MECHANISMS)
+def test_a_mechanism_is_switched_off_and_comes_back(name: str, model: FastLaneModel) -> None:
+    model = deepcopy(model).eval()
+    torch.manual_seed(4)
+    for parameter in (*model.router.parameters(), *model.projection.parameters()):
+        parameter.data.add_(0.5 * torch.randn_like(parameter))
+    model.config.route_spread = 30.0  # so that it counts in short texts
+    before = views(model)
+    with changed(model, MECHANISMS[name]):
+        assert are_alike(views(model), before) == (name == CONTROL)
+    for one, other in zip(views(model), before, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_known_states_are_computed_once(model: FastLaneModel) -> None:
+    model = deepcopy(model).eval()
+    expected = views(model)
+    model.backbone = KnownStates(model.backbone)
+    assert are_alike(views(model), expected)
+    model.backbone.backbone.forward = None
+    assert are_alike(views(model), expected)

@@ -142,8 +142,8 @@ class FastLaneIndex:
         Args:
             ids: One per document, str or int, all different; 0, 1, 2, … by default.
             metadata: One mapping per document, of field names to JSON scalars, to filter by.
-            num_routes: Views kept per document: a number, a fraction in (0, 1], None for all, or
-                "default" for the checkpoint's own setting.
+            num_routes: Views that a document's tokens are pooled to: a number, a fraction in (0, 1], None
+                for all tokens, or "default" for the checkpoint's own setting.
             kind: How vectors are found, see `VectorSettings`; "auto" is flat, which is exact, up to
                 100,000 of them.
             storage: How they are stored, see `VectorSettings`; scores are of what is stored.
@@ -394,7 +394,6 @@ class FastLaneIndex:
         where: Filter | None = ...,
         ids: Iterable[Id] | None = ...,
         rerank: int | None = ...,
-        route_budget: int | None = ...,
         candidates: int | None = ...,
         batch_size: int = ...,
     ) -> list[Hit]: ...
@@ -409,7 +408,6 @@ class FastLaneIndex:
         where: Filter | None = ...,
         ids: Iterable[Id] | None = ...,
         rerank: int | None = ...,
-        route_budget: int | None = ...,
         candidates: int | None = ...,
         batch_size: int = ...,
     ) -> list[list[Hit]]: ...
@@ -423,7 +421,6 @@ class FastLaneIndex:
         where: Filter | None = None,
         ids: Iterable[Id] | None = None,
         rerank: int | None = None,
-        route_budget: int | None = None,
         candidates: int | None = None,
         batch_size: int = 32,
     ) -> list[Hit] | list[list[Hit]]:
@@ -436,14 +433,13 @@ class FastLaneIndex:
 
         Args:
             queries: Texts, or arrays `(views, dim)` that hold one query's routed views each.
-            num_routes: Views routed from each text: a number, None for every token, or "auto" for as
-                many as the router's certainty asks for. "default" is the checkpoint's own number for
-                texts (1 if its encoder has none, or with `rerank`), and all that vectors can take.
+            num_routes: Views routed from each text: a number, or None for every token. "default" is the
+                checkpoint's own number for texts (1 if its encoder has none, or with `rerank`), and all
+                that vectors can take.
             where: Find only documents with such metadata, see `filters`.
             ids: Find only these documents. Ids that aren't there count for nothing.
             rerank: Rank so many of the best documents again, by full MaxSim with all tokens of the
                 query (a cascade); at least `top_k`. For texts.
-            route_budget: The most routes that "auto" takes; the checkpoint's `route_budget` by default.
             candidates: Documents that each of several views proposes, at least `top_k` and
                 `rerank`; max(100, 4 * top_k, rerank) by default. One route takes none.
             batch_size: Queries encoded and searched at once.
@@ -462,12 +458,10 @@ class FastLaneIndex:
             if num_routes is None and rerank is not None:
                 num_routes = 1  # a cascade starts from routes
         check_counts(top_k=top_k, batch_size=batch_size)
-        check_search(items, top_k, num_routes, candidates, rerank, route_budget)
+        check_search(items, top_k, num_routes, candidates, rerank)
         self._check_encoder()
         ranker = self._ranker_of(where, ids)
-        routing: dict[str, Any] = {"num_routes": num_routes}
-        if route_budget is not None:
-            routing["route_budget"] = route_budget
+        routing = {"num_routes": num_routes}
         hits: list[list[Hit]] = []
         for start in range(0, len(items), batch_size):
             batch = items[start : start + batch_size]

@@ -31,8 +31,8 @@ class FastLaneEncoder(MultiVectorEncoder):
 
     All of Sentence Transformers works on it: `encode_query`, `encode_document`, `similarity`, prompts,
     process pools, losses, trainers, evaluators, adapters. Encoding takes `num_routes=`: a positive integer,
-    None for every token (plain late interaction), or for documents the fraction of tokens to keep. Its
-    default is the checkpoint's.
+    None for every token (plain late interaction), or for documents a fraction of their tokens. Its default is
+    the checkpoint's. A document's tokens are pooled to that number.
 
     Args:
         model_name_or_path: Checkpoint folder, Hub name, or `"fastlane-minilm"` for the model that

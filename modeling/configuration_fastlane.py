@@ -3,7 +3,7 @@
 # No `from __future__ import annotations` here: `strict` checks types, not their names.
 
 from dataclasses import field
-from typing import Any, Literal
+from typing import Any
 
 from huggingface_hub.dataclasses import strict
 from transformers import AutoConfig, PreTrainedConfig
@@ -25,19 +25,14 @@ class FastLaneConfig(PreTrainedConfig):
         window_size: Standard deviation, in tokens, of the window that c_w weighs.
         route_spread: Logit that a token loses next to an equal token that is routed before it (see
             `spread_out`); 0 routes the best tokens however alike they are.
-        route_margin: With `num_routes="auto"` a query keeps the routes whose logits are at most this
-            far below its best one.
-        route_budget: Most routes of `num_routes="auto"`, unless a call says otherwise.
         router_dim: Width of the router's self-attention layer.
         router_num_heads: Attention heads of the router; they divide `router_dim`.
-        separate_document_scorer: Whether documents are routed by a scorer of their own or by that of
-            the queries.
         num_route_layers: Transformer layers that shift a query's route views (see `RouteLayers`); 0
             for none.
         query_num_routes: Default number of routes of a query: a positive integer, or None for every
             token.
-        document_num_routes: Default number of routes of a document; a float in (0, 1] keeps that
-            fraction of its tokens.
+        document_num_routes: Default number of views that a document's tokens are pooled to; a float in
+            (0, 1] is that fraction of them (see `pool_tokens`), None keeps every token.
         query_length: Longest query in tokens, special tokens included; longer ones are cut.
         document_length: Longest document in tokens.
         query_prompt: Text put before every query, such as E5's `"query: "`.
@@ -68,11 +63,8 @@ class FastLaneConfig(PreTrainedConfig):
     document_context_weight: float | int = 1.0
     window_size: float | int = 6.0
     route_spread: float | int = 3.0
-    route_margin: float | int = 2.0
-    route_budget: int = 4
     router_dim: int = 128
     router_num_heads: int = 4
-    separate_document_scorer: bool = True
     num_route_layers: int = 0
     query_num_routes: "int | None" = None  # as strings: validate_num_routes says more than `strict`
     document_num_routes: "int | float | None" = None
@@ -102,7 +94,6 @@ class FastLaneConfig(PreTrainedConfig):
         """Checks dimensions, lengths and the settings of routing that have a range."""
         for name in (
             "embedding_dim",
-            "route_budget",
             "router_dim",
             "router_num_heads",
             "query_length",
@@ -110,10 +101,10 @@ class FastLaneConfig(PreTrainedConfig):
         ):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
-        if self.window_size <= 0 or self.route_spread < 0 or self.route_margin < 0:
+        if self.window_size <= 0 or self.route_spread < 0:
             raise ValueError(
-                "window_size must be above 0, route_spread and route_margin at least 0, got "
-                f"{self.window_size}, {self.route_spread} and {self.route_margin}"
+                "window_size must be above 0 and route_spread at least 0, got "
+                f"{self.window_size} and {self.route_spread}"
             )
         if self.num_route_layers < 0:
             raise ValueError(f"num_route_layers must be at least 0, got {self.num_route_layers}")
@@ -128,16 +119,12 @@ class FastLaneConfig(PreTrainedConfig):
         check_num_routes(self.query_num_routes)
         check_num_routes(self.document_num_routes, allow_fraction=True)
 
-    def resolve_num_routes(
-        self, task: Task, num_routes: AskedRoutes
-    ) -> NumRoutes | Literal["auto"]:
+    def resolve_num_routes(self, task: Task, num_routes: AskedRoutes) -> NumRoutes:
         """The number of routes that a call asks for, checked, with the default of its side filled in.
 
         Raises:
             ValueError: It isn't what `AskedRoutes` allows for that side.
         """
-        if num_routes == "auto" and task == "query":
-            return "auto"
         if num_routes == "default":
             return self.query_num_routes if task == "query" else self.document_num_routes
         check_num_routes(num_routes, allow_fraction=task == "document")

@@ -14,7 +14,7 @@ from transformers import PreTrainedTokenizerBase
 from .checkpoint_fastlane import CheckpointModel
 from .output_fastlane import FastLaneOutput
 from .projection_fastlane import ViewProjection
-from .routing_fastlane import AskedRoutes, Task, certain_routes, spread_out, top_k_mask
+from .routing_fastlane import AskedRoutes, Task, pool_tokens, spread_out, top_k_mask
 from .search_fastlane import ExactIndex, check_unicode
 
 CHARACTERS = 16  # a token, when a long text is cut before it is tokenised; English has 4 or 5
@@ -32,19 +32,16 @@ class TextEncodingModel(CheckpointModel):
         return self.config.embedding_dim
 
     def route(
-        self,
-        output: FastLaneOutput,
-        task: Task,
-        num_routes: AskedRoutes,
-        route_budget: int | None = None,
+        self, output: FastLaneOutput, task: Task, num_routes: AskedRoutes
     ) -> tuple[Tensor, Tensor]:
-        """Chooses the views to keep: the top k of the spread logits, ties to the earlier token.
+        """Leaves fewer views: a query's routes, or a document's pooled tokens (`pool_tokens`).
+
+        A query's routes are the top k of the spread logits, ties to the earlier token.
 
         Args:
             output: Of `forward`.
             task: The side, which decides the default and whether a fraction is allowed.
             num_routes: See `AskedRoutes`. A text with fewer tokens keeps them all.
-            route_budget: Most routes of `"auto"`; the configuration's by default.
 
         Returns:
             The views (B, T, D) float, which depend on what is kept (see `ViewProjection.routed`),
@@ -54,14 +51,13 @@ class TextEncodingModel(CheckpointModel):
         mask = output.token_mask
         if count is None:
             return output.token_embeddings, mask
-        most = (route_budget or self.config.route_budget) if count == "auto" else count
-        spread = self.config.route_spread
-        logits = spread_out(output.router_logits, output.last_hidden_state, mask, most, spread)
-        if count == "auto":
-            routes = certain_routes(logits, mask, int(most), self.config.route_margin)
-        else:
-            routes = top_k_mask(logits, mask, most)
-        return self.projection.routed(output, routes, task), routes
+        if task == "document":
+            return pool_tokens(output.token_embeddings, mask, count)
+        assert output.router_logits is not None
+        states, spread = output.last_hidden_state, self.config.route_spread
+        logits = spread_out(output.router_logits, states, mask, int(count), spread)
+        routes = top_k_mask(logits, mask, int(count))
+        return self.projection.routed(output, routes), routes
 
     tokenizing = threading.RLock()  # reentrant: Sentence Transformers tokenises prompts within
     """Held while texts are tokenised: a tokenizer's length and padding are state that both sides set."""
@@ -81,7 +77,6 @@ class TextEncodingModel(CheckpointModel):
         *,
         task: Task = "document",
         num_routes: AskedRoutes = "default",
-        route_budget: int | None = None,
         batch_size: int = 32,
         output_value: Literal["token_embeddings"] | None = "token_embeddings",
         convert_to_numpy: bool = False,
@@ -91,8 +86,8 @@ class TextEncodingModel(CheckpointModel):
 
         Args:
             texts: One text or several. Texts are cut at `query_length` or `document_length`.
-            task: The side: its prompt, length, scorer and default number of routes.
-            num_routes, route_budget: As in `route`.
+            task: The side: its prompt, length and default number of routes.
+            num_routes: As in `route`.
             batch_size: Texts in one forward pass.
             output_value: `"token_embeddings"`, or None for everything.
             convert_to_numpy: Give float32 arrays instead of tensors on the model's device.
@@ -101,16 +96,15 @@ class TextEncodingModel(CheckpointModel):
         Returns:
             For each text a (K, D) tensor or array of its kept views, in the order of the text. With
             `output_value=None` a dict of what `route` gives, `token_embeddings` (T, D) and
-            `attention_mask` (T,), true at the kept views; `router_logits` (T,) and `input_ids` (T,);
-            and `unrouted_embeddings` (T, D) and `token_mask` (T,), what `route` gives if every token
-            is kept. For a single str that one alone.
+            `attention_mask` (T,), true at the kept views; `input_ids` (T,) and for queries
+            `router_logits` (T,); and `unrouted_embeddings` (T, D) and `token_mask` (T,), what `route`
+            gives if every token is kept. For a single str that one alone.
         """
         if isinstance(texts, str):
             one = self.encode(
                 [texts],
                 task=task,
                 num_routes=num_routes,
-                route_budget=route_budget,
                 batch_size=batch_size,
                 output_value=output_value,
                 convert_to_numpy=convert_to_numpy,
@@ -125,18 +119,19 @@ class TextEncodingModel(CheckpointModel):
         encoded: list[Any] = [None] * len(texts)
         places = iter(order)
         for features, output in self.forward_batches(ordered, task, batch_size, show_progress_bar):
-            views, kept = self.route(output, task, num_routes, route_budget)
+            views, kept = self.route(output, task, num_routes)
             for row in range(len(kept)):
                 place = next(places)
                 if output_value is None:
                     encoded[place] = {
                         "token_embeddings": views[row],
-                        "router_logits": output.router_logits[row],
                         "input_ids": features["input_ids"][row],
                         "attention_mask": kept[row],
                         "unrouted_embeddings": output.token_embeddings[row],
                         "token_mask": output.token_mask[row],
                     }
+                    if output.router_logits is not None:
+                        encoded[place]["router_logits"] = output.router_logits[row]
                     continue
                 routed = views[row][kept[row]]
                 encoded[place] = routed.float().cpu().numpy() if convert_to_numpy else routed

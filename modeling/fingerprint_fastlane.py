@@ -102,12 +102,12 @@ def encoder_digests(encoder: object) -> list[str]:
 
 def adapter_state(encoder: object) -> tuple[bool, list[str]]:
     """What tells cheaply that an encoder's adapters were switched or merged since."""
-    model = _fastlane_model(encoder)
+    model = fastlane_model(encoder)
     return (False, []) if model is None else (model.has_merged_adapter, active_adapters(model))
 
 
 def _digests(encoder: object) -> Iterator[str]:
-    model = _fastlane_model(encoder)
+    model = fastlane_model(encoder)
     if model is None:
         return
     if not all(is_plain(value) for value in model.state_dict().values()):
@@ -126,7 +126,7 @@ def _digests(encoder: object) -> Iterator[str]:
         yield base_digest(model, dtype) + suffix
 
 
-def _fastlane_model(encoder: object) -> Any:
+def fastlane_model(encoder: object) -> Any:
     """The FastLaneModel in an encoder, or None: the outer transformers model, not its backbone."""
     modules = encoder.modules() if isinstance(encoder, nn.Module) else ()
     model = next((module for module in modules if isinstance(module, PreTrainedModel)), None)

@@ -64,7 +64,7 @@ class FastLaneModel(TextEncodingModel):
         Args:
             input_ids: (B, T) int64, with T at most `max_positions`.
             attention_mask: (B, T), 0 at padding. Without it, every token counts.
-            task: The side, which decides the router's scorer and the context of a token.
+            task: The side: a query's tokens get router logits, a document's their context.
             query_expansion_positions: (B, T) bool, true at tokens that `query_expansion` added: they are
                 views, attended to or not.
             return_dict: False gives the tuple of the output's values that aren't None.

@@ -15,7 +15,8 @@ class FastLaneOutput(ModelOutput):
     Attributes:
         token_embeddings: (B, T, D) float of unit length, padding included: the views of a text that
             keeps every token, in their context (see `ViewProjection`).
-        router_logits: (B, T) float; the highest one's token is the first route (see `spread_out`).
+        router_logits: (B, T) float; the highest one's token is the first route (see `spread_out`). None
+            for documents, which are pooled (see `pool_tokens`).
         salience: (B, T) float: a token's weight in a mean over several, as a logit.
         token_mask: (B, T) bool, true at the tokens that are views of the text and may be routed. A
             text of special tokens alone (an empty one) keeps those, so that no row is empty.
@@ -26,7 +27,7 @@ class FastLaneOutput(ModelOutput):
     """
 
     token_embeddings: Tensor = None  # type: ignore[assignment]  # ModelOutput wants defaults
-    router_logits: Tensor = None  # type: ignore[assignment]
+    router_logits: Tensor | None = None
     salience: Tensor = None  # type: ignore[assignment]
     token_mask: Tensor = None  # type: ignore[assignment]
     route_shifts: Tensor | None = None

@@ -1,16 +1,17 @@
-"""From token states to token views: projected, and in their text's context.
+"""From token states to token views: projected, a document's in its context, a query's as routes.
 
 Two things hold for every view that `ViewProjection.routed` gives:
 
 - Rows that are not routed hold the view that the token would get if it replaced the route that
   stands for it. Callers that want the routes alone must apply `routes`.
-- Query views have lengths, document views don't. The length of a query's route is the number of
-  tokens that it stands for over the mean number of a route, so that MaxSim over routes is a sum over
-  all tokens; a single route has length 1. Document views, and the views of a text that keeps every
-  token, have unit length.
+- The length of a query's route is the number of tokens that it stands for over the mean number of a
+  route, so that MaxSim over routes is a sum over all tokens; a single route has length 1. Document
+  views, and the views of a query that keeps every token, have unit length.
 """
 
 from __future__ import annotations
+
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +19,9 @@ from torch import Tensor, nn
 from .configuration_fastlane import FastLaneConfig
 from .output_fastlane import FastLaneOutput
 from .routing_fastlane import Task, assign_to_routes, salience_weights, unit
+
+Context = Literal["window", "document", "both"]
+"""What is mixed into a document's token embeddings with weight 1: c_w, c_d or both (see `mix_context`)."""
 
 
 class ViewProjection(nn.Module):
@@ -70,14 +74,13 @@ class ViewProjection(nn.Module):
             self.window_size,
         )
 
-    def routed(self, output: FastLaneOutput, routes: Tensor, task: Task) -> Tensor:
-        """Gives the views of a text's routes; see the module for the other rows and the lengths.
+    def routed(self, output: FastLaneOutput, routes: Tensor) -> Tensor:
+        """Gives the views of a query's routes; see the module for the other rows and the lengths.
 
         Args:
             output: Of the model's forward pass.
             routes: (B, T) bool, the routes among the tokens of `output.token_mask`, at least one in
                 each row.
-            task: The side.
 
         Returns:
             (B, T, D) float.
@@ -90,8 +93,6 @@ class ViewProjection(nn.Module):
         if output.route_shifts is not None:
             mixed = mixed + output.route_shifts
         views = unit(mixed)
-        if task == "document":
-            return views
         sizes = shares @ shares.sum(dim=1).unsqueeze(-1)
         mean_sizes = output.token_mask.sum(1) / routes.sum(1)
         return sizes / mean_sizes[:, None, None].to(sizes.dtype) * views
@@ -103,6 +104,7 @@ def mix_context(
     window_weight: Tensor | float,
     document_weight: Tensor | float,
     window_size: float,
+    positions: Tensor | None = None,
 ) -> Tensor:
     """Puts the token embeddings of documents into their context: unit(e_i + c_w w_i + c_d m).
 
@@ -115,6 +117,7 @@ def mix_context(
         window_weight: c_w.
         document_weight: c_d.
         window_size: Standard deviation of the window, in tokens.
+        positions: (T,) int, the places of the tokens in their text; 0, 1, 2, … by default.
 
     Returns:
         (B, T, D) float of unit length.
@@ -126,7 +129,9 @@ def mix_context(
                  [0.7071, 0.7071]]])
     """
     weighted = weights.to(embeddings.dtype).unsqueeze(-1) * embeddings
-    window = window_weights(embeddings.shape[1], window_size).to(embeddings)
+    if positions is None:
+        positions = torch.arange(embeddings.shape[1])
+    window = window_weights(positions, window_size).to(embeddings)
     around, text = unit(window @ weighted), unit(weighted.sum(dim=1, keepdim=True))
     return unit(embeddings + window_weight * around + document_weight * text)
 
@@ -135,7 +140,7 @@ def _weight(value: float) -> nn.Parameter:
     return nn.Parameter(torch.tensor([float(value)]))  # FSDP shards no scalar
 
 
-def window_weights(num_tokens: int, window_size: float) -> Tensor:
-    """Weight of token j in the context of token i: exp(-½ ((i - j) / window_size)²), (T, T)."""
-    places = torch.arange(num_tokens, dtype=torch.float32)
+def window_weights(positions: Tensor, window_size: float) -> Tensor:
+    """Weight G_ij of token j in the context of token i: exp(-½ ((p_i - p_j) / window_size)²), (T, T)."""
+    places = positions.float()
     return torch.exp(-0.5 * ((places[:, None] - places) / window_size) ** 2)

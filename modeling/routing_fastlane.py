@@ -1,9 +1,14 @@
-"""Routing as pure functions: which tokens are routed, and which tokens each route stands for."""
+"""Fewer views of a text, as pure functions: routes of a query, pooled tokens of a document.
+
+A query's routes are chosen by the router's logits, and each stands for the tokens that are closest to it. A
+document has no router: its tokens are clustered (`pool_tokens`, which relies on SciPy).
+"""
 
 from __future__ import annotations
 
 import math
-from typing import Literal
+from types import ModuleType
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -11,9 +16,9 @@ from torch import Tensor, nn
 
 Task = Literal["query", "document"]
 NumRoutes = int | float | None
-AskedRoutes = NumRoutes | Literal["default", "auto"]
-"""What callers may pass: a count, for documents also a fraction of the tokens, None (all tokens),
-"default" (the configuration's) or, for queries, "auto" (chosen per query by `certain_routes`)."""
+AskedRoutes = NumRoutes | Literal["default"]
+"""What callers may pass: a count, for documents also a fraction of the tokens, None (all tokens) or
+"default" (the configuration's)."""
 
 
 def check_num_routes(num_routes: object, allow_fraction: bool = False) -> None:
@@ -30,7 +35,7 @@ def check_num_routes(num_routes: object, allow_fraction: bool = False) -> None:
     expected = (
         "a positive integer, a fraction in (0, 1]" if allow_fraction else "a positive integer"
     )
-    hint = '; None keeps all tokens, "auto" is for queries' if isinstance(num_routes, str) else ""
+    hint = "; None keeps all tokens" if isinstance(num_routes, str) else ""
     raise ValueError(f"num_routes must be {expected} or None, got {num_routes!r}{hint}")
 
 
@@ -40,24 +45,12 @@ def is_count(value: object) -> bool:
     return is_integer and bool(value > 0)  # type: ignore[operator]
 
 
-def count_routes(num_routes: int | float, token_mask: Tensor) -> Tensor:
-    """How many tokens each row keeps.
-
-    Args:
-        num_routes: A number of tokens, or a float in (0, 1]: that fraction of the row's tokens,
-            rounded up.
-        token_mask: (B, T) bool, true where a token may be routed.
-
-    Returns:
-        (B,) int64, never more than the row has tokens.
-    """
-    num_tokens = token_mask.sum(dim=-1)
-    if isinstance(num_routes, float):
-        return torch.ceil(num_routes * num_tokens.double()).long()
-    return num_tokens.clamp(max=num_routes)
+def count_routes(num_routes: int, token_mask: Tensor) -> Tensor:
+    """How many tokens of each row of a (B, T) mask are routed, (B,) int64: all where there are fewer."""
+    return token_mask.sum(dim=-1).clamp(max=num_routes)
 
 
-def top_k_mask(router_logits: Tensor, token_mask: Tensor, num_routes: int | float) -> Tensor:
+def top_k_mask(router_logits: Tensor, token_mask: Tensor, num_routes: int) -> Tensor:
     """Marks the `num_routes` best-scored tokens of each row; equal logits go to the earlier token.
 
     Args:
@@ -79,35 +72,10 @@ def top_k_mask(router_logits: Tensor, token_mask: Tensor, num_routes: int | floa
     return (rank < count_routes(num_routes, token_mask).unsqueeze(-1)) & token_mask
 
 
-def certain_routes(router_logits: Tensor, token_mask: Tensor, budget: int, margin: float) -> Tensor:
-    """Marks the best token and those of the next best whose logits are at most `margin` below its own.
-
-    So a router that is certain of its first choice keeps one route.
-
-    Args:
-        router_logits: (B, T) float, spread out for `budget` routes.
-        token_mask: (B, T) bool, true where a token may be routed.
-        budget: Most routes of a row.
-        margin: At least 0.
-
-    Returns:
-        (B, T) bool.
-
-    Example:
-        >>> logits = torch.tensor([[0.5, 2.0, 1.0], [9.0, 2.0, 1.0]])
-        >>> certain_routes(logits, torch.ones(2, 3, dtype=torch.bool), budget=2, margin=1.5).int()
-        tensor([[0, 1, 1],
-                [1, 0, 0]], dtype=torch.int32)
-    """
-    scores = router_logits.masked_fill(~token_mask, -math.inf)
-    is_close = scores >= scores.amax(dim=-1, keepdim=True) - margin
-    return top_k_mask(router_logits, token_mask, budget) & is_close
-
-
 def gumbel_top_k_gate(
     router_logits: Tensor,
     token_mask: Tensor,
-    num_routes: int | float,
+    num_routes: int,
     temperature: float = 1.0,
     noise: bool = True,
 ) -> Tensor:
@@ -194,7 +162,7 @@ def spread_out(
     router_logits: Tensor,
     hidden_states: Tensor,
     token_mask: Tensor,
-    num_routes: int | float,
+    num_routes: int,
     penalty: float,
 ) -> Tensor:
     """Lowers the logit of a token by its closeness to the tokens that are routed before it.
@@ -234,3 +202,98 @@ def spread_out(
             left[rows, best] = -math.inf  # a routed token keeps its logit from now on
             lost = torch.where(left.isinf(), lost, torch.maximum(lost, penalties[rows, best]))
     return router_logits - lost.to(router_logits.dtype)
+
+
+def pool_tokens(
+    embeddings: Tensor, token_mask: Tensor, num_views: int | float
+) -> tuple[Tensor, Tensor]:
+    """Pools the token embeddings of documents into fewer (hierarchical token pooling, arXiv 2409.14683).
+
+    A document's tokens are clustered by Ward's criterion on their cosine distances, and the direction of
+    each cluster's mean is a view: what Sentence Transformers' `HierarchicalTokenPooling` gives with no
+    protected tokens. A view stands at the position of the token of its cluster that is nearest to it, the
+    first of equals.
+
+    Args:
+        embeddings: (B, T, D) float of unit length.
+        token_mask: (B, T) bool, true at the tokens that are views of the document.
+        num_views: A number of views, or a float in (0, 1]: that fraction of the document's tokens,
+            rounded down, at least one. A document with no more tokens stays as it is.
+
+    Returns:
+        The views (B, T, D) float of unit length, and (B, T) bool, true at them. Gradients pass through
+        the means, and not through the choice of clusters.
+
+    Example:
+        >>> tokens = torch.tensor([[[1.0, 0.0], [0.8, 0.6], [0.0, -1.0], [0.96, 0.28]]])
+        >>> views, kept = pool_tokens(tokens, torch.ones(1, 4, dtype=torch.bool), 0.5)
+        >>> kept.int()
+        tensor([[0, 0, 1, 1]], dtype=torch.int32)
+        >>> views[kept]
+        tensor([[ 0.0000, -1.0000],
+                [ 0.9527,  0.3038]])
+    """
+    views, kept = embeddings.clone(), token_mask.clone()
+    for row, mask in enumerate(token_mask):
+        places = mask.nonzero()[:, 0]
+        tokens = embeddings[row, places]
+        count = num_views
+        if isinstance(num_views, float):  # rounded first: .29 · 100 is 28.999…
+            count = max(1, int(round(num_views * len(places), 6)))
+        if count >= len(places):
+            continue
+        clusters = ward_clusters(tokens.detach().float().cpu(), int(count)).to(tokens.device)
+        means = unit(clusters_summed(tokens.float(), clusters))
+        at = places[nearest_tokens(tokens.detach().float(), means.detach(), clusters)]
+        kept[row] = False
+        kept[row, at] = True
+        views[row, at] = means.to(views.dtype)
+    return views, kept
+
+
+def clusters_summed(tokens: Tensor, clusters: Tensor) -> Tensor:
+    """The sum of each cluster's tokens, (clusters, D), from (N, D) and (N,)."""
+    sums = tokens.new_zeros(int(clusters.max()) + 1, tokens.shape[1])
+    return sums.index_add(0, clusters, tokens)
+
+
+def nearest_tokens(tokens: Tensor, means: Tensor, clusters: Tensor) -> Tensor:
+    """(clusters,) int64: the token of each cluster that is nearest to its mean, the first of equals.
+
+    Two tokens are always equally near to their mean, so that rounding must not decide.
+    """
+    closeness = (unit(tokens) * means[clusters]).sum(dim=-1)
+    best = closeness.new_full((len(means),), -2).scatter_reduce(0, clusters, closeness, "amax")
+    numbers = torch.arange(len(tokens), device=tokens.device)
+    numbers = numbers.masked_fill(closeness < best[clusters] - 1e-5, len(tokens))
+    first = numbers.new_full((len(means),), len(tokens))
+    return first.scatter_reduce(0, clusters, numbers, "amin")
+
+
+def ward_clusters(vectors: Tensor, count: int) -> Tensor:
+    """The cluster of each vector, (N,) int64 from 0: at most `count` of them, fewer only in ties.
+
+    Args:
+        vectors: (N, D) float32 of unit length on the CPU, more than `count`.
+        count: At least 1.
+    """
+    hierarchy, squareform = import_clustering()
+    rows = vectors.numpy()  # whose products no autocast rounds
+    distances = (1 - rows @ rows.T).clip(0, 2)
+    tree = hierarchy.linkage(squareform(distances, checks=False), method="ward")
+    labels = torch.from_numpy(hierarchy.fcluster(tree, t=count, criterion="maxclust"))
+    clusters: Tensor = labels.unique(return_inverse=True)[1]
+    return clusters
+
+
+def import_clustering() -> tuple[ModuleType, Any]:
+    """SciPy's `hierarchy` and `squareform`, imported at first use: other encoding needs no SciPy."""
+    try:
+        from scipy.cluster import hierarchy
+        from scipy.spatial.distance import squareform
+    except ImportError as error:
+        raise ImportError(
+            "num_routes of documents pools their tokens, which needs SciPy: pip install scipy, or "
+            "num_routes=None for all tokens"
+        ) from error
+    return hierarchy, squareform

@@ -69,13 +69,13 @@ class Encoder(Protocol):
     """A FastLaneModel, the Sentence Transformers model around it, or anything with these methods.
 
     They are called with `output_value=None`, `batch_size`, `show_progress_bar` and, where a caller says
-    so, `num_routes` and `route_budget`, and give a mapping for each text: `token_embeddings` (T, D) and
+    so, `num_routes`, and give a mapping for each text: `token_embeddings` (T, D) and
     `attention_mask` (T,), true exactly at the routed views. `unrouted_embeddings` and `token_mask` are the
     same without routing; only a query that is ranked again by all of its tokens needs them.
     """
 
     def encode_query(self, texts: list[str], /, *args: Any, **options: Any) -> Sequence[Features]:
-        """Encodes queries; `num_routes` may be "auto", None for all tokens, or a number."""
+        """Encodes queries; `num_routes` may be None for all tokens, or a number."""
 
     def encode_document(
         self, texts: list[str], /, *args: Any, **options: Any
@@ -290,8 +290,8 @@ class ExactIndex:
             encoder: See `Encoder`.
             documents: At least one text.
             ids: One per document, str or int, all different; 0, 1, 2, … by default.
-            num_routes: Views kept per document: a number, a fraction in (0, 1], None for all, or "default"
-                for the checkpoint's own setting.
+            num_routes: Views that a document's tokens are pooled to: a number, a fraction in (0, 1], None
+                for all tokens, or "default" for the checkpoint's own setting.
         """
         texts = check_documents(documents)
         check_unicode(texts, "document")
@@ -368,8 +368,8 @@ class ExactIndex:
         Args:
             queries: Texts, encoded `batch_size` at once, or an array (K, D) of routed views per query.
             top_k: Hits for each query.
-            num_routes: Views routed from each text: a number, None for every token, "auto"; "default" is
-                the checkpoint's.
+            num_routes: Views routed from each text: a number, None for every token; "default" is the
+                checkpoint's.
 
         Returns:
             A list of hits, best first, for each query; for a single str that list alone.
@@ -382,8 +382,7 @@ class ExactIndex:
         check_queries(items)
         if num_routes == "default":
             num_routes = default_routes(self.encoder)
-        if num_routes != "auto":
-            check_num_routes(num_routes)
+        check_num_routes(num_routes)
         routing = {"num_routes": num_routes}
         hits: list[list[Hit]] = []
         for first in range(0, len(items), batch_size):

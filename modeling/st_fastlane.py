@@ -27,15 +27,16 @@ class FastLaneTransformer(Transformer):
     count as documents, as elsewhere in Sentence Transformers.
 
     In evaluation `token_embeddings` are the views that `route` gives and `attention_mask` is true at
-    the kept ones alone; `router_logits` and `input_ids` stay whole, so `output_value=None` shows all.
+    the kept ones alone; a query's `router_logits` and `input_ids` stay whole, so `output_value=None`
+    shows all.
 
-    In training the Gumbel gate routes a text, and its embeddings are multiplied by the gate. A
-    query's mask stays whole, since the router also learns from the views that it did not choose; a
-    document's is narrowed, or a view of zeros could be its best match. Losses of our own read
-    `unrouted_embeddings`, `routed_embeddings` (before that product), `gate` and `token_mask`.
+    In training the Gumbel gate routes a query, and its embeddings are multiplied by the gate. Its mask
+    stays whole, since the router also learns from the views that it did not choose. Losses of our own
+    read `unrouted_embeddings`, `routed_embeddings` (before that product), `gate` and `token_mask`.
+    Documents are pooled as in evaluation.
     """
 
-    forward_kwargs: set[str] = {"task", "num_routes", "route_budget"}  # noqa: RUF012
+    forward_kwargs: set[str] = {"task", "num_routes"}  # noqa: RUF012
     model: FastLaneModel
     temperature: float = 1.0
     """Temperature of the training gate; evaluation has no gate."""
@@ -109,42 +110,37 @@ class FastLaneTransformer(Transformer):
         features: dict[str, Any],
         task: Task | None = None,
         num_routes: AskedRoutes = "default",
-        route_budget: int | None = None,
     ) -> dict[str, Any]:
         """Encodes and routes; see the class for what it puts into `features`."""
         side: Task = task or features.get("task") or "document"
         accepted = ("input_ids", "attention_mask", "token_type_ids", "position_ids", EXPANDED)
         inputs = {name: features[name] for name in accepted if name in features}
         output = self.model(**inputs, task=side, return_dict=True)
-        features["router_logits"] = output.router_logits
-        if self.training:
+        if output.router_logits is not None:
+            features["router_logits"] = output.router_logits
+        if self.training and side == "query":
             count = self.model.config.resolve_num_routes(side, num_routes)
-            if count == "auto":
-                raise ValueError('num_routes="auto" is for evaluation: training takes a number')
             if count is not None:
-                features |= self._gated(output, side, count)
+                features |= self._gated(output, int(count))
                 return features
-            num_routes = None
-        views, kept = self.model.route(output, side, num_routes, route_budget)
+        views, kept = self.model.route(output, side, num_routes)
         features["token_embeddings"], features["attention_mask"] = views, kept
         if side == "query":  # for a search that ranks again by all tokens
             features["unrouted_embeddings"] = output.token_embeddings
             features["token_mask"] = output.token_mask
         return features
 
-    def _gated(
-        self, output: FastLaneOutput, task: Task, num_routes: int | float
-    ) -> dict[str, Tensor]:
-        """What training sees; see the class."""
+    def _gated(self, output: FastLaneOutput, num_routes: int) -> dict[str, Tensor]:
+        """What training sees of queries; see the class."""
+        assert output.router_logits is not None
         mask, spread = output.token_mask, self.model.config.route_spread
         states = output.last_hidden_state
         logits = spread_out(output.router_logits, states, mask, num_routes, spread)
         gate = gumbel_top_k_gate(logits, mask, num_routes, self.temperature, self.noise)
-        routes = gate.detach() > 0.5
-        views = self.model.projection.routed(output, routes, task)
+        views = self.model.projection.routed(output, gate.detach() > 0.5)
         return {
             "token_embeddings": views * gate.unsqueeze(-1),
-            "attention_mask": mask if task == "query" else routes,
+            "attention_mask": mask,
             "token_mask": mask,
             "unrouted_embeddings": output.token_embeddings,
             "routed_embeddings": views,

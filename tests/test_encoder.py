@@ -69,34 +69,59 @@ def test_two_processes_encode_like_one(encoder: FastLaneEncoder) -> None:
         torch.testing.assert_close(one, other)
 
 
-def test_a_certain_router_keeps_fewer_routes(encoder: FastLaneEncoder) -> None:
-    model = encoder[0].model
-    lengths = []
-    for margin in (0.0, 2.0, 1000.0):
-        encoder.fastlane_config.route_margin = margin
-        routed = encoder.encode_query(QUERIES, num_routes="auto", route_budget=3)
-        for one, other in zip(
-            routed, model.encode_query(QUERIES, num_routes="auto", route_budget=3), strict=True
-        ):
+def test_certainty_is_no_number_of_routes(encoder: FastLaneEncoder) -> None:
+    for model in (encoder, encoder[0].model):
+        for encode in (model.encode_query, model.encode_document):
+            with pytest.raises(ValueError, match=r"got 'auto'; None keeps all tokens"):
+                encode(QUERIES, num_routes="auto")
+
+
+@pytest.mark.parametrize("num_routes", [0.25, 0.5, 2])
+def test_documents_are_pooled_alike_wherever_they_are_encoded(
+    num_routes: float, checkpoint: Path
+) -> None:
+    model = FastLaneModel.from_pretrained(checkpoint)
+    encoder = FastLaneEncoder(checkpoint)
+    preset = FastLaneEncoder(checkpoint, config_kwargs={"document_num_routes": num_routes})
+    expected = model.encode_document(DOCUMENTS, num_routes=num_routes)
+    shares = num_routes < 1
+    for views, text in zip(expected, DOCUMENTS, strict=True):
+        count = len(text.split())
+        assert len(views) == (max(1, int(num_routes * count)) if shares else min(2, count))
+        torch.testing.assert_close(views.norm(dim=-1), torch.ones(len(views)))
+    for found in (
+        encoder.encode_document(DOCUMENTS, num_routes=num_routes),
+        preset.encode_document(DOCUMENTS),
+        preset[0].model.encode_document(DOCUMENTS),
+    ):
+        for one, other in zip(found, expected, strict=True):
             torch.testing.assert_close(one, other)
-        for views, query in zip(routed, QUERIES, strict=True):
-            expected = encoder.encode_query(query, num_routes=len(views))
-            torch.testing.assert_close(views, expected)
-        lengths.append([len(views) for views in routed])
-    one, some, most = lengths
-    assert one == [1] * len(QUERIES)
-    assert sum(one) < sum(some) < sum(most)
-    assert most == [len(views) for views in encoder.encode_query(QUERIES, num_routes=3)]
-    encoder.fastlane_config.route_budget = 2
-    assert max(len(views) for views in encoder.encode_query(QUERIES, num_routes="auto")) == 2
+    built = encoder.build_index(DOCUMENTS[:3], num_routes=num_routes)
+    built.add(DOCUMENTS[3:])
+    for index in (built, preset.build_index(DOCUMENTS), model.build_index(DOCUMENTS[:3])):
+        assert index.search(QUERIES[0], num_routes=None)
+    exact = model.build_index(DOCUMENTS, num_routes=num_routes)
+    hits = built.search(QUERIES, num_routes=None)
+    scores = FastLaneModel.similarity(model.encode_query(QUERIES, num_routes=None), expected)
+    for row, other, found_hits in zip(
+        scores, exact.search(QUERIES, num_routes=None), hits, strict=True
+    ):
+        assert [(hit.id, hit.matches) for hit in other] == [
+            (hit.id, hit.matches) for hit in found_hits
+        ]
+        for hit in found_hits:
+            assert hit.score == pytest.approx(float(row[int(hit.id)]), abs=1e-5)
+            words = len(DOCUMENTS[int(hit.id)].split())
+            assert all(1 <= match.document_position <= words for match in hit.matches)  # not [CLS]
 
 
-def test_certainty_is_of_queries_in_evaluation(encoder: FastLaneEncoder) -> None:
-    with pytest.raises(ValueError, match="num_routes must be a positive integer, a fraction"):
-        encoder.encode_document(QUERIES, num_routes="auto")
-    features = encoder.preprocess(QUERIES)
-    with pytest.raises(ValueError, match='num_routes="auto" is for evaluation'):
-        encoder[0].train()(features, task="query", num_routes="auto")
+def test_documents_are_pooled_in_training_too(encoder: FastLaneEncoder) -> None:
+    features = encoder.preprocess(DOCUMENTS, task="document")
+    found = encoder.train()({**features}, task="document", num_routes=0.5)
+    assert found["attention_mask"].sum(dim=1).tolist() == [3, 3, 3, 3, 2, 1]
+    found["token_embeddings"][found["attention_mask"]][:, 0].sum().backward()
+    assert encoder[0].model.projection.linear.weight.grad.abs().sum() > 0
+    assert encoder[0].model.router.document_salience.learned.weight.grad.abs().sum() > 0
 
 
 @pytest.mark.parametrize("num_routes", [0, -1, 2.5])
@@ -147,13 +172,12 @@ def test_a_stock_loss_trains_router_projection_and_backbone(checkpoint: Path) ->
         value.backward()
         if not losses:
             model = encoder[0].model
-            scorer = model.router.query_scorer
-            for part in (scorer.logit, scorer.salience, model.router.attention_input):
+            router = model.router
+            for part in (router.logit, router.query_salience.learned, router.attention_input):
                 assert part.weight.grad.abs().sum() > 0
             assert model.projection.linear.weight.grad.abs().sum() > 0
-            scorer = model.router.document_scorer
-            assert scorer.salience.weight.grad.abs().sum() > 0  # of the context of documents
-            assert scorer.logit.weight.grad is None
+            # of the context of documents
+            assert router.document_salience.learned.weight.grad.abs().sum() > 0
         optimizer.step()
         losses.append(float(value.detach()))
     assert np.mean(losses[-10:]) < 0.8 * np.mean(losses[:10])

@@ -77,6 +77,60 @@ def test_the_default_checkpoint_finds_the_passage_that_answers(exported: Path) -
         assert [hit.id for [hit] in hits] == [1]
 
 
+RELEASED = {  # Σ_i cos(i) v_i of each view, as measured when fastlane-minilm was trained
+    ("query", 1): [[0.754297], [-0.227005]],
+    ("query", 2): [[1.233009, 0.163139], [-0.212699, -0.229]],
+    ("query", None): [
+        [
+            1.915883,
+            1.742636,
+            0.940905,
+            0.520381,
+            1.107746,
+            -0.053042,
+            0.482496,
+            0.981792,
+            -0.599361,
+            0.732049,
+        ],
+        [-0.050481, 0.079828, -0.140078, -0.638096, -0.021861, -0.456218],
+    ],
+    ("document", None): [
+        [
+            -0.364661,
+            0.038078,
+            -0.190256,
+            -0.298216,
+            -0.04632,
+            0.083596,
+            -0.234262,
+            -0.183261,
+            -0.222587,
+            -0.194962,
+            -0.128995,
+            -0.17101,
+            -0.293834,
+            -0.136273,
+        ]
+    ],
+}
+
+
+@pytest.mark.parametrize(("side", "num_routes"), RELEASED)
+def test_the_released_model_encodes_as_it_did_when_it_was_trained(
+    side: str, num_routes: int | None, exported: Path
+) -> None:
+    texts = {
+        "query": ["how do I parse JSON in Python?", "what is the capital of France"],
+        "document": ["Paris is the capital and largest city of France, on the Seine."],
+    }
+    encoder = FastLaneEncoder(exported)
+    direction = torch.arange(384).cos()
+    found = getattr(encoder, f"encode_{side}")(texts[side], num_routes=num_routes)
+    for views, expected in zip(found, RELEASED[side, num_routes], strict=True):
+        torch.testing.assert_close(views @ direction, torch.tensor(expected), rtol=0, atol=1e-5)
+
+
 def test_export_gives_the_weights_that_the_delta_and_the_base_say(exported: Path) -> None:
     written = load_file(exported / "model.safetensors")
     delta = load_file(hub.DELTA_FOLDER / "delta.safetensors")

@@ -108,7 +108,6 @@ def train(
         num_routes=config.num_routes,
         scale=config.scale,
         oracle_scale=config.oracle_scale,
-        document_fraction=config.document_fraction,
         teacher=teacher,
     )
     trainer = FastLaneTrainer(

@@ -51,26 +51,20 @@ def freeze_unused(encoder: FastLaneEncoder, config: TrainingConfig) -> None:
     for name, part in parts_of(encoder).items():
         if not getattr(config, f"{name}_learning_rate"):
             part.requires_grad_(False)
-    routed = weights.routed or weights.distillation or weights.documents
+    routed = weights.routed or weights.distillation
     compared = routed or weights.full or weights.teacher
     projection, router = model.projection, model.router
     if not compared:  # the oracle part has no gradient to the views
         projection.requires_grad_(False)
+    # Logits choose routes. Salience weighs the tokens in routed views and in documents' context.
     if not routed:
         projection.route_context_weight.requires_grad_(False)
-    # Logits choose routes. Salience weighs the tokens in routed views and in documents' context.
-    sides = (router.query_scorer, router.document_scorer or router.query_scorer)
-    used = dict.fromkeys(sides, frozenset[str]())
-    for side, is_chosen, is_salient in (
-        (sides[0], routed or weights.oracle, routed),
-        (sides[1], weights.documents, compared),
-    ):
-        used[side] |= {"logit", "centrality_weight"} if is_chosen else set()
-        used[side] |= {"salience", "norm_weight"} if is_salient else set()
-    for side, names in used.items():
-        for name, parameter in side.named_parameters():
-            if name.partition(".")[0] not in names:
-                parameter.requires_grad_(False)
+        router.query_salience.requires_grad_(False)
+    if not compared:
+        router.document_salience.requires_grad_(False)
+    if not routed and not weights.oracle:
+        router.logit.requires_grad_(False)
+        router.centrality_weight.requires_grad_(False)
     for name, parameter in model.named_parameters():
         if any(re.search(pattern, plain_name(name)) for pattern in config.frozen):
             parameter.requires_grad_(False)

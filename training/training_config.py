@@ -105,7 +105,6 @@ class TrainingConfig:
     num_routes: tuple[int, ...] = (1, 1, 2, 4, 8)  # each step draws one; one route most often
     scale: float = 20.0  # the default of sentence-transformers for cosines
     oracle_scale: float = 2.0  # soft enough that near-equal views share the credit
-    document_fraction: float = 0.25  # of a document's views, kept by the `documents` part
     teacher: str | None = None  # a checkpoint, or "initial" for the model before training
 
     temperature_start: float = 1.0  # the plain straight-through Gumbel-Softmax
@@ -172,7 +171,6 @@ class TrainingConfig:
         _check(self, (*above, "oracle_scale"), lambda value: value > 0, "above 0")
         _check(self, ("dropout",), lambda value: 0 <= value < 1, "in [0, 1)")
         _check(self, ("noise",), lambda value: 0 <= value <= 1, "in [0, 1]")
-        _check(self, ("document_fraction",), lambda value: 0 < value <= 1, "in (0, 1]")
         if min(self.num_routes) < 1:
             raise ValueError(f"num_routes must each be at least 1, got {list(self.num_routes)}")
         for pattern in self.frozen:

@@ -65,7 +65,7 @@ def encode_set(
     storage: npt.DTypeLike,
     fractions: Sequence[float] = (),
 ) -> DocumentViews:
-    """The views of a collection's documents: all of them, and each of `fractions` by the router."""
+    """The views of a collection's documents: all of them, and pooled to each of `fractions`."""
     with autocast(options, encoder.device.type):
         return encode_documents(
             encoder,

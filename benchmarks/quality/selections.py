@@ -121,6 +121,7 @@ def selections(model: FastLaneModel, texts: Sequence[str]) -> Iterator[Selection
     with torch.inference_mode():
         for features, output in model.forward_batches(texts, "query", 32, False):
             weights = router_attention(model, output.last_hidden_state, features["attention_mask"])
+            assert output.router_logits is not None
             rows = (features["input_ids"], output.token_mask, output.router_logits, weights)
             for ids, mask, logits, attention in zip(*rows, strict=True):
                 tokens = model.tokenizer.convert_ids_to_tokens(ids[mask].tolist())

@@ -105,10 +105,7 @@ VARIANTS = {
     "special_tokens": Variant(("backbone_options.use_special_tokens=true",)),
     "mask_tokens": Variant(("backbone_options.query_prompt='[MASK] [MASK] [MASK] [MASK] '",)),
     "mined_negatives": Variant(change=with_mined_negatives),
-    "frozen_documents": Variant(
-        ("loss_weights.documents=0",),  # their router isn't trained either
-        frozen_documents=True,
-    ),
+    "frozen_documents": Variant(frozen_documents=True),
 }
 
 

@@ -122,7 +122,7 @@ def variants_section(found: dict[str, Any]) -> str:
 
 
 def pooling_section(found: dict[str, Any]) -> str:
-    """Routed documents beside pooled ones."""
+    """Pooled documents beside routed ones, of when the model had a router of documents."""
     over = found["over_sets"]
     rows = (
         (
@@ -136,8 +136,8 @@ def pooling_section(found: dict[str, Any]) -> str:
     )
     return "\n".join(
         [
-            f"Mean nDCG@10 over {', '.join(found['sets'])}, brute force: documents by our router, and by "
-            "Sentence Transformers' `HierarchicalTokenPooling` of all their views to as many. With all of a "
+            f"Mean nDCG@10 over {', '.join(found['sets'])}, brute force: documents by a router that "
+            "the model had then, and by token pooling of all their views to as many. With all of a "
             f"document's views, all views of the query have {over['full']['all']:.4f} and one route "
             f"{over['router_1']['all']:.4f}.",
             "",

@@ -26,19 +26,19 @@ def usage(parse: Callable[[str], Parsed]) -> Callable[[str], Parsed]:
 
 
 def parse_routes(text: str) -> int | float | str | None:
-    """Parses a number, a fraction, "auto", "default", or "all" as None; the library checks ranges.
+    """Parses a number, a fraction, "default", or "all" as None; the library checks ranges.
 
     Raises:
         ValueError: The text is none of these.
     """
-    if text in ("default", "auto"):
+    if text == "default":
         return text
     if text == "all":
         return None
     try:
         return float(text) if "." in text else int(text)
     except ValueError:
-        raise ValueError(f"expected a number, 'auto' or 'all', got {text!r}") from None
+        raise ValueError(f"expected a number or 'all', got {text!r}") from None
 
 
 def parse_route_list(text: str) -> list[int | float | str | None]:
@@ -81,7 +81,7 @@ DocumentRoutes = Annotated[
         metavar="N",
         parser=usage(parse_routes),
         show_default=False,
-        help="token views kept of a document: a number, a fraction such as 0.25, or 'all'",
+        help="token views that a document is pooled to: a number, a fraction such as 0.25, or 'all'",
     ),
 ]
 QueryRoutes = Annotated[
@@ -90,7 +90,7 @@ QueryRoutes = Annotated[
         metavar="N",
         parser=usage(parse_routes),
         show_default=False,
-        help="token views of the query: a number, 'auto' or 'all'; default: the checkpoint's",
+        help="token views of the query: a number or 'all'; default: the checkpoint's",
     ),
 ]
 TopK = Annotated[int, typer.Option(metavar="N", help="hits to show")]

@@ -48,7 +48,7 @@ def evaluate(
         typer.Option(
             metavar="N,N",
             parser=usage(parse_route_list),
-            help="token views of the queries: numbers, 'auto', 'all'",
+            help="token views of the queries: numbers, 'all'",
         ),
     ] = "1,2,4,8,all",
     document_routes: DocumentRoutes = "default",

@@ -13,7 +13,7 @@ views of their best similarities (see `best_similarities`):
 | `idf` | the token in the fewest documents, the earlier of equals, as the one route |
 | `oracle` | the token with the best nDCG@10 as the one route, chosen by the judgements |
 | `mean_view` | no token: the direction of the mean of `full`'s views, as one vector |
-| `…_documents_f` | `full` or up to four routes, over documents that keep the fraction f of their tokens |
+| `…_documents_f` | `full` or up to four routes, over documents pooled to the fraction f of their tokens |
 
 The settings of one route differ only in the token; its view represents the whole query.
 """

@@ -142,7 +142,7 @@ def run_evaluate(
     Args:
         checkpoint: A folder, a Hub name, or an encoder.
         data: A BEIR folder, see `read_collection`.
-        routes: Numbers of routes of the queries, None for all views, "auto", or "default".
+        routes: Numbers of routes of the queries, None for all views, or "default".
         document_routes: Views kept per document in brute force: a number, a fraction, None for all, or
             "default". An index has its own setting.
         index: Folder of an index of the collection's documents to search. Without it every document is

@@ -65,7 +65,7 @@ class RoutedModel(MultiVectorWrapper):
         model: A folder, a Hub name, or an encoder.
         revision: Branch, tag or commit of a Hub name.
         device: Device of the encoder.
-        num_routes: Routes of a query: a number, None for all views, "auto", or "default" for the
+        num_routes: Routes of a query: a number, None for all views, or "default" for the
             checkpoint's.
         document_routes: Views of a document: a number, a fraction, None or "default".
         name: Name of the model in results, `organisation/model`.

@@ -69,7 +69,7 @@ class DocumentViews:
         blocks: (views, D) float32 or float16 each; a document is never split.
         counts: For each block (documents,) int, the number of views of its documents.
         document_frequency: Number of documents in which a token id has a view.
-        routed: Views of the kept tokens, by the fraction of tokens that documents keep.
+        routed: Views that documents' tokens are pooled to, by the fraction of their number.
     """
 
     blocks: tuple[Floats, ...]
@@ -111,7 +111,8 @@ def encode_queries(
     encoded = _encode(encoder, texts, "query", [None, 1, *counts], batch_size, show_progress)
     for query_index, features in enumerate(encoded):
         one = _views(features[None], f"query {query_index}")
-        routed = {k: _vectors(features[k], _positions(features[k])) for k in counts}
+        owner = f"query {query_index}"
+        routed = {k: _vectors(features[k], _positions(features[k], owner)) for k in counts}
         of_query = {k: rows if k < len(one.vectors) else one.vectors for k, rows in routed.items()}
         alone = _vectors(features[1], one.positions)
         found.append(QueryViews(**vars(one), alone=alone, routed=of_query))
@@ -137,10 +138,11 @@ def encode_documents(
     encoded = _encode(encoder, texts, "document", list(stores), batch_size, show_progress)
     for document_index, features in enumerate(encoded):
         for fraction, store in stores.items():
-            views = _views(features[fraction], f"document {document_index}")
-            store.add(views.vectors)
+            positions = _positions(features[fraction], f"document {document_index}")
+            store.add(_vectors(features[fraction], positions))
             if fraction is None:
-                frequency.update(set(views.token_ids.tolist()))
+                ids = features[fraction]["input_ids"].cpu().numpy()[positions]
+                frequency.update(set(ids.tolist()))
     routed = {one: stores[one].documents() for one in fractions}
     return replace(stores[None].documents(), document_frequency=frequency, routed=routed)
 
@@ -153,7 +155,7 @@ def _encode(
     batch_size: int,
     show_progress: bool,
 ) -> Iterator[dict[NumRoutes, Features]]:
-    """Yields each text routed with each of `num_routes`, after one forward pass.
+    """Yields each text with each of `num_routes`, after one forward pass; queries with their logits.
 
     At most `_TEXTS` texts are in memory as tensors.
     """
@@ -168,13 +170,14 @@ def _encode(
             ordered = [chunk[place] for place in order]
             for features, output in model.forward_batches(ordered, task, batch_size, False):
                 routed = {k: model.route(output, task, k) for k in num_routes}
+                logits = output.router_logits
                 for row, input_ids in enumerate(features["input_ids"]):
                     found[next(places)] = {
                         k: {
                             "token_embeddings": views[row],
-                            "router_logits": output.router_logits[row],
                             "input_ids": input_ids,
                             "attention_mask": kept[row],
+                            **({} if logits is None else {"router_logits": logits[row]}),
                         }
                         for k, (views, kept) in routed.items()
                     }
@@ -182,9 +185,7 @@ def _encode(
 
 
 def _views(features: Features, owner: str) -> TextViews:
-    positions = _positions(features)
-    if not len(positions):
-        raise ValueError(f"{owner} has no view: none of its tokens can be routed")
+    positions = _positions(features, owner)
     return TextViews(
         vectors=_vectors(features, positions),
         logits=features["router_logits"].float().cpu().numpy()[positions],
@@ -193,8 +194,10 @@ def _views(features: Features, owner: str) -> TextViews:
     )
 
 
-def _positions(features: Features) -> npt.NDArray[np.int64]:
+def _positions(features: Features, owner: str) -> npt.NDArray[np.int64]:
     found: npt.NDArray[np.int64] = features["attention_mask"].cpu().numpy().nonzero()[0]
+    if not len(found):
+        raise ValueError(f"{owner} has no view: none of its tokens can be routed")
     return found
 
 

@@ -54,7 +54,7 @@ def add_to_folder(
     if not replace:
         index._contents.check_absent([one.id for one in wanted])
     check = (lambda ids: None) if replace else index._contents.check_absent
-    encoding = Encoding(index.encoder, index.document_routes, batch_size)
+    encoding = Encoding(index.encoder, index.document_routes, batch_size, context=index.context)
     bar = {"desc": "Indexing", "unit": "doc", "disable": not show_progress_bar}
     with tqdm(total=len(documents), initial=len(documents) - len(wanted), **bar) as progress:
         feed = Feed(wanted, encoding, pace, progress)

@@ -22,7 +22,7 @@ from ..modeling.search_fastlane import (
 )
 from .filters import is_scalar
 
-QueryRoutes: TypeAlias = int | Literal["default", "auto"] | None
+QueryRoutes: TypeAlias = int | Literal["default"] | None
 
 
 def check_lengths(num_documents: int, **given: Sized | None) -> None:
@@ -109,7 +109,6 @@ def check_search(
     num_routes: QueryRoutes,
     candidates: int | None,
     rerank: int | None = None,
-    route_budget: int | None = None,
 ) -> None:
     """Raises a ValueError for queries of mixed kinds, an empty text, or an option that can't apply."""
     for name, value, least in (
@@ -124,22 +123,14 @@ def check_search(
     if queries and not any(isinstance(query, str) for query in queries):
         for_texts = {} if num_routes == "default" else {"num_routes": num_routes}
         for_texts |= {} if rerank is None else {"rerank": rerank}
-        for_texts |= {} if route_budget is None else {"route_budget": route_budget}
         for name, given in for_texts.items():
             raise ValueError(
                 f"{name} applies to texts, got {given} with vectors: each array holds one query's "
                 "routed views, so leave it out"
             )
         return
-    if num_routes not in ("default", "auto"):
+    if num_routes != "default":
         check_num_routes(num_routes)
-    if route_budget is not None:
-        check_counts(route_budget=route_budget)
-        if num_routes != "auto":
-            raise ValueError(
-                f'route_budget applies to num_routes="auto", got {route_budget} with '
-                f"num_routes={num_routes!r}: leave it out"
-            )
     if num_routes is None and rerank is not None:
         raise ValueError(
             f"rerank applies to routed searches, got {rerank} with num_routes=None, which ranks by all "

@@ -77,10 +77,14 @@ class Incoming:
             views = encoding.views(self.texts, self.ids)
         else:
             places = [None] * len(self.ids) if self.positions is None else self.positions
+            context = encoding.context
+            given = zip(self.embeddings, self.ids, places, strict=True)
             views = (
-                given_views(vectors, f"document {id!r}", place)
-                for vectors, id, place in zip(self.embeddings, self.ids, places, strict=True)
+                given_views(vectors, f"document {id!r}", place) for vectors, id, place in given
             )
+            if context is not None:
+                named = zip(views, self.ids, strict=True)
+                views = (context.mix(one, f"document {id!r}") for one, id in named)
         texts = [None] * len(self.ids) if self.texts is None else self.texts
         parts = zip(self.ids, views, texts, self.metadata, range(len(self.ids)), strict=True)
         return collect_segment((Document(*one) for one in parts), template)

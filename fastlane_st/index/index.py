@@ -14,6 +14,7 @@ from typing import Any, Literal, NoReturn, overload
 from typing_extensions import TypedDict, Unpack
 
 from ..modeling.fingerprint_fastlane import adapter_state, encoder_digests, is_of_checkpoint
+from ..modeling.projection_fastlane import Context
 from ..modeling.search_fastlane import (
     Embeddings,
     Encoder,
@@ -37,6 +38,7 @@ from .arguments import (
     check_search,
 )
 from .contents import IndexContents, Part
+from .context import ContextMixing
 from .documents import StoredDocument
 from .encoding import DocumentRoutes, Encoding
 from .filters import Filter, filtered, known_fields
@@ -99,6 +101,7 @@ class FastLaneIndex:
             `dataclasses.replace(index.vectors, effort=2)` here.
         metadata: Free keys with JSON values, saved with the index.
         document_routes: Views kept of documents that are added; what `build` was given.
+        context: What is mixed into documents' vectors as they come in, see `from_embeddings`; or None.
         checkpoint: Digests of the checkpoint that encoded the documents (`encoder_digests`), one of
             which an encoder of the index must have; empty if unknown, and then any encoder will do.
     """
@@ -113,6 +116,7 @@ class FastLaneIndex:
         self._contents = contents
         self.vectors = settings.vectors
         self.document_routes = settings.document_routes
+        self.context = settings.context
         self.checkpoint = settings.checkpoint
         self.metadata = settings.metadata
         self.encoder = encoder
@@ -142,8 +146,8 @@ class FastLaneIndex:
         Args:
             ids: One per document, str or int, all different; 0, 1, 2, … by default.
             metadata: One mapping per document, of field names to JSON scalars, to filter by.
-            num_routes: Views kept per document: a number, a fraction in (0, 1], None for all, or
-                "default" for the checkpoint's own setting.
+            num_routes: Views that a document's tokens are pooled to: a number, a fraction in (0, 1], None
+                for all tokens, or "default" for the checkpoint's own setting.
             kind: How vectors are found, see `VectorSettings`; "auto" is flat, which is exact, up to
                 100,000 of them.
             storage: How they are stored, see `VectorSettings`; scores are of what is stored.
@@ -170,6 +174,8 @@ class FastLaneIndex:
         texts: Sequence[str] | None = None,
         metadata: Iterable[Metadata] | None = None,
         encoder: Encoder | None = None,
+        context: Context | None = None,
+        window_size: float | None = None,
         kind: Kind | Literal["auto"] = "auto",
         storage: Storage = "float32",
         num_documents: int | None = None,
@@ -178,19 +184,32 @@ class FastLaneIndex:
 
         A document without vectors is kept and never found.
 
+        With `context`, each vector e_i of a document, of unit length, is replaced by the direction of
+        `e_i + c_w w_i + c_d m`. w_i is the direction of Σ_j exp(-½ ((p_i - p_j) / window_size)²) e_j, m
+        that of Σ_j e_j, and p_i are the positions. c_w is 1 for "window" and "both", c_d is 1 for
+        "document" and "both", and 0 otherwise. So a late-interaction model's vectors become those that
+        `read_late_interaction(…, context=…)` would encode, and one route finds far more. The index
+        remembers it: what is added later is mixed alike, texts as well, unless the encoder does it.
+
         Args:
             ids: As for `build`.
-            positions: Each vector's token position in its document; 0, 1, 2, … by default.
+            positions: Each vector's token position in its document; 0, 1, 2, … by default. A window goes by
+                them, so give them where tokens were left out, as by a skip list.
             texts: One per document, to be given back with hits.
             metadata, kind, storage, num_documents: As for `build`.
             encoder: Encodes text queries.
+            context: "window", "document" or "both"; None leaves vectors as they are.
+            window_size: Standard deviation of the window, in tokens; 6 by default.
 
         Raises:
             ValueError: No documents, lengths or dimensions that differ, ids that do not fit, a
-                vector that is not finite, or too few vectors for the storage.
+                vector that is not finite, or with `context` not of unit length, or too few vectors for
+                the storage.
         """
+        mixing = ContextMixing.choose(context, window_size)
         incoming = Incoming.of_embeddings(embeddings, ids, metadata, texts, positions)
-        return cls._of(incoming, Encoding(encoder), kind, storage, num_documents)
+        encoding = Encoding(encoder, context=mixing)
+        return cls._of(incoming, encoding, kind, storage, num_documents)
 
     @classmethod
     def _of(
@@ -224,9 +243,8 @@ class FastLaneIndex:
         if vectors != VectorSettings():
             segment = collect_segment(segment.read(range(len(segment))), template)
         contents = IndexContents(template, [Part.whole(segment)])
-        settings = IndexSettings(
-            vectors, encoding.num_routes, encoder_digests(encoding.encoder), metadata={}
-        )
+        checkpoint = encoder_digests(encoding.encoder)
+        settings = IndexSettings(vectors, encoding.num_routes, checkpoint, {}, encoding.context)
         return cls(contents, settings, encoding.encoder)
 
     @classmethod
@@ -265,7 +283,9 @@ class FastLaneIndex:
             ValueError: The folder's index is damaged or newer, or another process has changed it
                 since this one was loaded or saved; or the metadata is not JSON.
         """
-        settings = IndexSettings(self.vectors, self.document_routes, self.checkpoint, self.metadata)
+        settings = IndexSettings(
+            self.vectors, self.document_routes, self.checkpoint, self.metadata, self.context
+        )
         with write_index(directory, self._contents, settings, self._commit) as commit:
             self._commit = commit
 
@@ -366,7 +386,13 @@ class FastLaneIndex:
         if incoming.ids:
             check(incoming.ids)  # before the long work, and once more after it
             encoding = Encoding(
-                self.encoder, self.document_routes, batch_size, chunk_size, show_progress_bar, pool
+                self.encoder,
+                self.document_routes,
+                batch_size,
+                chunk_size,
+                show_progress_bar,
+                pool,
+                self.context,
             )
             self._contents.insert(incoming.segment(encoding, self._contents.template), check)
         return incoming.ids
@@ -394,7 +420,6 @@ class FastLaneIndex:
         where: Filter | None = ...,
         ids: Iterable[Id] | None = ...,
         rerank: int | None = ...,
-        route_budget: int | None = ...,
         candidates: int | None = ...,
         batch_size: int = ...,
     ) -> list[Hit]: ...
@@ -409,7 +434,6 @@ class FastLaneIndex:
         where: Filter | None = ...,
         ids: Iterable[Id] | None = ...,
         rerank: int | None = ...,
-        route_budget: int | None = ...,
         candidates: int | None = ...,
         batch_size: int = ...,
     ) -> list[list[Hit]]: ...
@@ -423,7 +447,6 @@ class FastLaneIndex:
         where: Filter | None = None,
         ids: Iterable[Id] | None = None,
         rerank: int | None = None,
-        route_budget: int | None = None,
         candidates: int | None = None,
         batch_size: int = 32,
     ) -> list[Hit] | list[list[Hit]]:
@@ -436,14 +459,13 @@ class FastLaneIndex:
 
         Args:
             queries: Texts, or arrays `(views, dim)` that hold one query's routed views each.
-            num_routes: Views routed from each text: a number, None for every token, or "auto" for as
-                many as the router's certainty asks for. "default" is the checkpoint's own number for
-                texts (1 if its encoder has none, or with `rerank`), and all that vectors can take.
+            num_routes: Views routed from each text: a number, or None for every token. "default" is the
+                checkpoint's own number for texts (1 if its encoder has none, or with `rerank`), and all
+                that vectors can take.
             where: Find only documents with such metadata, see `filters`.
             ids: Find only these documents. Ids that aren't there count for nothing.
             rerank: Rank so many of the best documents again, by full MaxSim with all tokens of the
                 query (a cascade); at least `top_k`. For texts.
-            route_budget: The most routes that "auto" takes; the checkpoint's `route_budget` by default.
             candidates: Documents that each of several views proposes, at least `top_k` and
                 `rerank`; max(100, 4 * top_k, rerank) by default. One route takes none.
             batch_size: Queries encoded and searched at once.
@@ -462,12 +484,10 @@ class FastLaneIndex:
             if num_routes is None and rerank is not None:
                 num_routes = 1  # a cascade starts from routes
         check_counts(top_k=top_k, batch_size=batch_size)
-        check_search(items, top_k, num_routes, candidates, rerank, route_budget)
+        check_search(items, top_k, num_routes, candidates, rerank)
         self._check_encoder()
         ranker = self._ranker_of(where, ids)
-        routing: dict[str, Any] = {"num_routes": num_routes}
-        if route_budget is not None:
-            routing["route_budget"] = route_budget
+        routing = {"num_routes": num_routes}
         hits: list[list[Hit]] = []
         for start in range(0, len(items), batch_size):
             batch = items[start : start + batch_size]

@@ -85,8 +85,7 @@ class CachedRoutedContrastiveLoss(CachedLossMixin, RoutedContrastiveLoss):
         with_backward: bool = False,
     ) -> Tensor:
         """Computes the loss of packed mini-batches, by column; `labels` are the teacher's scores."""
-        routed = bool(self.weights.documents)
-        query, *documents = [join(one, is_routed=routed or not n) for n, one in enumerate(reps)]
+        query, *documents = [join(one, is_routed=not n) for n, one in enumerate(reps)]
         loss = self.total(query, documents, labels)
         if with_backward:
             loss.backward()
@@ -95,15 +94,16 @@ class CachedRoutedContrastiveLoss(CachedLossMixin, RoutedContrastiveLoss):
 
 
 def pack(views: ColumnViews) -> Tensor:
-    """Packs views into one tensor: routed views and gate if there are any, embeddings, logits, mask.
+    """Packs views into one tensor: embeddings and mask, of a routed column its logits and routes before.
 
     Returns:
-        (B, T, D + 2), or (B, T, 2 D + 3) for a routed column.
+        (B, T, D + 1), or (B, T, 2 D + 3) for a routed column.
     """
-    columns = [views.embeddings, views.logits.unsqueeze(-1), views.mask.unsqueeze(-1)]
+    columns, kind = [views.embeddings, views.mask.unsqueeze(-1)], views.embeddings.dtype
     if views.routed is not None and views.gate is not None:
-        columns = [views.routed, views.gate.unsqueeze(-1), *columns]
-    kind = torch.promote_types(views.embeddings.dtype, views.logits.dtype)
+        assert views.logits is not None
+        columns = [views.routed, views.gate.unsqueeze(-1), views.logits.unsqueeze(-1), *columns]
+        kind = torch.promote_types(kind, views.logits.dtype)
     return torch.cat([part.to(kind) for part in columns], dim=-1)
 
 
@@ -112,8 +112,9 @@ def join(packed: Sequence[Tensor], is_routed: bool = False) -> ColumnViews:
     longest = max(part.shape[1] for part in packed)
     padded = [nn.functional.pad(part, (0, 0, 0, longest - part.shape[1])) for part in packed]
     whole = torch.cat(padded)
-    routed = gate = None
+    routed = gate = logits = None
     if is_routed:
         size = (whole.shape[-1] - 3) // 2
-        routed, gate, whole = whole[..., :size], whole[..., size], whole[..., size + 1 :]
-    return ColumnViews(whole[..., :-2], whole[..., -2], whole[..., -1] > 0, routed, gate)
+        routed, gate, logits = whole[..., :size], whole[..., size], whole[..., size + 1]
+        whole = whole[..., size + 2 :]
+    return ColumnViews(whole[..., :-1], whole[..., -1] > 0, logits, routed, gate)

@@ -12,10 +12,8 @@ from torch import Tensor, nn
 
 from .column_views import (
     ColumnViews,
-    best_kept_matches,
     best_matches,
     divergence,
-    kept_views,
     mean_over_views,
     router_entropy,
     views_of_output,
@@ -35,7 +33,6 @@ class LossWeights:
         distillation: KL divergence from the teacher's (or the model's own) MaxSim to k routes.
         teacher: KL divergence from the teacher's MaxSim to the model's; needs a teacher.
         oracle: Cross-entropy of the router to the routed views that alone rank the positive best.
-        documents: `routed` and `full` once more, over routed views of the documents.
     """
 
     routed: float = 1.0
@@ -43,7 +40,6 @@ class LossWeights:
     distillation: float = 1.0
     teacher: float = 0.0
     oracle: float = 0.3
-    documents: float = 0.0
 
     def __post_init__(self) -> None:
         """Raises a ValueError if a weight is negative or not finite."""
@@ -69,7 +65,6 @@ class RoutedContrastiveLoss(nn.Module):
         num_routes: Each step draws its k from these.
         scale: Inverse temperature of the contrastive softmax.
         oracle_scale: Inverse temperature of the oracle's choice among views.
-        document_fraction: Fraction of a document's views kept in the `documents` part.
         teacher: Frozen encoder with the same tokenizer, for `teacher` and `distillation`.
 
     The gate reads its temperature and noise from `model[0].temperature` and `.noise`, which the
@@ -85,7 +80,6 @@ class RoutedContrastiveLoss(nn.Module):
         num_routes: Sequence[int] = (1, 1, 2, 4, 8),
         scale: float = 20.0,
         oracle_scale: float = 2.0,
-        document_fraction: float = 0.25,
         teacher: MultiVectorEncoder | None = None,
     ) -> None:
         super().__init__()
@@ -94,7 +88,6 @@ class RoutedContrastiveLoss(nn.Module):
         self.num_routes = tuple(num_routes)
         self.scale = scale
         self.oracle_scale = oracle_scale
-        self.document_fraction = document_fraction
         # In a list, which keeps the teacher's weights out of this module's state.
         self._teacher = [] if teacher is None else [teacher.eval().requires_grad_(False)]
         if self.weights.teacher and teacher is None:
@@ -147,19 +140,14 @@ class RoutedContrastiveLoss(nn.Module):
         return views_of_output(self._teacher[0](dict(column), num_routes=None))
 
     def encode_document(self, features: dict[str, Any]) -> ColumnViews:
-        """Encodes a column of documents; routes it too if the loss has its `documents` part."""
-        if self.weights.documents:
-            return self.encode_routed(features, self.document_fraction)
+        """Encodes a column of documents with every view."""
         model: Any = self.model
         return views_of_output(model(features, num_routes=None))
 
     def encode_query(self, features: dict[str, Any]) -> ColumnViews:
-        """Encodes and routes the column of queries with the step's k."""
-        return self.encode_routed(features, self.step_num_routes)
-
-    def encode_routed(self, features: dict[str, Any], num_routes: int | float) -> ColumnViews:
-        """Encodes a column and routes it; the result has all views, routed views and the gate."""
+        """Encodes the column of queries, and routes it with the step's k beside all of its views."""
         model: Any = self.model
+        num_routes = self.step_num_routes
         if not model.training:  # evaluation has no gate: the top k are the routes
             routed = model(dict(features), num_routes=num_routes)
             views = views_of_output(model(features, num_routes=None))
@@ -168,8 +156,8 @@ class RoutedContrastiveLoss(nn.Module):
         output = model(features, num_routes=num_routes)
         return ColumnViews(
             output["unrouted_embeddings"],
-            output["router_logits"],
             output["token_mask"],
+            output["router_logits"],
             output["routed_embeddings"],
             output["gate"],
         )
@@ -202,13 +190,6 @@ class RoutedContrastiveLoss(nn.Module):
             parts["teacher"] = divergence(target, full)
         if weights.oracle:
             parts["oracle"] = self.oracle(best_routed.detach(), query)
-        if weights.documents:
-            kept = [kept_views(views) for views in documents]
-            with_all = mean_over_views(best_kept_matches(query.embeddings, kept), query.mask)
-            with_few = mean_over_views(best_kept_matches(query.routed, kept), query.gate)
-            with_all, with_few = self.scale * with_all, self.scale * with_few
-            pair = nn.functional.cross_entropy(torch.cat([with_all, with_few]), labels.repeat(2))
-            parts["documents"] = pair + divergence(target, with_all)
         return parts
 
     def oracle(self, best: Tensor, query: ColumnViews) -> Tensor:
@@ -221,6 +202,7 @@ class RoutedContrastiveLoss(nn.Module):
             best: (B, T, documents), M of the routed views.
             query: The queries' views with the router's logits.
         """
+        assert query.logits is not None
         labels = torch.arange(len(best), device=best.device).unsqueeze(1).expand(best.shape[:2])
         losses = nn.functional.cross_entropy(
             (self.scale * best).flatten(0, 1), labels.flatten(), reduction="none"

@@ -27,9 +27,10 @@ from tqdm.auto import tqdm
 from ..data.corpus import CorpusDocument
 from ..index.index import FastLaneIndex
 from ..modeling.modeling_fastlane import FastLaneModel
+from ..modeling.projection_fastlane import Context
 from .queries import TrainingQuery, make_queries
 from .report import RetrofitReport, measure_routes
-from .source import Context, is_fastlane, read_fastlane, read_late_interaction
+from .source import is_fastlane, read_fastlane, read_late_interaction
 from .states import QueryStates, query_states, score_queries
 from .training import RouteTraining, TrainingData, batches, replace_file, train_routes
 from .vectors import TokenVectors

@@ -10,7 +10,7 @@ import json
 import os
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from sentence_transformers import MultiVectorEncoder
@@ -23,9 +23,8 @@ from ..hub import DEFAULT_CHECKPOINT
 from ..loading import find_checkpoint
 from ..modeling.configuration_fastlane import FastLaneConfig
 from ..modeling.modeling_fastlane import FastLaneModel
+from ..modeling.projection_fastlane import Context
 from ..modeling.router_fastlane import TokenRouter
-
-Context = Literal["window", "document", "both"]
 
 FRAMING = ("cls", "sep", "bos", "eos", "pad")
 """The tokenizer's special tokens that frame a text."""
@@ -117,9 +116,7 @@ def read_fastlane(name: str, num_route_layers: int, **config_kwargs: Any) -> Fas
 
 def weigh_alike(router: TokenRouter) -> None:
     """Gives all tokens of a document the same salience, as stored vectors have no other."""
-    scorer = router.document_scorer
-    assert scorer is not None
-    for parameter in (scorer.norm_weight, scorer.salience.weight, scorer.salience.bias):
+    for parameter in router.document_salience.parameters():
         parameter.data.zero_()
 
 

@@ -194,10 +194,11 @@ def route_by_gate(
     """The Gumbel gate (B, T) and the views (B, T, D) of the tokens, if they were routed or are."""
     start, end = settings.temperature_start, settings.temperature_end
     temperature = start * (end / start) ** progress
+    assert output.router_logits is not None
     mask, spread = output.token_mask, model.config.route_spread
     logits = spread_out(output.router_logits, output.last_hidden_state, mask, num_routes, spread)
     gate = gumbel_top_k_gate(logits, mask, num_routes, temperature, progress < settings.noise)
-    return gate, model.projection.routed(output, gate.detach() > 0.5, "query")
+    return gate, model.projection.routed(output, gate.detach() > 0.5)
 
 
 def similarities(

@@ -29,8 +29,8 @@ def total(results: SetResults) -> Facts:
 
 @pytest.fixture(autouse=True)
 def command_line(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As `python -m benchmarks.quality.pooling --seed 1` has it."""
-    script = ROOT / "benchmarks" / "quality" / "pooling.py"
+    """As `python -m benchmarks.quality.routes --seed 1` has it."""
+    script = ROOT / "benchmarks" / "quality" / "routes.py"
     monkeypatch.setattr(sys, "argv", [str(script), "--seed", "1"])
 
 
@@ -49,7 +49,7 @@ def test_a_set_is_measured_once_and_the_summary_counts_all(tmp_path: Path) -> No
     stored = SetResults(out, {"k": 1})
     assert stored.over_sets == {"total": 8.0}
     assert list(stored.sets) == list(stored.rows) == ["one", "three"]
-    assert stored.sets["one"]["command"] == "python -m benchmarks.quality.pooling --seed 1"
+    assert stored.sets["one"]["command"] == "python -m benchmarks.quality.routes --seed 1"
     assert stored.sets["one"]["environment"]["versions"]["torch"]
 
 
@@ -89,7 +89,7 @@ def test_a_checkpoint_is_identified_by_its_weights(checkpoint: Path, tmp_path: P
 
 
 @pytest.mark.parametrize(
-    "name", [pytest.param("quality.pooling", marks=pytest.mark.slow), "report.tables"]
+    "name", [pytest.param("quality.routes", marks=pytest.mark.slow), "report.tables"]
 )
 def test_commands_run_from_the_root_without_a_python_path(name: str) -> None:
     environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}

@@ -35,7 +35,7 @@ def run(
         "max_steps": 100,
         "batch_size": 4,
         "teacher": "initial",
-        "loss_weights": {"teacher": 1.0, "documents": 0.5},
+        "loss_weights": {"teacher": 1.0},
     }
     (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(recipe))
     out = tmp_path / "results" / "variants.json"

@@ -15,13 +15,13 @@ from fastlane_st.cli.arguments import (
 
 
 def test_routes_are_counts_fractions_or_words() -> None:
-    assert [parse_routes(text) for text in ("3", "-1", "default", "auto", "all")] == [
-        *(3, -1, "default", "auto", None)
+    assert [parse_routes(text) for text in ("3", "-1", "default", "all")] == [
+        *(3, -1, "default", None)
     ]
     assert parse_routes("0.25") == 0.25
     assert parse_route_list("1, 2,all") == [1, 2, None]
     for text in ("few", "", "1,2", "0.x"):
-        with pytest.raises(ValueError, match=f"expected a number, 'auto' or 'all', got '{text}'"):
+        with pytest.raises(ValueError, match=f"expected a number or 'all', got '{text}'"):
             parse_routes(text)
 
 

@@ -21,12 +21,12 @@ def test_evaluate_prints_and_writes(
     checkpoint: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out, runs = tmp_path / "found.json", tmp_path / "runs"
-    arguments = ["--routes", "1,auto,all", "--json", str(out), "--runs", str(runs)]
+    arguments = ["--routes", "1,2,all", "--json", str(out), "--runs", str(runs)]
     more = ["--document-routes", "0.5", "--limit-queries", "3"]
     assert cli.main(["evaluate", str(checkpoint), str(data), *arguments, *more]) == 0
     found = json.loads(out.read_text())
-    assert list(found["means"]) == ["1", "auto", "all"]
-    assert list(found["differences"]) == ["1 - auto", "1 - all", "auto - all"]
+    assert list(found["means"]) == ["1", "2", "all"]
+    assert list(found["differences"]) == ["1 - 2", "1 - all", "2 - all"]
     assert found["queries"] == 3
     assert f"{found['means']['1']['ndcg@10']:.4f}" in capsys.readouterr().out
     assert len(list(runs.iterdir())) == 3
@@ -41,7 +41,7 @@ def test_evaluate_prints_and_writes(
         (["--routes", "1,-2"], "--routes must be a positive integer or None, got -2"),
         (["--routes", "0.5"], "--routes must be a positive integer or None, got 0.5"),
         (["--document-routes", "0"], "--document-routes must be a positive integer, a fraction"),
-        (["--document-routes", "auto"], "--document-routes must be a positive integer, a fraction"),
+        (["--document-routes", "1.5"], "--document-routes must be a positive integer, a fraction"),
         (["--batch-size", "0"], "--batch-size must be a positive integer, got 0"),
         (["--limit-queries", "0"], "--limit-queries must be a positive integer or None, got 0"),
         (["--rerank", "10"], "--rerank is for the search of an index: name one with --index"),

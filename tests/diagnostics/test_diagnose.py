@@ -194,15 +194,15 @@ def test_numbers_by_hand() -> None:
 
 
 def as_one_route(encoder: FastLaneEncoder, text: str) -> torch.Tensor:
-    """The view of each token if it is the one route, W (h_i + c m) by its definition: (V, D)."""
+    """The view of each token if it is the one route, e_i + c m by its definition: (V, D)."""
     model = encoder[0].model
     with torch.inference_mode():
         output = model(**model.tokenize([text], "query"))
         states, salience = output.last_hidden_state[0, 1:-1], output.salience[0, 1:-1]
-        directions = states / states.norm(dim=-1, keepdim=True)
-        total = salience.exp() @ directions
-        mixed = directions + model.projection.route_context_weight * total / total.norm()
-        views = mixed @ model.projection.linear.weight.T
+        projected = states @ model.projection.linear.weight.T
+        embeddings = projected / projected.norm(dim=-1, keepdim=True)
+        total = salience.exp() @ embeddings
+        views = embeddings + model.projection.route_context_weight * total / total.norm()
         return views / views.norm(dim=-1, keepdim=True)
 
 

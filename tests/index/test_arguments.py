@@ -285,7 +285,7 @@ WRONG: dict[str, tuple[Callable[[FastLaneIndex], Any], str]] = {
     ),
     "all routes": (
         lambda index: index.search("sky", num_routes="all"),  # type: ignore[call-overload]
-        "got 'all'; None keeps all tokens, \"auto\" is for queries",
+        "got 'all'; None keeps all tokens",
     ),
     "delete nothing": (
         lambda index: index.delete(None),  # type: ignore[arg-type]

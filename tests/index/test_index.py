@@ -248,37 +248,10 @@ def test_an_encoder_without_all_tokens_cannot_rank_again(index: FastLaneIndex) -
         index.search("car", rerank=10)
 
 
-def test_a_budget_of_routes_reaches_the_encoder(index: FastLaneIndex) -> None:
-    encoder = index.encoder
-    assert isinstance(encoder, WordEncoder)
-    index.search("red car", num_routes="auto", route_budget=2)
-    assert encoder.calls[-1]["num_routes"] == "auto"
-    assert encoder.calls[-1]["route_budget"] == 2
-    index.search("red car", num_routes="auto", rerank=10)
-    assert "route_budget" not in encoder.calls[-1]
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        (
-            {"num_routes": 2, "route_budget": 2},
-            'applies to num_routes="auto", got 2 with num_routes=2',
-        ),
-        ({"route_budget": 2}, "got 2 with num_routes=1: leave it out"),
-        (
-            {"num_routes": "auto", "route_budget": 0},
-            "route_budget must be a positive integer, got 0",
-        ),
-    ],
-)
-def test_a_budget_that_cannot_apply_is_refused(
-    index: FastLaneIndex, options: dict[str, Any], message: str
-) -> None:
-    with pytest.raises(ValueError, match=message):
-        index.search("red car", **options)
-    with pytest.raises(ValueError, match="applies to texts, got"):
-        index.search([np.ones((1, 3))], **options)
+@pytest.mark.parametrize("num_routes", ["auto", "all", 0, 2.5])
+def test_what_is_no_number_of_routes_is_refused(index: FastLaneIndex, num_routes: Any) -> None:
+    with pytest.raises(ValueError, match=f"num_routes must be a .* or None, got {num_routes!r}"):
+        index.search("red car", num_routes=num_routes)
 
 
 # Building and looking up

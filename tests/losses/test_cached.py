@@ -11,7 +11,7 @@ from fastlane_st import FastLaneEncoder
 from fastlane_st.losses import CachedRoutedContrastiveLoss, LossWeights, RoutedContrastiveLoss
 from tests.support.losses import NOTHING, features
 
-EVERYTHING = LossWeights(1.0, 0.5, 0.7, teacher=0.4, oracle=0.3, documents=0.2)
+EVERYTHING = LossWeights(1.0, 0.5, 0.7, teacher=0.4, oracle=0.3)
 
 
 @pytest.mark.parametrize(

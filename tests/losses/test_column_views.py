@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import math
-from dataclasses import replace
 
 import pytest
 import torch
 
 from fastlane_st.losses.column_views import (
     ColumnViews,
-    best_kept_matches,
     best_matches,
     divergence,
-    kept_views,
     mean_over_views,
     router_entropy,
 )
@@ -34,34 +31,6 @@ def test_best_matches_line_up_all_columns_of_documents(
     found = best_matches(query.embeddings, [documents, documents])
     assert found.shape == (2, 2, 4)
     torch.testing.assert_close(found[..., 2:], torch.tensor(MATCHES))
-
-
-def test_best_matches_of_routed_documents_leave_out_what_is_not_kept(query: ColumnViews) -> None:
-    gate = torch.tensor([[0.0, 1.0]], requires_grad=True)
-    document = replace(views([[[0.6, 0.8], [0.8, 0.6]]]), gate=gate)
-    document.routed = torch.tensor([[[1.0, 0.0], [0.0, 1.0]]])  # not its views in embeddings
-    kept = kept_views(document)
-    # The first axis finds only the second view, at similarity 0.
-    found = best_kept_matches(query.embeddings[:1], [kept])
-    torch.testing.assert_close(found, torch.tensor([[[0.0], [1.0]]]))
-    found.sum().backward()
-    # Each axis wants the view that it found, by its similarity's distance from -1.
-    assert gate.grad is not None
-    torch.testing.assert_close(gate.grad, torch.tensor([[0.0, 1.0 + 2.0]]))
-
-
-def test_kept_views_of_shorter_documents_are_masked() -> None:
-    document = views([[[1.0, 0.0], [0.6, 0.8], [0.0, 1.0]]] * 2)
-    document.routed, document.gate = document.embeddings, torch.tensor([[1.0, 0, 1], [0, 1.0, 0]])
-    kept = kept_views(document)
-    assert kept.mask.tolist() == [[True, True], [True, False]]
-    assert kept.routed is not None
-    assert kept.routed[0].tolist() == [[1, 0], [0, 1]]
-    torch.testing.assert_close(kept.routed[1, 0], torch.tensor([0.6, 0.8]))
-    twice = torch.tensor([[[2.0, 0.0]]] * 2)  # a route that stands for two tokens
-    torch.testing.assert_close(
-        best_kept_matches(twice, [kept])[:, 0], torch.tensor([[2.0, 1.2]] * 2)
-    )
 
 
 def test_scores_are_the_mean_over_the_views_that_count(query: ColumnViews) -> None:

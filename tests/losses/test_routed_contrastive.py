@@ -59,10 +59,10 @@ def test_with_all_views_routed_there_is_nothing_to_distill(
 
 
 def test_parts_of_weight_zero_are_left_out(query: ColumnViews, documents: ColumnViews) -> None:
-    loss = loss_with({"full": 2.0, "documents": 0.5})
+    loss = loss_with({"full": 2.0, "routed": 0.5})
     total = loss.total(query, [documents])
-    assert list(loss.measures) == ["full", "documents", "router_entropy"]
-    expected = 2 * loss.measures["full"] + 0.5 * loss.measures["documents"]
+    assert list(loss.measures) == ["routed", "full", "router_entropy"]
+    expected = 2 * loss.measures["full"] + 0.5 * loss.measures["routed"]
     torch.testing.assert_close(total, expected)
 
 

@@ -196,7 +196,7 @@ def test_an_adapter_is_saved_alone(
     assert_same(embeddings_of(encoder), expected["one"])
     names = load_file(tmp_path / "again" / "adapter_model.safetensors").keys()
     assert "base_model.model.projection.linear.weight" in names
-    assert "base_model.model.router.document_scorer.logit.bias" in names
+    assert "base_model.model.router.document_salience.learned.bias" in names
     assert not [name for name in names if "embeddings" in name]
 
 
@@ -237,10 +237,10 @@ def test_everything_asked_of_the_head_reaches_the_active_adapter(checkpoint: Pat
     changed = {name for name in before if not np.allclose(before[name], after[name], atol=1e-4)}
     assert "query 0, 1 routes" in changed
     assert not [name for name in changed if "None" in name]
-    assert model.router.document_scorer.logit.weight.requires_grad
+    assert model.router.logit.weight.requires_grad
     model.disable_adapters()
     assert model.projection.route_context_weight.item() == weight
-    assert not model.router.document_scorer.logit.weight.requires_grad
+    assert not model.router.logit.weight.requires_grad
     assert is_equal(embeddings_of(model), before)
 
 
@@ -284,7 +284,7 @@ def test_an_adapter_for_another_base_is_refused_by_name(
     tmp_path: Path,
 ) -> None:
     other = FastLaneModel.from_pretrained(checkpoint)
-    other.router.query_scorer.logit.bias.data += 0.125
+    other.router.logit.bias.data += 0.125
     other.save_pretrained(tmp_path / "other")
     model = FastLaneModel.from_pretrained(checkpoint, dtype=dtype)
     model.load_adapter(str(folders["one"]), "one")

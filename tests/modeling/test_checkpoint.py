@@ -228,9 +228,11 @@ HUB_BLOCKS = {
 
 
 def test_a_repository_loads_by_name_and_searches(
-    hub_runs: Runs, expected: dict[str, np.ndarray]
+    hub_runs: Runs, expected: dict[str, np.ndarray], model: FastLaneModel
 ) -> None:
-    assert hub_runs.finished("by-name") == "c\n"
+    index = model.build_index(DOCUMENTS, ids=list("abcdef"))
+    [hit] = index.search("sort a list of number in time", top_k=1, num_routes=1)
+    assert hub_runs.finished("by-name") == f"{hit.id}\n"
     for name in ("auto", "st", "auto-of-st", "st-of-auto"):
         assert_same(hub_runs.embeddings("by-name", f"{name}.npz"), expected)
 

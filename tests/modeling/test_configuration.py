@@ -51,8 +51,8 @@ def test_special_tokens_are_sorted() -> None:
         ({"query_num_routes": 0.5}, "num_routes must be a positive integer or None, got 0.5"),
         ({"query_num_routes": True}, "num_routes must be a positive integer or None, got True"),
         ({"document_num_routes": 1.5}, r"a fraction in \(0, 1\] or None, got 1.5"),
-        ({"route_budget": 0}, "route_budget must be at least 1, got 0"),
-        ({"route_margin": -1}, "route_margin at least 0, got 6.0, 3.0 and -1"),
+        ({"router_dim": 0}, "router_dim must be at least 1, got 0"),
+        ({"route_spread": -1}, "route_spread at least 0, got 6.0 and -1"),
     ],
 )
 def test_values_out_of_range_are_refused(settings: dict[str, Any], message: str) -> None:
@@ -85,7 +85,6 @@ def test_the_number_of_routes_is_the_calls_or_the_sides_default() -> None:
     config = FastLaneConfig(query_num_routes=2, document_num_routes=0.25)
     assert config.resolve_num_routes("query", "default") == 2
     assert config.resolve_num_routes("document", "default") == 0.25
-    assert config.resolve_num_routes("query", "auto") == "auto"
     assert config.resolve_num_routes("query", None) is None
     for task, num_routes in (("query", 0.5), ("document", "auto"), ("document", 1.5)):
         with pytest.raises(ValueError, match=f"or None, got {num_routes!r}"):

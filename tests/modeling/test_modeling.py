@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 import torch.distributed
+from sentence_transformers.multi_vector_encoder.modules import HierarchicalTokenPooling
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.fsdp import fully_shard
 
@@ -68,6 +69,7 @@ def test_the_route_is_the_highest_logit_and_the_next_the_highest_that_says_somet
         for num_routes, expected in ((1, [first]), (2, sorted([first, *second]))):
             kept = any_model.encode_query(text, num_routes=num_routes, output_value=None)
             assert kept["attention_mask"].nonzero().flatten().tolist() == expected
+    assert "router_logits" not in any_model.encode_document(QUERIES[0], output_value=None)
 
 
 def loop_views_in_context(
@@ -95,11 +97,7 @@ def loop_views_in_context(
 
 
 def loop_routed_views(
-    model: FastLaneModel,
-    states: torch.Tensor,
-    salience: torch.Tensor,
-    places: list[int],
-    task: Task = "query",
+    model: FastLaneModel, states: torch.Tensor, salience: torch.Tensor, places: list[int]
 ) -> list[Any]:
     """One route at a time: the tokens that it stands for, their mean, its view and its length."""
     weight = model.projection.route_context_weight
@@ -108,38 +106,39 @@ def loop_routed_views(
         i if i in places else max(places, key=lambda p: float(directions[i] @ directions[p]))
         for i in range(len(directions))
     ]
-    tokens = loop_views_in_context(model, states, salience, task)
+    tokens = loop_views_in_context(model, states, salience, "query")
     made = []
     for place in places:
         members = [i for i in range(len(tokens)) if owners[i] == place]
         mean = sum(tokens[i] * salience[i].exp() for i in members)
         view = tokens[place] + weight * mean / mean.norm()
-        length = len(members) * len(places) / len(tokens) if task == "query" else 1
+        length = len(members) * len(places) / len(tokens)
         made.append(view / view.norm() * length)
     return made
 
 
-def assert_routed_by_loop(
-    model: FastLaneModel, text: str, num_routes: float, task: Task
-) -> torch.Tensor:
-    """Compares the views of a text's routes with `loop_routed_views`, and gives them."""
-    routed: torch.Tensor = model.encode(text, task=task, num_routes=num_routes)
-    features = model.encode(text, task=task, num_routes=num_routes, output_value=None)
-    output = model(**model.tokenize([text], task), task=task)
-    mask = output.token_mask[0]
-    kept = features["attention_mask"][mask].nonzero().flatten().tolist()
-    states, salience = output.last_hidden_state[0][mask], output.salience[0][mask]
-    expected = torch.stack(loop_routed_views(model, states, salience, kept, task))
-    torch.testing.assert_close(routed, expected, rtol=1e-4, atol=1e-5)
-    return routed
-
-
 @pytest.mark.parametrize("num_routes", [1, 3, 0.5])
-def test_a_routed_documents_views_speak_for_its_tokens_in_context(
+def test_a_documents_tokens_in_context_are_pooled(
     any_model: FastLaneModel, num_routes: float
 ) -> None:
     for text in DOCUMENTS:
-        assert_routed_by_loop(any_model, text, num_routes, "document")
+        output = any_model(**any_model.tokenize([text], "document"), task="document")
+        mask = output.token_mask[0]
+        states, salience = output.last_hidden_state[0][mask], output.salience[0][mask]
+        tokens = torch.stack(loop_views_in_context(any_model, states, salience, "document"))
+        factor = 1 / num_routes if num_routes < 1 else max(1, len(tokens) / (num_routes + 0.01))
+        [expected] = HierarchicalTokenPooling(factor, num_protected_tokens=0).pool([tokens])
+        features = any_model.encode_document(text, num_routes=num_routes, output_value=None)
+        kept = features["attention_mask"]
+        views = any_model.encode_document(text, num_routes=num_routes)
+        assert torch.equal(views, features["token_embeddings"][kept])
+        assert len(views) == len(expected)
+        order = (views @ expected.T).argmax(dim=1)  # theirs come in the order of clusters
+        torch.testing.assert_close(views, expected[order], rtol=1e-4, atol=1e-5)
+        places = kept.nonzero().flatten()
+        closeness = features["unrouted_embeddings"] @ views.T
+        nearest = closeness[mask].amax(dim=0)  # a view stands at its nearest token
+        torch.testing.assert_close(closeness[places].diagonal(), nearest, rtol=0, atol=1e-4)
 
 
 @pytest.mark.parametrize("num_routes", [1, 2, 4])
@@ -147,7 +146,14 @@ def test_a_route_speaks_for_the_tokens_that_are_closest_to_it(
     any_model: FastLaneModel, num_routes: int
 ) -> None:
     for text in QUERIES:
-        routed = assert_routed_by_loop(any_model, text, num_routes, "query")
+        routed: torch.Tensor = any_model.encode_query(text, num_routes=num_routes)
+        features = any_model.encode_query(text, num_routes=num_routes, output_value=None)
+        output = any_model(**any_model.tokenize([text], "query"))
+        mask = output.token_mask[0]
+        kept = features["attention_mask"][mask].nonzero().flatten().tolist()
+        states, salience = output.last_hidden_state[0][mask], output.salience[0][mask]
+        expected = torch.stack(loop_routed_views(any_model, states, salience, kept))
+        torch.testing.assert_close(routed, expected, rtol=1e-4, atol=1e-5)
         assert float(routed.norm(dim=-1).sum()) == pytest.approx(len(routed), rel=1e-5)
 
 
@@ -160,7 +166,7 @@ def test_a_token_that_is_not_routed_shows_its_view_in_place_of_the_route(
     for place in output.token_mask[0].nonzero().flatten().tolist():
         other = torch.zeros_like(output.token_mask)
         other[0, place] = True
-        views = any_model.projection.routed(output, other, "query")
+        views = any_model.projection.routed(output, other)
         torch.testing.assert_close(shown["token_embeddings"][place], views[0, place])
 
 
@@ -174,14 +180,14 @@ def test_documents_keep_a_number_or_a_fraction(any_model: FastLaneModel) -> None
     full = [len(views) for views in any_model.encode_document(DOCUMENTS, num_routes=None)]
     half = [len(views) for views in any_model.encode_document(DOCUMENTS, num_routes=0.5)]
     two = [len(views) for views in any_model.encode_document(DOCUMENTS, num_routes=2)]
-    assert half == [-(-count // 2) for count in full]
+    assert half == [max(1, count // 2) for count in full]
     assert two == [min(2, count) for count in full]
 
 
 def test_the_configuration_decides_where_a_call_does_not(checkpoint: Path) -> None:
     model = FastLaneModel.from_pretrained(checkpoint, query_num_routes=1, document_num_routes=0.5)
     assert {len(views) for views in model.encode_query(QUERIES)} == {1}
-    assert len(model.encode_document("sort a list of number")) == 3
+    assert len(model.encode_document("sort a list of number")) == 2
     assert len(model.encode_query("sort a list of number", num_routes=None)) == 5
 
 

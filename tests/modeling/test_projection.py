@@ -10,7 +10,7 @@ from torch import Tensor
 
 from fastlane_st import FastLaneConfig
 from fastlane_st.modeling.output_fastlane import FastLaneOutput
-from fastlane_st.modeling.projection_fastlane import ViewProjection
+from fastlane_st.modeling.projection_fastlane import ViewProjection, mix_context
 from fastlane_st.modeling.routing_fastlane import Task, unit
 
 
@@ -71,7 +71,7 @@ def test_routed_views_worked_out_by_hand(projection: ViewProjection) -> None:
     routes = torch.tensor([[True, False, True, False]])
     salience = torch.tensor([[0.0, log(3), 9, 99]])  # x' counts three times as much as x
     output = forward(projection, states, mask, salience, "query")
-    views = projection.routed(output, routes, "query")[0]
+    views = projection.routed(output, routes)[0]
     torch.testing.assert_close(views[2], torch.tensor([0, 1 / 1.5]))
     mean = torch.tensor([1 + 3 * 0.8, 3 * 0.6])
     mean /= mean.norm()
@@ -80,12 +80,6 @@ def test_routed_views_worked_out_by_hand(projection: ViewProjection) -> None:
     in_its_place = torch.tensor([0.8, 0.6]) + 2 * mean
     torch.testing.assert_close(views[1], in_its_place / in_its_place.norm() * 2 / 1.5)
 
-    output = forward(projection, states, mask, salience, "document")
-    tokens = output.token_embeddings[0]  # the projection is no rotation here
-    views = projection.routed(output, routes, "document")[0]
-    torch.testing.assert_close(views[0], unit(tokens[0] + 2 * unit(tokens[0] + 3 * tokens[1])))
-    torch.testing.assert_close(views[2], tokens[2])
-
 
 def test_route_layers_shift_a_view_before_its_direction_is_taken(
     projection: ViewProjection,
@@ -93,7 +87,7 @@ def test_route_layers_shift_a_view_before_its_direction_is_taken(
     states, mask = torch.tensor([[[1.0, 0], [0, 1.0]]]), torch.ones(1, 2, dtype=torch.bool)
     output = forward(projection, states, mask, torch.zeros(1, 2), "query")
     output.route_shifts = torch.tensor([[[0.0, 0.5], [7.0, 7.0]]])
-    views = projection.routed(output, torch.tensor([[True, False]]), "query")[0]
+    views = projection.routed(output, torch.tensor([[True, False]]))[0]
     # e + 2 m + s = (1, 0) + 2 (√½, √½) + (0, ½), and the route stands for both tokens: length 1
     torch.testing.assert_close(views[0], direction(1 + 2**0.5, 2**0.5 + 0.5))
 
@@ -107,3 +101,12 @@ def test_the_projection_comes_before_the_context(projection: ViewProjection) -> 
     tokens = torch.stack([direction(2, 1), direction(0, 1)])
     text = unit(tokens.mean(dim=0))
     torch.testing.assert_close(views, unit(tokens + 2 * text))
+
+
+def test_a_window_goes_by_positions_in_the_text() -> None:
+    embeddings = torch.eye(3)[None]
+    all_alike = torch.full((1, 3), 1 / 3)
+    mixed = mix_context(embeddings, all_alike, 1.0, 0.0, 1.0, torch.tensor([0, 1, 3]))
+    near, far, farther = exp(-0.5), exp(-2), exp(-4.5)
+    around = torch.tensor([[1, near, farther], [near, 1, far], [farther, far, 1]])
+    torch.testing.assert_close(mixed[0], unit(torch.eye(3) + unit(around)))

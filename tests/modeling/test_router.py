@@ -12,10 +12,10 @@ from fastlane_st.modeling.router_fastlane import TokenRouter, centrality
 ALL = torch.tensor([[True, True, True]])
 
 
-def tiny_router(**settings: bool) -> TokenRouter:
+def tiny_router() -> TokenRouter:
     torch.manual_seed(0)
     backbone = {"model_type": "bert", "hidden_size": 8}
-    config = FastLaneConfig(backbone_config=backbone, router_dim=8, router_num_heads=2, **settings)
+    config = FastLaneConfig(backbone_config=backbone, router_dim=8, router_num_heads=2)
     return TokenRouter(config)
 
 
@@ -47,14 +47,13 @@ def test_centrality_is_the_cosine_to_the_salient_mean() -> None:
 
 def silence(router: TokenRouter) -> TokenRouter:
     """A router whose attention says nothing, as an untrained one's nearly does."""
-    for scorer in (router.query_scorer, router.document_scorer):
-        for part in (scorer.logit, scorer.salience):
-            torch.nn.init.zeros_(part.weight)
-            torch.nn.init.zeros_(part.bias)
+    for part in (router.logit, router.query_salience.learned, router.document_salience.learned):
+        torch.nn.init.zeros_(part.weight)
+        torch.nn.init.zeros_(part.bias)
     return router
 
 
-def test_an_untrained_router_prefers_the_least_central_token_of_a_query_only() -> None:
+def test_an_untrained_router_prefers_the_least_central_token() -> None:
     router = silence(tiny_router())
     states = torch.zeros(1, 3, 8)
     states[0, 0, 0], states[0, 1, 1], states[0, 2, :2] = 3, 1, torch.tensor([6.0, 8.0])
@@ -63,16 +62,14 @@ def test_an_untrained_router_prefers_the_least_central_token_of_a_query_only() -
     # The mean points to (69, 81): 100 (.6, .8) + 9 (1, 0) + 1 (0, 1).
     expected = torch.tensor([[69.0, 81.0, 0.6 * 69 + 0.8 * 81]]) / (69**2 + 81**2) ** 0.5
     torch.testing.assert_close(logits, -10 * expected)
-    logits, salience = router(states, ALL, ALL, "document")
-    torch.testing.assert_close(salience, torch.tensor([[3.0, 1.0, 10.0]]).log())
-    assert logits.tolist() == [[0, 0, 0]]
 
 
-def test_documents_are_scored_by_their_own_scorer_where_there_is_one() -> None:
-    states = torch.randn(1, 3, 8)
-    for router, same in (
-        (tiny_router(), False),
-        (tiny_router(separate_document_scorer=False), True),
-    ):
-        query, document = (router(states, ALL, ALL, side)[0] for side in ("query", "document"))
-        assert torch.equal(query, document) == same
+def test_a_documents_tokens_have_a_salience_of_their_own_and_no_logits() -> None:
+    router, states = tiny_router(), torch.tensor([3.0, 1.0, 10.0])[None, :, None].repeat(1, 1, 8)
+    logits, learned = router(states, ALL, ALL, "document")
+    assert logits is None
+    assert not torch.allclose(learned, router(states, ALL, ALL, "query")[1])
+    _, salience = silence(router)(states, ALL, ALL, "document")
+    torch.testing.assert_close(salience, states[..., 0].log() + 0.5 * math.log(8))
+    router.document_salience.norm_weight.data.zero_()
+    assert router(states, ALL, ALL, "document")[1].tolist() == [[0, 0, 0]]

@@ -53,7 +53,7 @@ def test_memory_is_bounded_by_blocks_that_change_nothing(monkeypatch: pytest.Mon
     assert index.search(queries) == expected
 
 
-@pytest.mark.parametrize("num_routes", ["default", 1, 2, None, "auto"])
+@pytest.mark.parametrize("num_routes", ["default", 1, 2, None])
 def test_texts_are_found_as_by_the_engine(index: ExactIndex, num_routes: Any) -> None:
     engine = FastLaneIndex.build(WordEncoder(), TEXTS, ids=["r", "b", "s"])
     queries = ["red car bus", "sky", "blue"]

@@ -50,8 +50,6 @@ class WordEncoder:
         for position, word in enumerate(words, start=1):
             vectors[position] = torch.tensor(VOCABULARY[word][0])
             logits[position] = VOCABULARY[word][1]
-        if num_routes == "auto":
-            num_routes = 2
         if isinstance(num_routes, float):
             num_routes = max(1, round(num_routes * len(words)))
         count = len(words) if num_routes is None else min(num_routes, len(words))

@@ -22,8 +22,8 @@ def views(
     shape = vectors.shape[:2]
     return ColumnViews(
         vectors,
-        torch.tensor(logits) if logits else torch.zeros(shape),
         torch.tensor(mask, dtype=torch.bool) if mask else torch.ones(shape, dtype=torch.bool),
+        torch.tensor(logits) if logits else torch.zeros(shape),
     )
 
 

@@ -103,7 +103,7 @@ class Rates(TrainerCallback):
 
 def test_each_part_of_an_adapter_has_its_learning_rate(run: Run, tmp_path: Path) -> None:
     seen = Rates()
-    encoder = run(max_steps=1, watch=seen, loss_weights={"documents": 0.5})
+    encoder = run(max_steps=1, watch=seen)
     expected = {
         name: 1e-3 if ".lora_" in name else 2e-3 if name.startswith("projection") else 1e-2
         for name, _ in encoder[0].model.named_parameters()
@@ -119,7 +119,7 @@ def test_each_part_of_an_adapter_has_its_learning_rate(run: Run, tmp_path: Path)
 
 @pytest.mark.parametrize("part", ["routed", "full", "oracle", "distillation"])
 def test_what_a_loss_does_not_reach_of_an_adapter_is_frozen(run: Run, part: str) -> None:
-    names = ("routed", "full", "distillation", "oracle", "documents")
+    names = ("routed", "full", "distillation", "oracle")
     parts = {name: float(name == part) for name in names}
     run(loss_weights=parts, max_steps=1, watch=Rates())  # which looks at the gradients
 
@@ -167,7 +167,7 @@ def moving(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[s
         "query_num_routes": None,
         "max_steps": 8,
         "lora": {"rank": 2, "dropout": 0.3},
-        "loss_weights": {"documents": 0.5, "teacher": 0.2},
+        "loss_weights": {"teacher": 0.2},
         "teacher": "initial",
         "frozen": [r"lora_A"],
     }

@@ -86,7 +86,7 @@ def moving(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[s
         "warmup": 0.5,
         "temperature_schedule": "exponential",
         "temperature_end": 0.1,
-        "loss_weights": {"documents": 0.5, "teacher": 0.2},
+        "loss_weights": {"teacher": 0.2},
         "teacher": "initial",
     }
     runner(settings)()
@@ -210,7 +210,7 @@ def test_two_processes_average_gradients_and_resume(
     """
     plain, cached = tmp_path / "plain.yaml", tmp_path / "cached.yaml"
     # Only the full part, which draws nothing: processes draw noise of their own.
-    parts = {"routed": 0.0, "distillation": 0.0, "oracle": 0.0, "documents": 0.0}
+    parts = {"routed": 0.0, "distillation": 0.0, "oracle": 0.0}
     shared = {**settings, "loss_weights": parts, "max_steps": 9}
     for path, mini_batch_size in ((plain, None), (cached, 3)):
         own = {"output_dir": str(path.with_suffix("")), "mini_batch_size": mini_batch_size}

@@ -10,8 +10,7 @@ from transformers import TrainerCallback
 
 from tests.support.training import Run, changed, weights
 
-DOCUMENT_LOGIT = {f"router.document_scorer.{part}" for part in ("logit", "centrality_weight")}
-QUERY_SALIENCE = {f"router.query_scorer.{part}" for part in ("salience", "norm_weight")}
+LOGITS = {"router.logit", "router.centrality_weight"}
 
 
 def test_frozen_parts_stay(run: Run, checkpoint: Path, tmp_path: Path) -> None:
@@ -20,7 +19,6 @@ def test_frozen_parts_stay(run: Run, checkpoint: Path, tmp_path: Path) -> None:
     assert any(name.startswith("projection") for name in moved)
     assert any(name.startswith("router") for name in moved)
     assert not any(name.startswith("backbone") for name in moved)
-    assert not any(name.startswith(tuple(DOCUMENT_LOGIT)) for name in moved)  # no documents part
 
 
 def test_parameters_named_by_a_pattern_stay(run: Run, checkpoint: Path, tmp_path: Path) -> None:
@@ -35,11 +33,10 @@ def test_parameters_named_by_a_pattern_stay(run: Run, checkpoint: Path, tmp_path
 @pytest.mark.parametrize(
     ("part", "frozen"),
     [
-        ("routed", DOCUMENT_LOGIT),
-        ("full", {"router.query_", "projection.route_context_weight", *DOCUMENT_LOGIT}),
-        ("distillation", DOCUMENT_LOGIT),
-        ("oracle", {"projection", "router.document_", *QUERY_SALIENCE}),
-        ("documents", set()),
+        ("routed", set()),
+        ("full", {"router.query_salience", "projection.route_context_weight", *LOGITS}),
+        ("distillation", set()),
+        ("oracle", {"projection", "router.document_salience", "router.query_salience"}),
     ],
 )
 def test_what_a_loss_does_not_reach_is_frozen(run: Run, part: str, frozen: set[str]) -> None:
@@ -48,7 +45,7 @@ def test_what_a_loss_does_not_reach_is_frozen(run: Run, part: str, frozen: set[s
             for name, parameter in kwargs["model"].named_parameters():
                 assert parameter.requires_grad == (parameter.grad is not None), name
 
-    names = ("routed", "full", "distillation", "oracle", "documents")
+    names = ("routed", "full", "distillation", "oracle")
     parts = {name: float(name == part) for name in names}
     encoder = run(loss_weights=parts, max_steps=1, watch=AllHaveGradients())
     for name, parameter in encoder[0].model.named_parameters():

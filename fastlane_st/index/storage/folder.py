@@ -21,6 +21,7 @@ from typing import Any
 from filelock import BaseFileLock, FileLock, SoftFileLock, Timeout
 
 from ..contents import IndexContents, Part
+from ..context import ContextMixing
 from ..encoding import DocumentRoutes
 from ..segment import Segment
 from ..vectors.settings import VectorSettings
@@ -62,12 +63,14 @@ class IndexSettings:
         document_routes: Views kept of documents that are added.
         checkpoint: Digests of the checkpoint that encoded the documents.
         metadata: Free keys with JSON values.
+        context: What is mixed into documents' vectors; folders written before have none.
     """
 
     vectors: VectorSettings
     document_routes: DocumentRoutes
     checkpoint: list[str]
     metadata: dict[str, Any]
+    context: ContextMixing | None = None
 
 
 @dataclass(frozen=True)
@@ -145,6 +148,7 @@ def write_index(
             "document_routes": settings.document_routes,
             "checkpoint": settings.checkpoint,
             "metadata": metadata,
+            "context": None if settings.context is None else asdict(settings.context),
         }
         _put_manifest(directory, manifest)
         yield commit
@@ -307,11 +311,13 @@ def _read_parts(
             f"{directory} contradicts itself: its files hold {found}, in {sorted(dims)} dimensions; "
             "build the index again"
         )
+    context = manifest.get("context")
     settings = IndexSettings(
         VectorSettings(**manifest["vectors"]),
         manifest["document_routes"],
         manifest["checkpoint"],
         manifest["metadata"],
+        None if context is None else ContextMixing(**context),
     )
     return contents, settings, commit
 

@@ -22,7 +22,6 @@ from torch import Tensor, nn
 from fastlane_st import FastLaneEncoder
 from fastlane_st.evaluation.metrics import macro_difference
 from fastlane_st.modeling.modeling_fastlane import FastLaneModel
-from fastlane_st.modeling.router_fastlane import SideScorer
 
 from ..common.encoding import (
     ROUTES_AND_ALL,
@@ -83,18 +82,6 @@ def zero(*parameters: str) -> Change:
     return change
 
 
-def scorer(side: str, *parts: str) -> Change:
-    """Sets parts of a side's scorer to 0."""
-
-    def change(model: FastLaneModel) -> None:
-        of_side: SideScorer = getattr(model.router, f"{side}_scorer")
-        for name, parameter in of_side.named_parameters():
-            if name.startswith(parts):
-                parameter.data.zero_()
-
-    return change
-
-
 def route_spread(value: float) -> Change:
     """Sets how far routes are kept apart."""
 
@@ -107,11 +94,22 @@ def route_spread(value: float) -> Change:
 def draw_logits(model: FastLaneModel) -> None:
     """Routes random tokens: the same for a text wherever it is asked for."""
 
-    def drawn(input: Tensor) -> Tensor:
-        return torch.frac(input.sum(dim=-1, keepdim=True).abs() * 1e4)
+    def drawn(mixed: Tensor) -> Tensor:
+        return torch.frac(mixed.sum(dim=-1, keepdim=True).abs() * 1e4)
 
-    scorer("query", "centrality_weight")(model)
-    model.router.query_scorer.logit.forward = drawn  # type: ignore[method-assign]
+    zero("router.centrality_weight")(model)
+    logit_of(model).forward = drawn
+
+
+def logit_of(model: FastLaneModel) -> Any:
+    """The linear layer that gives the router's logits."""
+    return model.router.logit
+
+
+def salience(side: str, *parts: str) -> Change:
+    """Sets parts of a side's salience to 0."""
+    names = {"learned": ("learned.weight", "learned.bias"), "norm": ("norm_weight",)}
+    return zero(*(f"router.{side}_salience.{name}" for part in parts for name in names[part]))
 
 
 WINDOW = "projection.window_context_weight"
@@ -121,13 +119,13 @@ MECHANISMS: dict[str, Change] = {
     "no window context": zero(WINDOW),
     "no document context": zero(DOCUMENT),
     "no context": zero(WINDOW, DOCUMENT),
-    "documents: salience by norm alone": scorer("document", "salience"),
-    "documents: equal salience": scorer("document", "salience", "norm_weight"),
-    "queries: salience by norm alone": scorer("query", "salience"),
-    "queries: equal salience": scorer("query", "salience", "norm_weight"),
+    "documents: salience by norm alone": salience("document", "learned"),
+    "documents: equal salience": salience("document", "learned", "norm"),
+    "queries: salience by norm alone": salience("query", "learned"),
+    "queries: equal salience": salience("query", "learned", "norm"),
     "no route context": zero("projection.route_context_weight"),
-    "centrality alone": scorer("query", "logit"),
-    "no centrality": scorer("query", "centrality_weight"),
+    "centrality alone": zero("router.logit.weight", "router.logit.bias"),
+    "no centrality": zero("router.centrality_weight"),
     "random tokens": draw_logits,
     "no spread": route_spread(0.0),
 }
@@ -163,7 +161,7 @@ def changed(model: FastLaneModel, change: Change) -> Iterator[None]:
     """Applies a change to the parts after the backbone, and takes it back."""
     heads = (model.projection, model.router)
     kept = [{name: value.clone() for name, value in head.state_dict().items()} for head in heads]
-    spread, logit = model.config.route_spread, model.router.query_scorer.logit
+    spread, logit = model.config.route_spread, logit_of(model)
     with patch.object(logit, "forward", logit.forward):
         change(model)
         yield

@@ -14,7 +14,9 @@ from tests.conftest import DOCUMENTS, QUERIES
 
 
 def views(model: FastLaneModel) -> list[np.ndarray]:
-    found = []
+    """Everything that a mechanism may change: logits, and the views of both sides."""
+    scored = model.encode_query(QUERIES, output_value=None)
+    found = [one["router_logits"][one["token_mask"]].detach().numpy() for one in scored]
     for num_routes in (1, 2, 3, None):
         found += model.encode_query(QUERIES, num_routes=num_routes, convert_to_numpy=True)
     return [*found, *model.encode_document(DOCUMENTS, num_routes=None, convert_to_numpy=True)]

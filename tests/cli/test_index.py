@@ -75,7 +75,7 @@ def test_document_routes_make_the_index_smaller(
         options = ["--model", str(checkpoint), "--document-routes", routes]
         assert cli.main(["index", str(corpus), "--out", str(out), *options]) == 0
         sizes.append(FastLaneIndex.load(out).num_vectors)
-    assert sizes == [39, 11, 6]  # of 8, 8, 8, 7, 6 and 2 words
+    assert sizes == [39, 9, 6]  # of 8, 8, 8, 7, 6 and 2 words
 
 
 def test_kind_and_storage_are_chosen_and_told(

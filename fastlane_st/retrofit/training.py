@@ -34,8 +34,15 @@ logger = logging.getLogger(__name__)
 
 ALIKE = 16
 """Queries of a step that are padded to one length."""
-TRAINED = ("router.", "route_layers.", "projection.route_context_weight")
-"""Parameters that change: those of the query side that come after the backbone."""
+QUERY_PARTS = (
+    "router.logit.",
+    "router.centrality_weight",
+    "router.query_salience.",
+    "route_layers.",
+    "projection.route_context_weight",
+)
+ATTENTION = ("router.attention_input.", "router.attention_output.", "router.norm.")
+"""The router's attention, which the salience of documents reads as well."""
 
 
 @dataclass(frozen=True)
@@ -104,8 +111,9 @@ def train_routes(
         ValueError: The folder holds a run with other settings.
         FloatingPointError: The loss is not finite.
     """
+    trained = trained_parts(model)
     for name, parameter in model.named_parameters():
-        parameter.requires_grad_(name.startswith(TRAINED))
+        parameter.requires_grad_(name.startswith(trained))
     optimizer = make_optimizer(model, settings)
     run = RunState(folder, settings)
     first = run.load(model, optimizer)
@@ -133,6 +141,13 @@ def train_routes(
     for parameter in model.parameters():
         parameter.requires_grad_(True)
     return lines
+
+
+def trained_parts(model: FastLaneModel) -> tuple[str, ...]:
+    """Prefixes of the parameters that may change while documents' vectors stay what they are."""
+    learned = model.router.document_salience.learned
+    is_read = any(bool(parameter.any()) for parameter in learned.parameters())
+    return QUERY_PARTS if is_read else (*QUERY_PARTS, *ATTENTION)
 
 
 def training_step(

@@ -190,6 +190,10 @@ def test_a_model_with_routes_is_trained_further(checkpoint: Path, tmp_path: Path
             for model in (before, after)
         )
         assert np.allclose(one, other, atol=1e-5) == is_same
+    for one, other in zip(
+        before.encode_document(DOCUMENTS), after.encode_document(DOCUMENTS), strict=True
+    ):
+        np.testing.assert_allclose(one, other, atol=1e-6)
     with pytest.raises(ValueError, match="has 2 route layers, got 3: leave as many"):
         retrofit(tmp_path / "further", tmp_path / "more", corpus(120), num_route_layers=3)
 

@@ -107,7 +107,7 @@ class SideTokenizer:
         if not self.tokenizer.is_fast:
             raise ValueError(
                 "the encoder's tokenizer doesn't say where tokens stand in a text: load a fast tokenizer "
-                '(or, to index, use long_texts="cut")'
+                "(to index, long_texts='cut' does without)"
             )
         with self.lock:
             encoded = self.tokenizer(

@@ -79,7 +79,7 @@ def resumed(index: FastLaneIndex, folder: str | os.PathLike[str], given: Unfinis
     started = Unfinished.of(index)
     if started is None:
         raise ValueError(f"{folder} holds a finished index: there is nothing to resume; use add")
-    names = ["num_routes", "storage", "long_texts", *([] if given.kind == "auto" else ["kind"])]
+    names = ["num_routes", "long_texts", "storage", *([] if given.kind == "auto" else ["kind"])]
     was, now = (
         ", ".join(f"{name}={getattr(one, name)!r}" for name in names) for one in (started, given)
     )

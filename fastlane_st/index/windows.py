@@ -92,7 +92,7 @@ class LongDocuments:
         tokenizer = SideTokenizer.of(encoder, "document")
         if tokenizer is None and encoder is not None and how == "error":
             raise ValueError(
-                'long_texts="error" needs the encoder\'s tokenizer, which only FastLane encoders show, '
+                "long_texts='error' needs the encoder's tokenizer, which only FastLane encoders show, "
                 f"got {type(encoder).__name__}: leave it out"
             )
         return cls(tokenizer, how)
@@ -110,7 +110,7 @@ class LongDocuments:
         if self.how == "error" and any(found):
             raise ValueError(
                 f"document {ids[found.index(True)]!r} has more than the {self.tokenizer.length} tokens that "
-                'the encoder reads: split it, or use long_texts="window" or "cut"'
+                "the encoder reads: split it, or let long_texts='window' index all of it"
             )
         return [is_long and self.how == "window" for is_long in found]
 
@@ -123,7 +123,7 @@ class LongDocuments:
         if self.how == "window":
             logger.info("%s: indexed as overlapping windows", beyond)
         else:
-            logger.warning('%s: cut there; long_texts="window" would index all of each', beyond)
+            logger.warning("%s: cut there, and nothing of the rest will be found", beyond)
 
 
 def split_text(text: str, tokenizer: SideTokenizer) -> Iterator[Window]:
@@ -139,7 +139,7 @@ def split_text(text: str, tokenizer: SideTokenizer) -> Iterator[Window]:
     if room < 1:
         raise ValueError(
             f"a document's {tokenizer.length} tokens leave no room for a window beside the document prompt "
-            f'{tokenizer.prompt!r}: raise document_length, or use long_texts="cut"'
+            f"{tokenizer.prompt!r}: raise document_length, or let long_texts='cut' cut it"
         )
     overlap = room // OVERLAP
     start = owned_from = first = 0
@@ -169,7 +169,7 @@ def split_text(text: str, tokenizer: SideTokenizer) -> Iterator[Window]:
         if left > end:
             raise ValueError(
                 f"a document's {tokenizer.length} tokens leave room for {room} of a text, fewer than one of "
-                f'its characters has: raise document_length, or use long_texts="cut"'
+                "its characters has: raise document_length, or let long_texts='cut' cut it"
             )
         least = end - overlap - overlap // 2
         following = character_start(begins, word_start(tokens.words, end - overlap, least))

@@ -339,7 +339,7 @@ def test_a_folder_built_and_resumed_has_the_windows_of_one_built_at_once(
     options: dict[str, Any] = {"commit_every": 1}
     with pytest.raises(KeyboardInterrupt):
         build_folder(tmp_path / "index", encoder, stopped(), 3, **options)
-    with pytest.raises(ValueError, match=r"long_texts='window', not with .*long_texts='cut'"):
+    with pytest.raises(ValueError, match=r"long_texts='window', .*not with .*long_texts='cut'"):
         build_folder(
             tmp_path / "index", encoder, corpus(), 3, resume=True, long_texts="cut", **options
         )
@@ -389,8 +389,8 @@ def test_long_texts_are_counted_once_a_call(
         ),
         (
             "WARNING",
-            '1 document is longer than the 12 tokens that the encoder reads: cut there; long_texts="window" '
-            "would index all of each",
+            "1 document is longer than the 12 tokens that the encoder reads: cut there, and nothing of the "
+            "rest will be found",
         ),
     ]
     assert index.long_texts == "window"
@@ -436,7 +436,7 @@ def test_another_encoder_cuts_by_itself() -> None:
     index = FastLaneIndex.build(WordEncoder(), ["red car " * 300, "sky"])
     assert index.num_vectors == 601
     assert index.get([0])[0].windows == ()
-    with pytest.raises(ValueError, match='long_texts="error" needs the encoder\'s tokenizer'):
+    with pytest.raises(ValueError, match="long_texts='error' needs the encoder's tokenizer"):
         FastLaneIndex.build(WordEncoder(), ["sky"], long_texts="error")
 
 

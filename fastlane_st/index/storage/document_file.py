@@ -86,7 +86,7 @@ class DocumentFile:
         query = f"SELECT number, windows FROM windows WHERE number IN ({marks})"
         width = len(Window._fields)
         return {
-            number: tuple(map(Window._make, np.frombuffer(rows, "<i4").reshape(-1, width).tolist()))
+            number: tuple(map(Window._make, np.frombuffer(rows, "<i8").reshape(-1, width).tolist()))
             for number, rows in self._rows(query, numbers)
         }
 
@@ -149,7 +149,7 @@ def write_document_file(path: Path, documents: Documents) -> None:
                 connection.executemany(
                     "INSERT INTO windows VALUES (?, ?)",
                     (
-                        (number, np.array(one.windows, "<i4").tobytes())
+                        (number, np.array(one.windows, "<i8").tobytes())
                         for number, one in zip(numbers, some, strict=True)
                         if one.windows
                     ),

@@ -41,13 +41,18 @@ class Match(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Hit:
-    """A document found. Its score is the sum of its matches, one for each routed query view."""
+    """A document found. Its score is the sum of its matches, one for each routed query view.
+
+    `span` is where the best window of a long document begins and ends in its text, in characters; None of a
+    document that was encoded as one text.
+    """
 
     id: Id
     score: float
     matches: tuple[Match, ...]
     text: str | None
     metadata: Metadata = field(default_factory=dict)
+    span: tuple[int, int] | None = None
 
     @property
     def route(self) -> int:
@@ -61,6 +66,7 @@ class Hit:
             "score": self.score,
             "text": self.text,
             "metadata": dict(self.metadata),
+            "span": None if self.span is None else list(self.span),
             "matches": [match._asdict() for match in self.matches],
         }
 

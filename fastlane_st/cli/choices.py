@@ -1,4 +1,4 @@
-"""The values of `--kind` and `--storage`, which the engine knows: it is imported only if they are needed."""
+"""The values of options that the engine knows: it is imported only if they are needed."""
 
 from __future__ import annotations
 
@@ -24,7 +24,14 @@ def storages() -> tuple[str, ...]:
     return get_args(Storage)
 
 
-CHOICES = {"kind": kinds, "storage": storages}
+def long_texts() -> tuple[str, ...]:
+    """Lists the values of `--long-texts`; this imports the engine."""
+    from ..index.windows import LongTexts
+
+    return get_args(LongTexts)
+
+
+CHOICES = {"kind": kinds, "storage": storages, "long_texts": long_texts}
 
 
 def one_of(choices: Callable[[], tuple[str, ...]]) -> Callable[[str], str]:
@@ -40,7 +47,7 @@ def one_of(choices: Callable[[], tuple[str, ...]]) -> Callable[[str], str]:
 
 
 class IndexCommand(TyperCommand):
-    """The `index` command: imports the engine for its choices only when help is shown."""
+    """The `index` and `add` commands: imports the engine for its choices only when help is shown."""
 
     def format_help(self, ctx: Any, formatter: Any) -> None:
         for parameter in self.params:

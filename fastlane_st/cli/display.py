@@ -1,4 +1,4 @@
-"""Shows search results: as text for a terminal, with the matched words marked, or as JSON."""
+"""Shows search results: as text for a terminal, with the words that carried the scores marked, or as JSON."""
 
 from __future__ import annotations
 
@@ -7,11 +7,12 @@ import logging
 import os
 import re
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, TextIO
 
 if TYPE_CHECKING:
-    from ..modeling.modeling_fastlane import FastLaneModel
+    from ..index.explaining import Explanation
     from ..modeling.search_fastlane import Hit
 
 MARKS = ("»", "«")
@@ -59,70 +60,64 @@ def print_json(value: dict[str, Any]) -> None:
 
 
 def format_hits(
-    model: FastLaneModel,
     query: str,
     hits: Sequence[Hit],
+    explanations: Sequence[Explanation],
     *,
     color: bool = False,
     width: int = 320,
 ) -> str:
     """Renders the query and its ranked hits: rank, score, id and text.
 
-    The routed words are marked in the query, and the words that they matched in the texts. With
-    more than four routes only the four strongest matches are marked, and nothing in the query.
+    The words that carried the scores are marked: in a text those that the query's words met, in the query
+    those that contributed most to all hits together.
 
     Args:
-        model: The model that encoded the query.
         query: The query as it was searched.
         hits: The hits, best first.
+        explanations: One for each hit, of `FastLaneIndex.explain`.
         color: Whether to mark words by colour instead of »«.
-        width: About how many characters of a long text to show, around the best match.
+        width: About how many characters of a long text to show, around the strongest word.
     """
     if not hits:
         return "nothing found"
     marks = ANSI_MARKS if color else MARKS
-    routes = [match.query_position for match in hits[0].matches]
-    shown_routes = routes if len(routes) <= MOST_MARKED else []
-    lines = [
-        mark(WHITE_SPACE.sub(" ", query), word_spans(model, query, shown_routes, "query"), marks)
-    ]
-    for rank, hit in enumerate(hits, start=1):
+    carried = sorted(match.query_span for match in overall(explanations).strong[:MOST_MARKED])
+    lines = [mark(WHITE_SPACE.sub(" ", query), carried, marks)]
+    for rank, (hit, explanation) in enumerate(zip(hits, explanations, strict=True), start=1):
         lines.append(f"\n{rank:3}.  {hit.score:.4f}  {printable(str(hit.id))}")
         if hit.text is not None:
-            strongest = sorted(hit.matches, key=lambda match: -match.similarity)[:MOST_MARKED]
-            met = [match.document_position for match in strongest]
-            spans = word_spans(model, hit.text, met, "document")
-            [center] = word_spans(model, hit.text, met[:1], "document") or [(0, 0)]
-            lines.append("      " + excerpt(hit.text, spans, center, marks, width))
+            met = [one.document_span for one in explanation.strong if one.document_span is not None]
+            lines.append("      " + excerpt_of_window(hit.text, hit.span, met, marks, width))
     return "\n".join(lines)
 
 
-def word_spans(
-    model: FastLaneModel, text: str, positions: Iterable[int], task: str
-) -> list[tuple[int, int]]:
-    """Gives the character spans in `text` of the words that tokens belong to, in order.
+def excerpt_of_window(
+    text: str,
+    window: tuple[int, int] | None,
+    met: Sequence[tuple[int, int]],
+    marks: tuple[str, str],
+    width: int,
+) -> str:
+    """Gives an excerpt of a text, or of one window of it, around the first of the spans that were met."""
+    start, end = window or (0, len(text))
+    inside = [(a - start, b - start) for a, b in met if start <= a and b <= end]
+    center = inside[0] if inside else (0, 0)
+    spans = sorted(dict.fromkeys(inside[:MOST_MARKED]))
+    shown = excerpt(text[start:end], spans, center, marks, width)
+    is_before = bool(start and text[:start].strip()) and not shown.startswith("… ")
+    is_after = bool(text[end:].strip()) and not shown.endswith(" …")
+    return f"{'… ' if is_before else ''}{shown}{' …' if is_after else ''}"
 
-    Special tokens and tokens of the prompt have no span.
 
-    Args:
-        model: Its tokenizer, prompts and lengths are used.
-        text: The text without the prompt.
-        positions: Places of the tokens in the encoded text, special tokens and prompt included.
-        task: "query" or "document".
-    """
-    config, is_query = model.config, task == "query"
-    prompt = config.query_prompt if is_query else config.document_prompt
-    max_length = config.query_length if is_query else config.document_length
-    encoding = model.tokenizer(prompt + text, truncation=True, max_length=max_length)
-    spans = set()
-    for position in positions:
-        word = encoding.token_to_word(position)
-        if word is None:
-            continue
-        start, end = encoding.word_to_chars(word)
-        if start >= len(prompt):
-            spans.add((start - len(prompt), end - len(prompt)))
-    return sorted(spans)
+def overall(explanations: Sequence[Explanation]) -> Explanation:
+    """One explanation with the contributions to all hits, summed."""
+    columns = zip(*(one.matches for one in explanations), strict=True)
+    matches = (
+        replace(column[0], contribution=sum(one.contribution for one in column))
+        for column in columns
+    )
+    return replace(explanations[0], matches=tuple(matches))
 
 
 def mark(text: str, spans: Iterable[tuple[int, int]], marks: tuple[str, str]) -> str:

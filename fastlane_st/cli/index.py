@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from .arguments import BatchSize, DocumentRoutes
-from .choices import IndexCommand, kinds, one_of, storages
+from .choices import IndexCommand, kinds, long_texts, one_of, storages
 from .display import log_to_stderr, print_json, printable
 
 if TYPE_CHECKING:
@@ -38,6 +38,15 @@ Model = Annotated[
 Json = Annotated[bool, typer.Option("--json", help="print JSON")]
 
 
+LongTexts = Annotated[
+    Any,
+    typer.Option(
+        metavar="HOW",
+        parser=one_of(long_texts),
+        help="what becomes of texts beyond the checkpoint's length: overlapping windows, their start "
+        "alone, or an error",
+    ),
+]
 TextColumn = Annotated[str, typer.Option(metavar="NAME", help="field of a row that holds the text")]
 IdColumn = Annotated[
     str | None, typer.Option(metavar="NAME", help="field that holds the id; default: _id or id")
@@ -47,7 +56,7 @@ IdColumn = Annotated[
 def register(app: typer.Typer) -> None:
     """Adds the commands of this module to the application."""
     app.command(cls=IndexCommand)(index)
-    app.command()(add)
+    app.command(cls=IndexCommand)(add)
     app.command(context_settings={"ignore_unknown_options": True})(delete)  # an id may be -2
     app.command()(compact)
     app.command()(info)
@@ -65,6 +74,7 @@ def index(
         ),
     ] = None,
     document_routes: DocumentRoutes = "default",
+    long_texts: LongTexts = "window",
     kind: Annotated[
         Any,
         typer.Option(
@@ -92,7 +102,7 @@ def index(
 ) -> None:
     """Builds an index over a corpus."""
     from ..data.corpus import STANDARD_INPUT, read_corpus
-    from ..index import building
+    from ..index import building, windows
     from ..index.storage.manifest import read_manifest
     from ..loading import load_encoder
     from ..modeling.search_fastlane import check_counts
@@ -100,9 +110,8 @@ def index(
     is_there = building.check_folder(out, resume)  # before reading and encoding the corpus
     check_counts(processes=processes)
     log_to_stderr()
-    logging.getLogger(building.__name__).setLevel(
-        logging.INFO
-    )  # logs the kind and size of the index
+    for each in (building, windows):  # they log the kind and size of the index, and long documents
+        logging.getLogger(each.__name__).setLevel(logging.INFO)
     columns: dict[str, Any] = {"text_column": text_column, "id_column": id_column}
     documents: Iterable[CorpusDocument] = read_corpus(corpus, **columns)
     if corpus == STANDARD_INPUT:
@@ -125,6 +134,7 @@ def index(
             documents,
             num_documents,
             num_routes=document_routes,
+            long_texts=long_texts,
             kind=kind,
             storage=storage,
             metadata={CHECKPOINT: found_anywhere(model)},
@@ -170,16 +180,19 @@ def add(
         bool,
         typer.Option("--resume", help="pass over documents that are there and the same"),
     ] = False,
+    long_texts: LongTexts = None,
     text_column: TextColumn = "text",
     id_column: IdColumn = None,
 ) -> None:
     """Adds the documents of a corpus to an index."""
     from ..data.corpus import read_corpus
+    from ..index import windows
     from ..index.adding import add_to_folder
     from ..loading import load_encoder
 
     changed = load_finished(folder)
     log_to_stderr()
+    logging.getLogger(windows.__name__).setLevel(logging.INFO)  # logs long documents
     documents = list(read_corpus(corpus, text_column=text_column, id_column=id_column))
     changed.encoder = load_encoder(model or model_of(changed))
     with explained_interruption(folder, "add again"):
@@ -189,6 +202,7 @@ def add(
             documents,
             replace=replace,
             resume=resume,
+            long_texts=long_texts,
             batch_size=batch_size,
             show_progress_bar=True,
         )
@@ -231,6 +245,7 @@ def info(folder: Folder, as_json: Json = False) -> None:
                 "checkpoint": loaded.metadata.get(CHECKPOINT),
                 "checkpoint_digest": digest,
                 "document_routes": loaded.document_routes,
+                "long_texts": loaded.long_texts,
                 "metadata_fields": loaded.fields,
                 **state_of(loaded),
             }
@@ -244,6 +259,7 @@ def info(folder: Folder, as_json: Json = False) -> None:
         "checkpoint": loaded.metadata.get(CHECKPOINT, "not named"),
         "its digest": digest or "unknown",
         "views of a document": "all" if loaded.document_routes is None else loaded.document_routes,
+        "long texts": loaded.long_texts,
         "metadata fields": ", ".join(loaded.fields) or "none",
     }
     if unfinished := unfinished_note(folder, loaded):

@@ -137,11 +137,13 @@ def answer(
     find = fused_search(index) if hybrid else index.search
     for query in queries:
         hits: list[Hit] = find(query, num_routes=num_routes, **options)
+        explanations = index.explain(query, hits)
         if as_json:
-            for hit in hits:
-                print_json({"query": query, **hit.to_dict()})
+            for hit, explanation in zip(hits, explanations, strict=True):
+                words = explanation.to_dict(query, hit.text)
+                print_json({"query": query, **hit.to_dict(), **words})
         else:
-            print(format_hits(encoder, query, hits, color=color) + "\n")
+            print(format_hits(query, hits, explanations, color=color) + "\n")
         sys.stdout.flush()  # a caller that sends one query at a time waits for its answer
 
 
@@ -157,9 +159,9 @@ def fused_search(index: FastLaneIndex) -> Callable[..., list[Hit]]:
         [fused] = searcher.search([query], top_k, depth=depth, rerank=rerank, **options)
         hits = []
         for one in fused:
-            matches = () if one.hit is None else one.hit.matches
+            matches, span = ((), None) if one.hit is None else (one.hit.matches, one.hit.span)
             [stored] = index.get([one.id])
-            hits.append(Hit(one.id, one.score, matches, one.text, stored.metadata))
+            hits.append(Hit(one.id, one.score, matches, one.text, stored.metadata, span))
         return hits
 
     return find

@@ -9,6 +9,7 @@ OPTIONS = {
     "code_from": "--code-from",
     "document_routes": "--document-routes",
     "id_column": "--id-column",
+    "long_texts": "--long-texts",
     "num_documents": "--limit-documents",
     "num_queries": "--limit-queries",
     "num_routes": "--routes",

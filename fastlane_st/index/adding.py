@@ -13,7 +13,8 @@ from .building import COMMIT_EVERY, COMMIT_SECONDS
 from .encoding import Encoding
 from .feed import CommitPace, Feed
 from .index import FastLaneIndex
-from .unfinished import as_stored
+from .unfinished import as_stored, without_windows
+from .windows import LongTexts
 
 _LOOKED_UP_AT_ONCE = 1_000
 
@@ -25,6 +26,7 @@ def add_to_folder(
     *,
     replace: bool = False,
     resume: bool = False,
+    long_texts: LongTexts | None = None,
     batch_size: int = 32,
     commit_every: int = COMMIT_EVERY,
     commit_seconds: float | None = COMMIT_SECONDS,
@@ -38,6 +40,8 @@ def add_to_folder(
         documents: With different ids.
         replace: Documents whose ids are there take their place; otherwise they are an error.
         resume: Pass over documents that are there with the same text and metadata.
+        long_texts: What becomes of texts beyond the encoder's length, as for `FastLaneIndex.build`; the
+            index's own setting by default.
         batch_size, commit_every, commit_seconds, show_progress_bar: As for `build_folder`.
 
     Returns:
@@ -54,7 +58,13 @@ def add_to_folder(
     if not replace:
         index._contents.check_absent([one.id for one in wanted])
     check = (lambda ids: None) if replace else index._contents.check_absent
-    encoding = Encoding(index.encoder, index.document_routes, batch_size, context=index.context)
+    encoding = Encoding(
+        index.encoder,
+        index.document_routes,
+        batch_size,
+        context=index.context,
+        long_texts=index.long_texts if long_texts is None else long_texts,
+    )
     bar = {"desc": "Indexing", "unit": "doc", "disable": not show_progress_bar}
     with tqdm(total=len(documents), initial=len(documents) - len(wanted), **bar) as progress:
         feed = Feed(wanted, encoding, pace, progress)
@@ -62,6 +72,7 @@ def add_to_folder(
             index._contents.insert(segment, check)
             index.save(directory)
             index.map_saved()
+    feed.long.tell()
     return len(wanted)
 
 
@@ -73,5 +84,5 @@ def _blocks(documents: list[CorpusDocument]) -> Iterator[list[CorpusDocument]]:
 def _not_there(index: FastLaneIndex, documents: list[CorpusDocument]) -> list[CorpusDocument]:
     """Those that the index doesn't hold with the same text and metadata."""
     known = index._contents.locate([one.id for one in documents])
-    stored = {one.id: one for one in index.get(list(known))}
+    stored = {one.id: one for one in without_windows(index.get(list(known)))}
     return [one for one in documents if stored.get(one.id) != as_stored(one)]

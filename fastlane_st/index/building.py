@@ -26,6 +26,7 @@ from .storage.manifest import MANIFEST
 from .unfinished import UNFINISHED, Unfinished, resumed, skip_committed
 from .vectors.settings import Kind, Storage, VectorSettings
 from .vectors.store import VectorStore
+from .windows import LongDocuments, LongTexts
 
 COMMIT_EVERY = 10_000
 COMMIT_SECONDS = 60.0
@@ -40,6 +41,7 @@ def build_folder(
     num_documents: int,
     *,
     num_routes: DocumentRoutes = "default",
+    long_texts: LongTexts = "window",
     kind: Kind | Literal["auto"] = "auto",
     storage: Storage = "float32",
     metadata: dict[str, Any] | None = None,
@@ -63,7 +65,7 @@ def build_folder(
         encoder: Encodes the documents.
         documents: With different ids; to resume, the same ones.
         num_documents: How many there are.
-        num_routes, kind, storage: As for `FastLaneIndex.build`; to resume, those of the start.
+        num_routes, long_texts, kind, storage: As for `FastLaneIndex.build`; to resume, those of the start.
         metadata: Free keys with JSON values, saved with the index.
         batch_size: Texts encoded at once.
         commit_every: The most documents between commits.
@@ -85,17 +87,21 @@ def build_folder(
     check_counts(num_documents=num_documents, batch_size=batch_size, commit_every=commit_every)
     pace = CommitPace(commit_every, commit_seconds)
     VectorSettings.choose(kind, storage, 0)  # checks both before the long work
-    build = FolderBuild(folder, encoder, Unfinished(num_documents, num_routes, kind, storage))
+    LongDocuments.of(encoder, long_texts)
+    state = Unfinished(num_documents, num_routes, kind, storage, long_texts=long_texts)
+    build = FolderBuild(folder, encoder, state)
     rest = iter(documents)
     if is_there:
         build.resume(rest)
     else:
         build.metadata = dict(metadata or {})
-    encoding = Encoding(encoder, num_routes, batch_size, pool=pool)
+    encoding = Encoding(encoder, num_routes, batch_size, pool=pool, long_texts=long_texts)
     bar = {"desc": "Indexing", "unit": "doc", "disable": not show_progress_bar}
     with tqdm(total=num_documents, initial=build.size, **bar) as progress:
         feed = Feed(rest, encoding, pace, progress, () if build.index is None else build.index.ids)
-        return build.run(feed, commit_every, progress)
+        built = build.run(feed, commit_every, progress)
+    feed.long.tell()
+    return built
 
 
 class FolderBuild:
@@ -173,7 +179,11 @@ class FolderBuild:
             return
         contents = IndexContents(VectorStore.flat(segment.vectors.dim), [Part.whole(segment)])
         settings = IndexSettings(
-            VectorSettings(), self.state.num_routes, encoder_digests(self.encoder), self.metadata
+            VectorSettings(),
+            self.state.num_routes,
+            self.state.long_texts,
+            encoder_digests(self.encoder),
+            self.metadata,
         )
         self.index = FastLaneIndex(contents, settings, self.encoder)
 
@@ -195,7 +205,11 @@ class FolderBuild:
         template = VectorStore.fitted(vectors, store.sample(vectors.sample_size(count)), count)
         segment = collect_segment(part.segment.read(range(len(part.segment))), template)
         settings = IndexSettings(
-            vectors, self.state.num_routes, self.index.checkpoint, self.index.metadata
+            vectors,
+            self.state.num_routes,
+            self.state.long_texts,
+            self.index.checkpoint,
+            self.index.metadata,
         )
         contents = IndexContents(template, [Part.whole(segment)])
         self.index = FastLaneIndex(contents, settings, self.encoder, self.index._commit)

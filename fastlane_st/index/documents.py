@@ -13,17 +13,19 @@ import numpy as np
 import numpy.typing as npt
 
 from ..modeling.search_fastlane import Id, Metadata
+from .windows import Windows
 
 ABSENT: Any = object()
 """Stands for the value of a field that a document doesn't have."""
 
 
 class StoredDocument(NamedTuple):
-    """What an index keeps of a document besides its vectors."""
+    """What an index keeps of a document besides its vectors; `windows` are those of a long text."""
 
     id: Id
     text: str | None
     metadata: Metadata
+    windows: Windows = ()
 
 
 class Column(NamedTuple):

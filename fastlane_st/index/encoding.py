@@ -1,10 +1,15 @@
-"""Texts become token views: the encoder is asked for some at a time, and memory stays bounded."""
+"""Texts become token views: the encoder is asked for some at a time, and memory stays bounded.
+
+A text beyond the encoder's length is encoded window by window, see `windows`.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, TypeAlias
+from functools import cached_property
+from itertools import islice
+from typing import Any, Literal, NamedTuple, TypeAlias
 
 from torch import nn
 from tqdm.auto import tqdm
@@ -12,8 +17,16 @@ from tqdm.auto import tqdm
 from ..modeling.routing_fastlane import NumRoutes, check_num_routes
 from ..modeling.search_fastlane import Encoder, Id, Views, check_counts, routed_views
 from .context import ContextMixing
+from .windows import LongDocuments, LongTexts, Window, Windows, WindowViews, split_text
 
 DocumentRoutes: TypeAlias = NumRoutes | Literal["default"]
+
+
+class Encoded(NamedTuple):
+    """The routed views of a text, and the windows that they come from if it was long."""
+
+    views: Views
+    windows: Windows = ()
 
 
 @dataclass(frozen=True)
@@ -26,9 +39,15 @@ class Encoding:
     chunk_size: int = 256
     show_progress_bar: bool = False
     pool: Any = None
+    long_texts: LongTexts = "window"
     context: ContextMixing | None = None
 
-    def views(self, texts: list[str], ids: list[Id]) -> Iterator[Views]:
+    @cached_property
+    def long(self) -> LongDocuments:
+        """Finds and counts long texts, in all calls of `encoded`."""
+        return LongDocuments.of(self.encoder, self.long_texts)
+
+    def encoded(self, texts: list[str], ids: list[Id]) -> Iterator[Encoded]:
         """Yields the views of each text in its context; `ids` name texts in errors."""
         if self.encoder is None:
             raise ValueError(
@@ -47,13 +66,10 @@ class Encoding:
             self._check_all_tokens()
         else:
             context = None
-        views = document_views(
-            self.encoder, texts, ids, self.chunk_size, self.show_progress_bar, **options
+        encoded = encode_documents(
+            self.encoder, texts, ids, self.long, self.chunk_size, self.show_progress_bar, **options
         )
-        return (
-            one if context is None else context.mix(one, f"document {id!r}")
-            for one, id in zip(views, ids, strict=True)
-        )
+        return encoded if context is None else mixed(context, encoded, ids)
 
     def _check_all_tokens(self) -> None:
         """Raises a ValueError where the encoder would pool tokens before their context is mixed in."""
@@ -67,24 +83,84 @@ class Encoding:
             )
 
 
-def document_views(
+def mixed(
+    context: ContextMixing, encoded: Iterable[Encoded], ids: Sequence[Id]
+) -> Iterator[Encoded]:
+    """Yields documents with context mixed into their views; `ids` name them in errors."""
+    for one, id in zip(encoded, ids, strict=True):
+        yield one._replace(views=context.mix(one.views, f"document {id!r}"))
+
+
+class Piece(NamedTuple):
+    """What the encoder gets: a text, or one window of it.
+
+    Attributes:
+        text: Of the piece.
+        id: The document's.
+        windows: All windows of the document; none if it isn't long.
+        number: The piece's among them.
+    """
+
+    text: str
+    id: Id
+    windows: Windows
+    number: int
+
+    @property
+    def window(self) -> Window | None:
+        """The piece's window."""
+        return self.windows[self.number] if self.windows else None
+
+    @property
+    def is_last(self) -> bool:
+        """Whether the document ends with it."""
+        return self.number + 1 >= len(self.windows)
+
+
+def encode_documents(
     encoder: Encoder,
     texts: list[str],
-    ids: list[str | int],
+    ids: list[Id],
+    long: LongDocuments,
     chunk_size: int,
     show_progress_bar: bool,
     **options: Any,
-) -> Iterator[Views]:
-    """Yields each text's routed views; only `chunk_size` texts' padded tensors are held at a time."""
+) -> Iterator[Encoded]:
+    """Yields each text's routed views; the padded tensors of `chunk_size` pieces are held at a time."""
     options |= {"output_value": None, "show_progress_bar": False}
     if "pool" in options:
         options["chunk_size"] = options["batch_size"]  # what each process takes at a time
+    pieces = split_documents(texts, ids, long, chunk_size)
+    joining = WindowViews()
     with tqdm(
         total=len(texts), desc="Indexing", unit="doc", leave=None, disable=not show_progress_bar
     ) as bar:
-        for start in range(0, len(texts), chunk_size):
-            chunk = slice(start, start + chunk_size)
-            encoded = encoder.encode_document(texts[chunk], **options)
-            for id, features in zip(ids[chunk], encoded, strict=True):
-                yield routed_views(features, f"document {id!r}")
-            bar.update(len(encoded))
+        while chunk := list(islice(pieces, chunk_size)):
+            encoded = encoder.encode_document([piece.text for piece in chunk], **options)
+            for piece, features in zip(chunk, encoded, strict=True):
+                views = routed_views(features, f"document {piece.id!r}")
+                if piece.window is not None:
+                    joining.add(views, piece.window, piece.is_last)
+                    if piece.is_last:
+                        views = joining.joined()
+                if piece.is_last:
+                    yield Encoded(views, piece.windows)
+            bar.update(sum(piece.is_last for piece in chunk))
+
+
+def split_documents(
+    texts: list[str], ids: list[Id], long: LongDocuments, block: int
+) -> Iterator[Piece]:
+    """Yields texts, and long ones window by window; `block` texts are measured at a time."""
+    for start in range(0, len(texts), block):
+        some, theirs = texts[start : start + block], ids[start : start + block]
+        for text, id, is_long in zip(some, theirs, long.are_long(some, theirs), strict=True):
+            windows: Windows = ()
+            if is_long:
+                assert long.tokenizer is not None
+                windows = tuple(split_text(text, long.tokenizer))
+            if len(windows) < 2:
+                yield Piece(text, id, (), 0)
+                continue
+            for number, window in enumerate(windows):
+                yield Piece(text[window.start : window.end], id, windows, number)

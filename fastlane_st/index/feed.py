@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
-from itertools import chain, islice
+from itertools import chain
 from time import monotonic
 from typing import Any
 
@@ -16,6 +16,8 @@ from .vectors.store import VectorStore
 
 _ENCODED_AT_ONCE = 256
 """Texts between two looks at the clock; twice as many for processes, which share them."""
+_CHARACTERS = 4_000
+"""A text's share of the characters between two looks at the clock: of longer texts there are fewer."""
 
 
 @dataclass(frozen=True)
@@ -49,6 +51,7 @@ class Feed:
 
     Attributes:
         is_exhausted: Whether the last document was encoded.
+        long: Which documents were long.
         on_first_piece: Called with the numbers of vectors, documents and dimensions of the first piece.
     """
 
@@ -66,6 +69,7 @@ class Feed:
         self._seen = set(seen)
         size = _ENCODED_AT_ONCE * (1 if encoding.pool is None else 2)
         self._encoding = replace(encoding, chunk_size=size, show_progress_bar=False)
+        self.long = self._encoding.long
         self.is_exhausted = False
         self.on_first_piece: Callable[[int, int, int], None] | None = None
 
@@ -79,27 +83,39 @@ class Feed:
         started, place = monotonic(), 0
         while room and not self.is_exhausted:
             wanted = min(room, self._encoding.chunk_size)
-            piece = list(islice(self._documents, wanted))
-            self.is_exhausted = len(piece) < wanted
+            piece = self._piece(wanted)
             if not piece:
                 return
             incoming = self._checked(piece)
             assert incoming.texts is not None
-            views = self._encoding.views(incoming.texts, incoming.ids)
+            encoded = self._encoding.encoded(incoming.texts, incoming.ids)
             num_vectors = 0
-            for id, view, text, metadata in zip(
-                incoming.ids, views, incoming.texts, incoming.metadata, strict=True
+            for id, (views, windows), text, metadata in zip(
+                incoming.ids, encoded, incoming.texts, incoming.metadata, strict=True
             ):
-                num_vectors += len(view.vectors)
-                yield Document(id, view, text, metadata, place)
+                num_vectors += len(views.vectors)
+                yield Document(id, views, text, metadata, place, windows)
                 place += 1
             self._progress.update(len(piece))
             if self.on_first_piece is not None:
-                self.on_first_piece(num_vectors, len(piece), view.vectors.shape[1])
+                self.on_first_piece(num_vectors, len(piece), views.vectors.shape[1])
                 self.on_first_piece = None
             room -= len(piece)
             if self._pace.seconds is not None and monotonic() - started >= self._pace.seconds:
                 return
+
+    def _piece(self, wanted: int) -> list[CorpusDocument]:
+        """The next documents: `wanted`, or fewer if they are very long or the last ones."""
+        piece: list[CorpusDocument] = []
+        num_characters = 0
+        while len(piece) < wanted and num_characters < wanted * _CHARACTERS:
+            document = next(self._documents, None)
+            if document is None:
+                self.is_exhausted = True
+                break
+            piece.append(document)
+            num_characters += len(document.content)
+        return piece
 
     def _checked(self, piece: list[CorpusDocument]) -> Incoming:
         for one in piece:

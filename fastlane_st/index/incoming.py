@@ -16,7 +16,7 @@ from ..modeling.search_fastlane import (
     given_views,
 )
 from .arguments import check_items, check_lengths, check_metadata
-from .encoding import Encoding
+from .encoding import Encoded, Encoding, mixed
 from .segment import Document, Segment, collect_segment
 from .vectors.store import VectorStore
 
@@ -74,17 +74,20 @@ class Incoming:
         """
         if self.embeddings is None:
             assert self.texts is not None
-            views = encoding.views(self.texts, self.ids)
+            encoded = encoding.encoded(self.texts, self.ids)
         else:
             places = [None] * len(self.ids) if self.positions is None else self.positions
-            context = encoding.context
-            given = zip(self.embeddings, self.ids, places, strict=True)
-            views = (
-                given_views(vectors, f"document {id!r}", place) for vectors, id, place in given
+            encoded = (
+                Encoded(given_views(vectors, f"document {id!r}", place))
+                for vectors, id, place in zip(self.embeddings, self.ids, places, strict=True)
             )
-            if context is not None:
-                named = zip(views, self.ids, strict=True)
-                views = (context.mix(one, f"document {id!r}") for one, id in named)
+            if encoding.context is not None:
+                encoded = mixed(encoding.context, encoded, self.ids)
         texts = [None] * len(self.ids) if self.texts is None else self.texts
-        parts = zip(self.ids, views, texts, self.metadata, range(len(self.ids)), strict=True)
-        return collect_segment((Document(*one) for one in parts), template)
+        documents = (
+            Document(id, one.views, text, metadata, place, one.windows)
+            for place, (id, one, text, metadata) in enumerate(
+                zip(self.ids, encoded, texts, self.metadata, strict=True)
+            )
+        )
+        return collect_segment(documents, template)

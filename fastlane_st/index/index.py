@@ -41,6 +41,7 @@ from .contents import IndexContents, Part
 from .context import ContextMixing
 from .documents import StoredDocument
 from .encoding import DocumentRoutes, Encoding
+from .explaining import Explanation, explain_hits
 from .filters import Filter, filtered, known_fields
 from .incoming import Incoming
 from .ranking import DocumentRanker
@@ -49,6 +50,7 @@ from .storage.folder import Commit, IndexSettings, map_saved, read_index, write_
 from .vectors.gpu import GpuVectors
 from .vectors.settings import Kind, Storage, VectorSettings
 from .vectors.store import VectorStore
+from .windows import LongDocuments, LongTexts, check_long_texts
 
 logger = logging.getLogger(__name__)
 
@@ -56,12 +58,14 @@ logger = logging.getLogger(__name__)
 class InsertOptions(TypedDict, total=False):
     """What `add`, `update` and `upsert` take besides documents and ids, as in `build`.
 
-    `texts` and `positions` come with vectors, as in `from_embeddings`.
+    `texts` and `positions` come with vectors, as in `from_embeddings`; `long_texts` is for texts, by default
+    the index's own.
     """
 
     metadata: Iterable[Metadata] | None
     texts: Sequence[str] | None
     positions: Sequence[Positions] | None
+    long_texts: LongTexts | None
     batch_size: int
     chunk_size: int
     show_progress_bar: bool
@@ -102,6 +106,8 @@ class FastLaneIndex:
         metadata: Free keys with JSON values, saved with the index.
         document_routes: Views kept of documents that are added; what `build` was given.
         context: What is mixed into documents' vectors as they come in, see `from_embeddings`; or None.
+        long_texts: What becomes of documents beyond the encoder's length that are added; what `build` was
+            given.
         checkpoint: Digests of the checkpoint that encoded the documents (`encoder_digests`), one of
             which an encoder of the index must have; empty if unknown, and then any encoder will do.
     """
@@ -117,6 +123,7 @@ class FastLaneIndex:
         self.vectors = settings.vectors
         self.document_routes = settings.document_routes
         self.context = settings.context
+        self.long_texts: LongTexts = settings.long_texts
         self.checkpoint = settings.checkpoint
         self.metadata = settings.metadata
         self.encoder = encoder
@@ -133,6 +140,7 @@ class FastLaneIndex:
         *,
         metadata: Iterable[Metadata] | None = None,
         num_routes: DocumentRoutes = "default",
+        long_texts: LongTexts = "window",
         kind: Kind | Literal["auto"] = "auto",
         storage: Storage = "float32",
         num_documents: int | None = None,
@@ -147,7 +155,12 @@ class FastLaneIndex:
             ids: One per document, str or int, all different; 0, 1, 2, … by default.
             metadata: One mapping per document, of field names to JSON scalars, to filter by.
             num_routes: Views that a document's tokens are pooled to: a number, a fraction in (0, 1], None
-                for all tokens, or "default" for the checkpoint's own setting.
+                for all tokens, or "default" for the checkpoint's own setting. Each window of a long text
+                keeps so many.
+            long_texts: What becomes of a text with more tokens than the encoder reads: "window" indexes
+                overlapping windows of it, all views of which belong to the one document (see `windows`),
+                "cut" its start alone, and "error" raises a ValueError that names the document. An encoder
+                other than FastLane's cuts its texts by itself.
             kind: How vectors are found, see `VectorSettings`; "auto" is flat, which is exact, up to
                 100,000 of them.
             storage: How they are stored, see `VectorSettings`; scores are of what is stored.
@@ -160,7 +173,10 @@ class FastLaneIndex:
                 vectors for the storage.
         """
         check_encoder(encoder)
-        encoding = Encoding(encoder, num_routes, batch_size, chunk_size, show_progress_bar, pool)
+        encoding = Encoding(
+            encoder, num_routes, batch_size, chunk_size, show_progress_bar, pool, long_texts
+        )
+        LongDocuments.of(encoder, long_texts)  # checks both before the long work
         incoming = Incoming.of_texts(documents, ids, metadata)
         return cls._of(incoming, encoding, kind, storage, num_documents)
 
@@ -230,6 +246,7 @@ class FastLaneIndex:
             )
         VectorSettings.choose(kind, storage, 0)  # checks both before the long work
         segment = incoming.segment(encoding)
+        encoding.long.tell()
         store = segment.vectors
         count = round(len(store) * (num_documents or len(segment)) / len(segment))
         vectors = VectorSettings.choose(kind, storage, count)
@@ -243,8 +260,14 @@ class FastLaneIndex:
         if vectors != VectorSettings():
             segment = collect_segment(segment.read(range(len(segment))), template)
         contents = IndexContents(template, [Part.whole(segment)])
-        checkpoint = encoder_digests(encoding.encoder)
-        settings = IndexSettings(vectors, encoding.num_routes, checkpoint, {}, encoding.context)
+        settings = IndexSettings(
+            vectors,
+            encoding.num_routes,
+            encoding.long_texts,
+            encoder_digests(encoding.encoder),
+            metadata={},
+            context=encoding.context,
+        )
         return cls(contents, settings, encoding.encoder)
 
     @classmethod
@@ -284,7 +307,12 @@ class FastLaneIndex:
                 since this one was loaded or saved; or the metadata is not JSON.
         """
         settings = IndexSettings(
-            self.vectors, self.document_routes, self.checkpoint, self.metadata, self.context
+            self.vectors,
+            self.document_routes,
+            self.long_texts,
+            self.checkpoint,
+            self.metadata,
+            self.context,
         )
         with write_index(directory, self._contents, settings, self._commit) as commit:
             self._commit = commit
@@ -368,6 +396,7 @@ class FastLaneIndex:
         metadata: Iterable[Metadata] | None = None,
         texts: Sequence[str] | None = None,
         positions: Sequence[Positions] | None = None,
+        long_texts: LongTexts | None = None,
         batch_size: int = 32,
         chunk_size: int = 256,
         show_progress_bar: bool = False,
@@ -382,7 +411,11 @@ class FastLaneIndex:
                 raise ValueError("texts and positions belong to vectors, the documents are texts")
             incoming = Incoming.of_texts(items, ids, metadata)
         else:
+            if long_texts is not None:
+                raise ValueError(f"long_texts applies to texts, got {long_texts!r} with vectors")
             incoming = Incoming.of_embeddings(items, ids, metadata, texts, positions)
+        if long_texts is not None:
+            check_long_texts(long_texts)
         if incoming.ids:
             check(incoming.ids)  # before the long work, and once more after it
             encoding = Encoding(
@@ -392,9 +425,11 @@ class FastLaneIndex:
                 chunk_size,
                 show_progress_bar,
                 pool,
+                self.long_texts if long_texts is None else long_texts,
                 self.context,
             )
             self._contents.insert(incoming.segment(encoding, self._contents.template), check)
+            encoding.long.tell()
         return incoming.ids
 
     def to(self, device: str) -> FastLaneIndex:
@@ -498,6 +533,22 @@ class FastLaneIndex:
             else:
                 hits += ranker.rank_again(views.routed, views.full, top_k, proposed, rerank)
         return hits[0] if isinstance(queries, str) else hits
+
+    def explain(self, query: str, hits: Sequence[Hit]) -> list[Explanation]:
+        """Says what carried the scores of hits: for each query word the document word that it met.
+
+        The query keeps all of its tokens, whatever the search took, and they are compared with the vectors of
+        these hits alone (full MaxSim). It costs one encoding of the query, and the tokenising of each hit.
+
+        Args:
+            query: The text that was searched.
+            hits: What `search` gave for it, or some of that.
+
+        Raises:
+            ValueError: A document was deleted meanwhile, there is no encoder, or it is none of FastLane's.
+        """
+        self._check_encoder()
+        return explain_hits(self._contents, self.encoder, query, hits)
 
     def _ranker_of(self, where: Filter | None, ids: Iterable[Id] | None) -> DocumentRanker:
         """The ranker of the documents that a search may find; kept until the index changes."""

@@ -11,6 +11,7 @@ from ..modeling.search_fastlane import Hit, Match, Views, exact_matches
 from .contents import Part
 from .segment import expanded
 from .vectors.settings import FloatArray, IntArray
+from .windows import best_span
 
 BLOCK_VECTORS = 16_384  # 8 MB of 128 dimensions; smaller is no faster, and BLAS threads wait more
 SCAN_FRACTION = 0.1  # of a segment's vectors: so few are scored one by one, without FAISS
@@ -102,8 +103,9 @@ def hits_of(query: Views, found: Sequence[ScoredDocument]) -> list[Hit]:
     for one in found:
         numbers.setdefault(one.scorer, []).append(one.document)
     stored = {scorer: iter(scorer.segment.documents.read(some)) for scorer, some in numbers.items()}
-    return [
-        Hit(document.id, one.score, one.matches(query), document.text, document.metadata)
-        for one in found
-        for document in [next(stored[one.scorer])]
-    ]
+    hits = []
+    for one in found:
+        document, matches = next(stored[one.scorer]), one.matches(query)
+        span = best_span(document.windows, matches)
+        hits.append(Hit(document.id, one.score, matches, document.text, document.metadata, span))
+    return hits

@@ -14,6 +14,7 @@ from ..modeling.search_fastlane import Id, Metadata, Views
 from .documents import Documents, MemoryDocuments, StoredDocument
 from .vectors.settings import IntArray
 from .vectors.store import StoreBuilder, VectorStore
+from .windows import Windows
 
 BoolArray: TypeAlias = npt.NDArray[np.bool_]
 
@@ -29,6 +30,7 @@ class Document(NamedTuple):
         text: To be given back with hits.
         metadata: To filter by: a JSON scalar for each field.
         place: Where it stands among the documents of the index, which decides between equal scores.
+        windows: Of a long text, see `windows`.
     """
 
     id: Id
@@ -36,6 +38,7 @@ class Document(NamedTuple):
     text: str | None
     metadata: Metadata
     place: int
+    windows: Windows = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,8 +97,9 @@ class Segment:
             for number, stored in zip(some, self.documents.read(some), strict=True):
                 rows = slice(self.offsets[number], self.offsets[number + 1])
                 views = Views(self.vectors.rows(rows), self.positions[rows])
+                place = int(self.places[number])
                 yield Document(
-                    stored.id, views, stored.text, stored.metadata, int(self.places[number])
+                    stored.id, views, stored.text, stored.metadata, place, stored.windows
                 )
 
 
@@ -133,7 +137,9 @@ def collect_segment(documents: Iterable[Document], template: VectorStore | None 
         positions.append(document.views.positions)
         offsets.append(offsets[-1] + len(rows))
         places.append(document.place)
-        stored.append(StoredDocument(document.id, document.text, document.metadata))
+        stored.append(
+            StoredDocument(document.id, document.text, document.metadata, document.windows)
+        )
     assert builder is not None
     assert stored
     return Segment(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from itertools import chain, islice
 from typing import TYPE_CHECKING, Any, Literal
@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from .documents import StoredDocument
 from .encoding import DocumentRoutes
 from .vectors.settings import Kind, Storage
+from .windows import LongTexts
 
 if TYPE_CHECKING:
     from ..data.corpus import CorpusDocument
@@ -28,7 +29,7 @@ class Unfinished:
 
     Attributes:
         num_documents: How many the corpus has.
-        num_routes, kind, storage: What the build was started with.
+        num_routes, kind, storage, long_texts: What the build was started with.
         committed: How many documents the folder holds, the first ones of the corpus.
         is_fitted: Whether vectors are held as `kind` and `storage` say; before, flat in float32.
     """
@@ -39,6 +40,7 @@ class Unfinished:
     storage: Storage
     committed: int = 0
     is_fitted: bool = False
+    long_texts: LongTexts = "window"
 
     @classmethod
     def of(cls, index: FastLaneIndex) -> Unfinished | None:
@@ -50,7 +52,7 @@ class Unfinished:
         if UNFINISHED not in index.metadata:
             return None
         try:
-            return cls(**index.metadata[UNFINISHED])
+            return cls(**{"long_texts": "cut", **index.metadata[UNFINISHED]})
         except TypeError:
             raise ValueError(
                 "another version of fastlane-st started this index and didn't finish it: build it again "
@@ -77,7 +79,7 @@ def resumed(index: FastLaneIndex, folder: str | os.PathLike[str], given: Unfinis
     started = Unfinished.of(index)
     if started is None:
         raise ValueError(f"{folder} holds a finished index: there is nothing to resume; use add")
-    names = ["num_routes", "storage", *([] if given.kind == "auto" else ["kind"])]
+    names = ["num_routes", "long_texts", "storage", *([] if given.kind == "auto" else ["kind"])]
     was, now = (
         ", ".join(f"{name}={getattr(one, name)!r}" for name in names) for one in (started, given)
     )
@@ -108,14 +110,14 @@ def skip_committed(
     for start in range(0, len(ids), _COMPARED_AT_ONCE):
         block = ids[start : start + _COMPARED_AT_ONCE]
         given = list(islice(documents, len(block)))
-        if [as_stored(one) for one in given] == index.get(block):
+        if [as_stored(one) for one in given] == without_windows(index.get(block)):
             continue
         missing = dict.fromkeys(ids[start:])
         changed = []
         for one in chain(given, documents):
             if one.id in missing:
                 del missing[one.id]
-                if index.get([one.id]) != [as_stored(one)]:
+                if without_windows(index.get([one.id])) != [as_stored(one)]:
                     changed.append(one.id)
         said = [
             f"{len(found):,} of its documents {what}, such as {', '.join(map(repr, found[:_MOST_NAMED]))}"
@@ -133,6 +135,11 @@ def changed_corpus(folder: str | os.PathLike[str], how: str) -> ValueError:
     )
 
 
+def without_windows(documents: Iterable[StoredDocument]) -> list[StoredDocument]:
+    """Stored documents as `as_stored` gives them."""
+    return [one._replace(windows=()) for one in documents]
+
+
 def as_stored(document: CorpusDocument) -> StoredDocument:
-    """A document of a corpus as an index gives it back."""
+    """A document of a corpus as an index gives it back, but for its windows."""
     return StoredDocument(document.id, document.content, document.metadata)

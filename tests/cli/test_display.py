@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from copy import copy, deepcopy
 from io import StringIO
 
 import pytest
 
-from fastlane_st import FastLaneModel, Hit, Match
+from fastlane_st import Hit, Match
 from fastlane_st.cli.display import (
     ANSI_MARKS,
     MARKS,
@@ -16,8 +15,8 @@ from fastlane_st.cli.display import (
     mark,
     printable,
     shows_color,
-    word_spans,
 )
+from fastlane_st.index.explaining import Explanation, WordMatch
 
 
 class Terminal(StringIO):
@@ -25,15 +24,48 @@ class Terminal(StringIO):
         return True
 
 
-def test_marks_fall_on_words_and_excerpts_around_them(model: FastLaneModel) -> None:
-    text = "sort the long list"
-    assert word_spans(model, text, [3, 1], "query") == [(0, 4), (9, 13)]
-    assert word_spans(model, text, [0, 5], "query") == []  # the special tokens
-    assert mark(text, [(0, 4), (9, 13)], MARKS) == "»sort« the »long« list"
+def explained(
+    hit: Hit, *words: tuple[tuple[int, int], tuple[int, int] | None, float]
+) -> Explanation:
+    """An explanation of query words, what each met, and how much it contributes."""
+    return Explanation(hit.id, 1.0, tuple(WordMatch(a, b, 0.5, gain) for a, b, gain in words))
+
+
+def test_marks_and_excerpts_fall_on_words() -> None:
+    assert mark("sort the long list", [(0, 4), (9, 13)], MARKS) == "»sort« the »long« list"
     long = "a " * 50 + "here " + "b " * 50
     assert excerpt(long, [(100, 104)], (100, 104), ANSI_MARKS, 20) == (
         "… a a a a a \033[1;33mhere\033[0m b b b …"
     )
+
+
+def test_words_that_carried_the_scores_are_marked() -> None:
+    query = "how do i sort the list"
+    one = Hit("a", 0.5, (Match(1, 1, 0.5),), "the list is sorted")
+    two = Hit("b", 0.4, (Match(1, 1, 0.4),), "the order")
+    explanations = [
+        explained(one, ((0, 3), (0, 3), 0.1), ((9, 13), (12, 18), 0.5), ((18, 22), (4, 8), 0.3)),
+        explained(two, ((0, 3), (0, 3), 0.1), ((9, 13), (4, 9), 0.4), ((18, 22), None, -0.2)),
+    ]
+    assert format_hits(query, [one, two], explanations).splitlines() == [
+        "how do i »sort« the list",
+        "",
+        "  1.  0.5000  a",
+        "      the »list« is »sorted«",
+        "",
+        "  2.  0.4000  b",
+        "      the »order«",
+    ]
+
+
+def test_an_excerpt_of_a_long_document_is_of_its_window() -> None:
+    text = "alpha " * 100 + "beta sort gamma" + " delta" * 100
+    start = text.index("beta")
+    hit = Hit("a", 0.5, (Match(1, 1, 0.5),), text, {}, (start, start + 15))
+    found = explained(hit, ((0, 4), (start + 5, start + 9), 0.5))
+    assert format_hits("sort", [hit], [found]).splitlines()[-1] == "      … beta »sort« gamma …"
+    unmet = explained(hit, ((0, 4), None, 0.5))
+    assert format_hits("sort", [hit], [unmet]).splitlines()[-1] == "      … beta sort gamma …"
 
 
 @pytest.mark.parametrize("width", [15, 20, 33, 60])
@@ -51,16 +83,8 @@ def test_a_text_without_spaces_is_cut_around_the_match() -> None:
     assert excerpt(text, [(500, 501)], (500, 501), MARKS, 20) == f"… {'東' * 10}»京«{'東' * 9} …"
 
 
-def test_no_hits_say_so(model: FastLaneModel) -> None:
-    assert format_hits(model, "sort", []) == "nothing found"
-
-
-def test_words_behind_a_prompt_are_counted_from_the_text(model: FastLaneModel) -> None:
-    prompted = copy(model)
-    prompted.config = deepcopy(model.config)
-    prompted.config.query_prompt = "python "
-    assert word_spans(prompted, "sort the list", [1, 2, 4], "query") == [(0, 4), (9, 13)]
-    assert word_spans(prompted, "sort the list", [1], "document") == [(0, 4)]
+def test_no_hits_say_so() -> None:
+    assert format_hits("sort", [], []) == "nothing found"
 
 
 @pytest.mark.parametrize(
@@ -79,9 +103,10 @@ def test_what_steers_a_terminal_is_escaped(text: str, shown: str) -> None:
 
 
 @pytest.mark.parametrize("color", [False, True])
-def test_ids_and_texts_of_documents_steer_no_terminal(model: FastLaneModel, color: bool) -> None:
+def test_ids_and_texts_of_documents_steer_no_terminal(color: bool) -> None:
     hit = Hit("c\n\x1b]0;title\x07", 0.5, (Match(1, 1, 0.5),), "sort\x1b[2J the\n\tlist")
-    lines = format_hits(model, "sort\nlist", [hit], color=color).splitlines()
+    found = [explained(hit, ((0, 4), (0, 4), 0.5), ((5, 9), (14, 18), 0.1))]
+    lines = format_hits("sort\nlist", [hit], found, color=color).splitlines()
     opening, closing = ANSI_MARKS if color else MARKS
     assert lines == [
         f"{opening}sort{closing} list",
@@ -98,6 +123,7 @@ def test_a_hit_is_json_with_its_matches() -> None:
         "score": 1.5,
         "text": None,
         "metadata": {"year": 2020},
+        "span": None,
         "matches": [{"query_position": 1, "document_position": 2, "similarity": 1.5}],
     }
 

@@ -139,6 +139,7 @@ def test_info_and_verify_print_json(
         "checkpoint": str(checkpoint),
         "checkpoint_digest": FastLaneIndex.load(index_folder).checkpoint[0],
         "document_routes": "default",
+        "long_texts": "window",
         "metadata_fields": [],
         "finished": True,
     }
@@ -374,3 +375,40 @@ def test_documents_are_listed_and_shown(tmp_path: Path, capsys: pytest.CaptureFi
     assert cli.main(["show", str(tmp_path), "7", "--json"]) == 0
     shown = {"id": 7, "text": "three", "metadata": {}}
     assert json.loads(capsys.readouterr().out) == shown
+
+
+def test_long_texts_are_said_and_remembered(
+    tmp_path: Path,
+    checkpoint: Path,
+    capsys: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    corpus, more, folder = (tmp_path / name for name in ("corpus.csv", "more.csv", "index"))
+    corpus.write_text(f"_id,text\na,sort\nlong,{' '.join(['json'] * 30)}\n")
+    more.write_text(f"_id,text\nb,{'read ' * 25}\n")
+    build = ["index", str(corpus), "--out", str(folder), "--model", str(checkpoint)]
+    assert cli.main([*build, "--long-texts", "error"]) == 1
+    said = capsys.readouterr().err
+    assert "fastlane: document 'long' has more than the 12 tokens" in said
+    assert "or let --long-texts window index all of it" in said
+    caplog.clear()
+    assert cli.main([*build, "--long-texts", "cut"]) == 0
+    assert (
+        "1 document is longer than the 12 tokens that the encoder reads: cut there" in caplog.text
+    )
+    assert cli.main(["info", str(folder), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out.splitlines()[-1])["long_texts"] == "cut"
+    assert cli.main(["add", str(folder), str(more)]) == 0
+    assert FastLaneIndex.load(folder).num_vectors == 21
+    caplog.clear()
+    assert cli.main(["add", str(folder), str(more), "--replace", "--long-texts", "window"]) == 0
+    assert (
+        "1 document is longer than the 12 tokens that the encoder reads: indexed as" in caplog.text
+    )
+    assert FastLaneIndex.load(folder).num_vectors == 36
+    with pytest.raises(SystemExit):
+        cli.main([*build, "--long-texts", "windows"])
+    assert (
+        "invalid choice: 'windows' (choose from 'window', 'cut', 'error')"
+        in capsys.readouterr().err
+    )

@@ -28,12 +28,12 @@ def test_index_then_search_prints_rank_score_id_and_text(
     encoder = FastLaneEncoder(checkpoint)
     index = FastLaneIndex.load(index_folder, encoder)
     [best, second] = index.search("sort the list", top_k=2, num_routes=1)
-    marked = lines[0]
-    assert marked.replace("»", "").replace("«", "") == "sort the list"
-    assert marked.count("»") == 1
+    assert lines[0].replace("»", "").replace("«", "") == "sort the list"
     assert lines[2] == f"  1.  {best.score:.4f}  {best.id}"
     assert lines[3].replace("»", "").replace("«", "").strip() == best.text
-    assert lines[3].count("»") == 1
+    explanations = index.explain("sort the list", [best, second])
+    met = {one.document_span for one in explanations[0].strong if one.document_span}
+    assert lines[3].count("»") == min(len(met), 4)
     assert lines[5] == f"  2.  {second.score:.4f}  {second.id}"
 
 
@@ -123,6 +123,7 @@ def test_search_prints_a_hit_a_line_as_json(
             "score": hit.score,
             "text": hit.text,
             "metadata": {},
+            "span": None,
             "matches": [
                 {
                     "query_position": match.query_position,
@@ -131,9 +132,11 @@ def test_search_prints_a_hit_a_line_as_json(
                 }
                 for match in hit.matches
             ],
+            **explanation.to_dict(query, hit.text),
         }
         for query in queries
-        for hit in index.search(query, top_k=2, num_routes=2)
+        for hits in [index.search(query, top_k=2, num_routes=2)]
+        for hit, explanation in zip(hits, index.explain(query, hits), strict=True)
     ]
     assert rows == expected
     assert len(rows) == 4

@@ -359,6 +359,7 @@ def test_hits_become_json() -> None:
         "score": 1.0,
         "text": "red car",
         "metadata": {"year": 2000, "draft": False},
+        "span": None,
         "matches": [{"query_position": 1, "document_position": 1, "similarity": 1.0}],
     }
     pytest.importorskip("bm25s")

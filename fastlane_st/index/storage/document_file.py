@@ -1,6 +1,7 @@
 """`documents-….sqlite`: the documents of one segment, in an SQLite file that is written once.
 
-A document is read by its number, and found by its id, without the others. Each metadata field is one row as
+A document is read by its number, and found by its id, without the others; windows of long texts are in rows
+of their own. Each metadata field is one row as
 well: its values, and which of them each document has, so that a filter reads the fields it names and nothing
 else.
 """
@@ -20,12 +21,14 @@ import numpy as np
 
 from ...modeling.search_fastlane import Id
 from ..documents import Column, Documents, StoredDocument
+from ..windows import Window, Windows
 
 BLOCK = 1_000  # documents written at a time
 MOST_VALUES = 900  # in one statement: older SQLite takes 999
 SCHEMA = """
 CREATE TABLE documents (number INTEGER PRIMARY KEY, id TEXT NOT NULL, text BLOB, metadata TEXT);
 CREATE TABLE columns (field TEXT PRIMARY KEY, "values" TEXT NOT NULL, codes BLOB NOT NULL);
+CREATE TABLE windows (number INTEGER PRIMARY KEY, windows BLOB NOT NULL);
 """
 
 
@@ -52,6 +55,11 @@ class DocumentFile:
             weakref.finalize(self, self._connection.close)
             self._connection.text_factory = str
             [[self._count]] = self._rows("SELECT count(*) FROM documents")
+            # Files of earlier commits may lack the table.
+            has_windows = "SELECT count(*) FROM sqlite_master WHERE name = 'windows'"
+            self._has_windows = self._rows(has_windows) == [(1,)] and bool(
+                self._rows("SELECT number FROM windows LIMIT 1")
+            )
 
     def __len__(self) -> int:
         return int(self._count)
@@ -61,13 +69,26 @@ class DocumentFile:
         for some in _blocks(numbers, MOST_VALUES):
             marks = ", ".join("?" * len(some))
             query = f"SELECT number, id, text, metadata FROM documents WHERE number IN ({marks})"
+            windows = self._windows(some, marks)
             for number, id, text, metadata in self._rows(query, some):
                 found[number] = StoredDocument(
                     json.loads(id),
                     None if text is None else text.decode("utf-8", "surrogatepass"),
                     {} if metadata is None else json.loads(metadata),
+                    windows.get(number, ()),
                 )
         return [found[number] for number in numbers]
+
+    def _windows(self, numbers: Sequence[int], marks: str) -> dict[int, Windows]:
+        """The windows of the long ones among some documents."""
+        if not self._has_windows:
+            return {}
+        query = f"SELECT number, windows FROM windows WHERE number IN ({marks})"
+        width = len(Window._fields)
+        return {
+            number: tuple(map(Window._make, np.frombuffer(rows, "<i8").reshape(-1, width).tolist()))
+            for number, rows in self._rows(query, numbers)
+        }
 
     def find(self, ids: Collection[Id]) -> dict[Id, int]:
         found = {}
@@ -120,10 +141,18 @@ def write_document_file(path: Path, documents: Documents) -> None:
                 f"BEGIN; {SCHEMA}"
             )
             for numbers in _blocks(range(len(documents)), BLOCK):
-                rows = zip(numbers, map(_row, documents.read(numbers)), strict=True)
+                some = documents.read(numbers)
                 connection.executemany(
                     "INSERT INTO documents VALUES (?, ?, ?, ?)",
-                    ((number, *row) for number, row in rows),
+                    ((number, *_row(one)) for number, one in zip(numbers, some, strict=True)),
+                )
+                connection.executemany(
+                    "INSERT INTO windows VALUES (?, ?)",
+                    (
+                        (number, np.array(one.windows, "<i8").tobytes())
+                        for number, one in zip(numbers, some, strict=True)
+                        if one.windows
+                    ),
                 )
             connection.execute("CREATE UNIQUE INDEX documents_by_id ON documents (id)")
             for field in documents.fields():

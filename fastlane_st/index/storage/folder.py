@@ -26,6 +26,7 @@ from ..encoding import DocumentRoutes
 from ..segment import Segment
 from ..vectors.settings import VectorSettings
 from ..vectors.store import VectorStore
+from ..windows import LongTexts
 from .manifest import FORMAT, FORMAT_VERSION, MANIFEST, read_manifest, with_checksum
 from .segment_files import (
     SUFFIXES,
@@ -61,6 +62,7 @@ class IndexSettings:
     Attributes:
         vectors: How vectors are found and stored.
         document_routes: Views kept of documents that are added.
+        long_texts: What becomes of documents beyond the encoder's length that are added.
         checkpoint: Digests of the checkpoint that encoded the documents.
         metadata: Free keys with JSON values.
         context: What is mixed into documents' vectors; folders written before have none.
@@ -68,6 +70,7 @@ class IndexSettings:
 
     vectors: VectorSettings
     document_routes: DocumentRoutes
+    long_texts: LongTexts
     checkpoint: list[str]
     metadata: dict[str, Any]
     context: ContextMixing | None = None
@@ -146,6 +149,7 @@ def write_index(
             "next_segment": max([first_number - 1, *numbers]) + 1,
             "vectors": asdict(settings.vectors),
             "document_routes": settings.document_routes,
+            "long_texts": settings.long_texts,
             "checkpoint": settings.checkpoint,
             "metadata": metadata,
             "context": None if settings.context is None else asdict(settings.context),
@@ -315,6 +319,7 @@ def _read_parts(
     settings = IndexSettings(
         VectorSettings(**manifest["vectors"]),
         manifest["document_routes"],
+        manifest.get("long_texts", "cut"),  # as they once were
         manifest["checkpoint"],
         manifest["metadata"],
         None if context is None else ContextMixing(**context),

@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 from fastlane_st.index.documents import MemoryDocuments, StoredDocument
 from fastlane_st.index.storage import document_file
 from fastlane_st.index.storage.document_file import DocumentFile, write_document_file
+from fastlane_st.index.windows import Window
 
 scalars = (
     st.none()
@@ -34,6 +35,7 @@ documents = st.lists(
         st.integers() | any_text,
         st.none() | any_text,
         st.dictionaries(st.text(min_size=1), scalars, max_size=3),
+        st.lists(st.builds(Window, *[st.integers(0, 2**40)] * 6), max_size=3).map(tuple),
     ),
     unique_by=lambda one: (type(one.id), one.id),
     max_size=12,

@@ -23,6 +23,8 @@ python -m benchmarks.quality.variants --config training/fastlane-minilm.yaml --s
   --dtype bfloat16 --scratch runs/variants --out "$results"/variants.json
 python -m benchmarks.quality.pooling --data data/eval --sets cranfield,wikiqa:test,stackexchange:test --dtype bfloat16 \
   --out "$results"/pooling.json
+python -m benchmarks.quality.long_documents --data data/eval --sets cranfield,wikiqa:dev,nqgold --dtype bfloat16 \
+  --out "$results"/long_documents.json
 fastlane diagnose fastlane-minilm data/eval/wikiqa --split dev --limit-documents 2000 --json "$results"/diagnostics.json
 if [ ! -d runs/seed-1 ]; then
   accelerate launch -m training.train --config training/fastlane-minilm.yaml seed=1 output_dir=runs/seed-1

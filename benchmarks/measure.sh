@@ -21,6 +21,8 @@ python -m benchmarks.quality.quality --data data/eval --sets "$sets" --dtype bfl
 python -m benchmarks.quality.variants --config training/fastlane-minilm.yaml --steps 64 --data data/eval \
   --sets mlquestions:dev,scitldr:dev,stackexchange:dev,wikiqa:dev --limit-queries 300 --limit-documents 1000 \
   --dtype bfloat16 --scratch runs/variants --out "$results"/variants.json
+python -m benchmarks.quality.long_documents --data data/eval --sets cranfield,wikiqa:dev,nqgold --dtype bfloat16 \
+  --out "$results"/long_documents.json
 fastlane diagnose fastlane-minilm data/eval/wikiqa --split dev --limit-documents 2000 --json "$results"/diagnostics.json
 if [ ! -d runs/seed-1 ]; then
   accelerate launch -m training.train --config training/fastlane-minilm.yaml seed=1 output_dir=runs/seed-1

@@ -156,6 +156,50 @@ def pooling_section(found: dict[str, Any]) -> str:
     )
 
 
+def long_documents_section(found: dict[str, Any]) -> str:
+    """Long documents cut at the encoder's length, and as windows."""
+    asked, sets = found["settings"], found["sets"]
+    limited = (
+        "all queries" if asked["limit_queries"] is None else f"{asked['limit_queries']} queries"
+    )
+    rows = (
+        (
+            name,
+            "all views" if setting == "full" else "one route",
+            f"{one['documents']:,}",
+            f"{one['long'] / one['documents']:.0%}",
+            *(f"{one[f'vectors_per_document_{way}']:.0f}" for way in ("cut", "window")),
+            *(f"{measured[way]:.4f}" for way in ("cut", "window")),
+            *mean_and_interval(measured["difference"]),
+        )
+        for name, one in sets.items()
+        for setting, measured in one["ndcg@10"].items()
+    )
+    return "\n".join(
+        [
+            f"{asked['join']} documents of a set joined to one, in the order of its corpus; a query looks "
+            f"for the one that holds its document. nDCG@10, brute force, {limited} of each set at most. "
+            "Cut at the checkpoint's length, and as overlapping windows:",
+            "",
+            *markdown_table(
+                (
+                    "set",
+                    "of the query",
+                    "documents",
+                    "long",
+                    "vectors, cut",
+                    "windows",
+                    "nDCG@10, cut",
+                    "windows",
+                    "gain",
+                    "interval",
+                ),
+                rows,
+            ),
+        ]
+    )
+
+
 def selections_section(found: dict[str, Any]) -> str:
     """What the router's choice depends on, and what it is worth."""
     shares = found["share_of_variance"]

@@ -15,6 +15,7 @@ from typing import Any
 from ..common.environment import ROOT
 from .plots import PLOTS
 from .quality_sections import (
+    long_documents_section,
     medquad_section,
     pooling_section,
     quality_section,
@@ -116,6 +117,7 @@ SECTIONS: dict[str, tuple[str, Callable[[dict[str, Any]], str]]] = {
     "growth": ("Documents, commits and opening", growth_section),
     "recall": ("Kinds of index", recall_section),
     "pooling": ("Fewer vectors a document", pooling_section),
+    "long_documents": ("Long documents", long_documents_section),
     "by_routes": ("From one route to all views", by_routes_section),
     "selections": ("What the router chooses", selections_section),
     "brute_force": ("Comparisons and latency, as in the paper", brute_force_section),

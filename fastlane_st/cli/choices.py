@@ -26,7 +26,7 @@ def storages() -> tuple[str, ...]:
 
 def long_texts() -> tuple[str, ...]:
     """Lists the values of `--long-texts`; this imports the engine."""
-    from ..index.windows import LongTexts
+    from ..index.long_texts import LongTexts
 
     return get_args(LongTexts)
 

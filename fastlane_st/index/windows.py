@@ -11,15 +11,13 @@ import logging
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal, NamedTuple, TypeAlias, get_args
+from typing import NamedTuple, TypeAlias, get_args
 
 import numpy as np
 
 from ..modeling.search_fastlane import Id, Match, Views
+from .long_texts import LongTexts
 from .tokens import SideTokenizer, Span
-
-LongTexts: TypeAlias = Literal["window", "cut", "error"]
-"""What becomes of a text beyond the encoder's length: windows, its start alone, or a ValueError."""
 
 OVERLAP = 4
 """A window shares one in so many of its tokens with the next.

@@ -135,6 +135,21 @@ def pooling_tables(found: dict[str, Any]) -> Iterator[Numbers]:
     ]
 
 
+def long_documents_tables(found: dict[str, Any]) -> Iterator[Numbers]:
+    yield [
+        [
+            one["documents"],
+            one["long"] / one["documents"],
+            *(one[f"vectors_per_document_{way}"] for way in ("cut", "window")),
+            measured["cut"],
+            measured["window"],
+            *interval(measured["difference"]),
+        ]
+        for one in found["sets"].values()
+        for measured in one["ndcg@10"].values()
+    ]
+
+
 def by_routes_tables(found: dict[str, Any]) -> Iterator[Numbers]:
     yield [
         [one["views"], one["ndcg@10"], one["p50_ms"], one["p95_ms"]]
@@ -171,6 +186,7 @@ def medquad_tables(found: dict[str, Any]) -> Iterator[Numbers]:
         ("scale", scale_tables),
         ("recall", recall_tables),
         ("pooling", pooling_tables),
+        ("long_documents", long_documents_tables),
         ("by_routes", by_routes_tables),
         ("selections", selections_tables),
         ("medquad", medquad_tables),

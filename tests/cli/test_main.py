@@ -16,8 +16,8 @@ from fastlane_st.cli import index as index_commands
 OPTIONS = {
     "export": "--code-from",
     "index": "--out --model --document-routes --kind --storage --batch-size --resume --processes "
-    "--text-column --id-column",
-    "add": "--model --batch-size --replace --resume --text-column --id-column",
+    "--text-column --id-column --long-texts",
+    "add": "--model --batch-size --replace --resume --text-column --id-column --long-texts",
     "delete": "",
     "compact": "",
     "info": "--json",

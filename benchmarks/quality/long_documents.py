@@ -22,7 +22,7 @@ from fastlane_st.evaluation.routes import measure_routes
 from fastlane_st.evaluation.scoring import BlockStore, DocumentViews, encode_queries
 from fastlane_st.hub import DEFAULT_CHECKPOINT
 from fastlane_st.index.encoding import Encoding
-from fastlane_st.index.windows import LongTexts
+from fastlane_st.index.long_texts import LongTexts
 
 from ..common.encoding import (
     autocast,

@@ -13,8 +13,8 @@ from .building import COMMIT_EVERY, COMMIT_SECONDS
 from .encoding import Encoding
 from .feed import CommitPace, Feed
 from .index import FastLaneIndex
+from .long_texts import LongTexts
 from .unfinished import as_stored, without_windows
-from .windows import LongTexts
 
 _LOOKED_UP_AT_ONCE = 1_000
 

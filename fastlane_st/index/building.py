@@ -20,13 +20,14 @@ from .contents import IndexContents, Part
 from .encoding import DocumentRoutes, Encoding
 from .feed import CommitPace, Feed
 from .index import FastLaneIndex
+from .long_texts import LongTexts
 from .segment import Segment, collect_segment
 from .storage.folder import IndexSettings, next_generation
 from .storage.manifest import MANIFEST
 from .unfinished import UNFINISHED, Unfinished, resumed, skip_committed
 from .vectors.settings import Kind, Storage, VectorSettings
 from .vectors.store import VectorStore
-from .windows import LongDocuments, LongTexts
+from .windows import LongDocuments
 
 COMMIT_EVERY = 10_000
 COMMIT_SECONDS = 60.0

@@ -15,7 +15,8 @@ from tqdm.auto import tqdm
 
 from ..modeling.routing_fastlane import NumRoutes, check_num_routes
 from ..modeling.search_fastlane import Encoder, Id, Views, check_counts, routed_views
-from .windows import LongDocuments, LongTexts, Window, Windows, WindowViews, split_text
+from .long_texts import LongTexts
+from .windows import LongDocuments, Window, Windows, WindowViews, split_text
 
 DocumentRoutes: TypeAlias = NumRoutes | Literal["default"]
 

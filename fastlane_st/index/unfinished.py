@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from .documents import StoredDocument
 from .encoding import DocumentRoutes
+from .long_texts import LongTexts
 from .vectors.settings import Kind, Storage
-from .windows import LongTexts
 
 if TYPE_CHECKING:
     from ..data.corpus import CorpusDocument

@@ -22,10 +22,10 @@ from filelock import BaseFileLock, FileLock, SoftFileLock, Timeout
 
 from ..contents import IndexContents, Part
 from ..encoding import DocumentRoutes
+from ..long_texts import LongTexts
 from ..segment import Segment
 from ..vectors.settings import VectorSettings
 from ..vectors.store import VectorStore
-from ..windows import LongTexts
 from .manifest import FORMAT, FORMAT_VERSION, MANIFEST, read_manifest, with_checksum
 from .segment_files import (
     SUFFIXES,

@@ -25,7 +25,7 @@ def storages() -> tuple[str, ...]:
 
 
 def long_texts() -> tuple[str, ...]:
-    """Lists the values of `--long-texts`; this imports the engine."""
+    """Lists the values of `--long-texts`."""
     from ..index.long_texts import LongTexts
 
     return get_args(LongTexts)

@@ -44,14 +44,14 @@ from .encoding import DocumentRoutes, Encoding
 from .explaining import Explanation, explain_hits
 from .filters import Filter, filtered, known_fields
 from .incoming import Incoming
-from .long_texts import LongTexts
+from .long_texts import LongTexts, check_long_texts
 from .ranking import DocumentRanker
 from .segment import collect_segment
 from .storage.folder import Commit, IndexSettings, map_saved, read_index, write_index
 from .vectors.gpu import GpuVectors
 from .vectors.settings import Kind, Storage, VectorSettings
 from .vectors.store import VectorStore
-from .windows import LongDocuments, check_long_texts
+from .windows import LongDocuments
 
 logger = logging.getLogger(__name__)
 

@@ -11,12 +11,12 @@ import logging
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, TypeAlias, get_args
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
 
 from ..modeling.search_fastlane import Id, Match, Views
-from .long_texts import LongTexts
+from .long_texts import LongTexts, check_long_texts
 from .tokens import SideTokenizer, Span
 
 OVERLAP = 4
@@ -52,15 +52,6 @@ class Window(NamedTuple):
 
 Windows: TypeAlias = tuple[Window, ...]
 """The windows of a document, in order; none if it is no longer than the encoder reads."""
-
-
-def check_long_texts(long_texts: str) -> None:
-    """Raises a ValueError unless this is one of `LongTexts`."""
-    if long_texts not in get_args(LongTexts):
-        raise ValueError(
-            f'long_texts must be "window", "cut" or "error", got {long_texts!r}: "window" indexes all of '
-            "a long text"
-        )
 
 
 @dataclass

@@ -15,9 +15,9 @@ from fastlane_st.cli import index as index_commands
 
 OPTIONS = {
     "export": "--code-from",
-    "index": "--out --model --document-routes --kind --storage --batch-size --resume --processes "
-    "--text-column --id-column --long-texts",
-    "add": "--model --batch-size --replace --resume --text-column --id-column --long-texts",
+    "index": "--out --model --document-routes --long-texts --kind --storage --batch-size --resume "
+    "--processes --text-column --id-column",
+    "add": "--model --batch-size --long-texts --replace --resume --text-column --id-column",
     "delete": "",
     "compact": "",
     "info": "--json",

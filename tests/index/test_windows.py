@@ -12,6 +12,7 @@ from collections.abc import Callable
 from copy import copy, deepcopy
 from itertools import pairwise
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -23,6 +24,7 @@ from transformers import PreTrainedTokenizerFast
 from fastlane_st import FastLaneEncoder, FastLaneIndex, FastLaneModel
 from fastlane_st.adapters import lora_config
 from fastlane_st.data.corpus import CorpusDocument
+from fastlane_st.index import feed
 from fastlane_st.index.adding import add_to_folder
 from fastlane_st.index.building import build_folder, encoding_processes
 from fastlane_st.index.encoding import Encoding
@@ -357,6 +359,27 @@ def test_documents_that_are_there_are_passed_over_with_their_windows(
     more = [*corpus(), CorpusDocument("more", LONG + " json")]
     assert add_to_folder(index, tmp_path / "index", more, resume=True) == 1
     assert len(index.get(["more"])[0].windows) > 2
+
+
+def test_few_long_documents_are_encoded_between_two_looks_at_the_clock(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(feed, "_ENCODED_AT_ONCE", 3)
+    monkeypatch.setattr(feed, "_CHARACTERS", 10)
+    texts = ["car", "bus", "sky", "red" + " red" * 6, "blue", "car" + " car" * 19, "sky"]
+    documents = [CorpusDocument(str(number), text) for number, text in enumerate(texts)]
+    encoder = WordEncoder()
+    progress: Any = SimpleNamespace(update=lambda count: None)
+    one = feed.Feed(documents, Encoding(encoder), feed.CommitPace(100, 0.0), progress)
+    while one.segment(100, None) is not None:
+        pass
+    assert one.is_exhausted
+    assert [call["texts"] for call in encoder.calls] == [
+        texts[:3],
+        texts[3:5],
+        texts[5:6],
+        texts[6:],
+    ]
 
 
 @pytest.mark.slow

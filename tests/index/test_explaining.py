@@ -154,3 +154,25 @@ def test_what_cannot_be_explained_says_so(index: FastLaneIndex) -> None:
     without = FastLaneIndex.from_embeddings([[[1.0, 0.0]]])
     with pytest.raises(ValueError, match="text queries need an encoder"):
         without.explain("red", without.search([[[1.0, 0.0]]])[0])
+
+
+@pytest.mark.slow
+def test_words_that_carry_little_are_not_strong() -> None:
+    encoder = FastLaneEncoder("fastlane-minilm")
+    texts = [
+        "getpass.getpass prompts the user for a password without echoing what is typed.",
+        "heapq.nlargest finds the n largest elements in a dataset.",
+        "tempfile.TemporaryDirectory creates a directory that is removed when it is closed.",
+    ]
+    index = FastLaneIndex.build(encoder, texts)
+    for query, number, carried in (
+        ("How do I ask the user for a password?", 0, "password"),
+        ("How do I find the three biggest numbers of it?", 1, "biggest"),
+        ("How do I make a temporary folder that is deleted when I'm done?", 2, "folder"),
+    ):
+        [hit] = index.search(query, top_k=1, num_routes=1)
+        assert hit.id == number
+        [explanation] = index.explain(query, [hit])
+        strong = {query[slice(*match.query_span)].lower() for match in explanation.strong}
+        assert carried in strong
+        assert not strong & {"how", "do", "i", "the", "a", "of", "it", "is", "that", "for"}

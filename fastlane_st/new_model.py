@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import AutoModel, AutoTokenizer, PreTrainedConfig
+from transformers import AutoModel, AutoTokenizer, PreTrainedConfig, PreTrainedModel
 
 from .loading import ask_hub
 from .modeling.configuration_fastlane import FastLaneConfig
@@ -46,23 +46,33 @@ def from_backbone(
     ask_hub(str(name_or_path), revision=revision)
     backbone = AutoModel.from_pretrained(name_or_path, revision=revision, dtype=torch.float32)
     tokenizer = AutoTokenizer.from_pretrained(name_or_path, revision=revision)
-    framing = ("cls", "sep", "bos", "eos", "pad")
-    framing_ids = {getattr(tokenizer, f"{name}_token_id") for name in framing} - {None}
     longest = min(tokenizer.model_max_length, backbone.config.max_position_embeddings)
     defaults = {
-        "special_token_ids": sorted(framing_ids),
+        "special_token_ids": framing_ids(tokenizer),
         "base_model": None if os.path.isdir(name_or_path) else str(name_or_path),
         "query_length": min(128, longest),
         "document_length": min(256, longest),
     }
     config = FastLaneConfig(backbone_config=backbone.config, **{**defaults, **config_kwargs})
     _check_sizes(config, longest)
+    model = model_over(config, backbone, tokenizer)
+    fit_projection(model, calibration_texts or default_calibration_texts())
+    model.eval()
+    return model
+
+
+def framing_ids(tokenizer: Any) -> list[int]:
+    """The ids of the tokens that frame a text, sorted."""
+    kinds = ("cls", "sep", "bos", "eos", "pad")
+    return sorted({getattr(tokenizer, f"{kind}_token_id") for kind in kinds} - {None})
+
+
+def model_over(config: FastLaneConfig, backbone: PreTrainedModel, tokenizer: Any) -> FastLaneModel:
+    """A model with the weights of a backbone; all else is new."""
     model = FastLaneModel(config)
     missing = model.backbone.load_state_dict(backbone.state_dict(), strict=False).missing_keys
     assert not missing, missing
     model.tokenizer = tokenizer
-    fit_projection(model, calibration_texts or default_calibration_texts())
-    model.eval()
     return model
 
 

@@ -14,7 +14,14 @@ from transformers import PreTrainedTokenizerBase
 from .checkpoint_fastlane import CheckpointModel
 from .output_fastlane import FastLaneOutput
 from .projection_fastlane import ViewProjection
-from .routing_fastlane import AskedRoutes, Task, pool_tokens, spread_out, top_k_mask
+from .routing_fastlane import (
+    AskedRoutes,
+    Task,
+    gumbel_top_k_gate,
+    pool_tokens,
+    spread_out,
+    top_k_mask,
+)
 from .search_fastlane import ExactIndex, check_unicode
 
 CHARACTERS = 16  # a token, when a long text is cut before it is tokenised; English has 4 or 5
@@ -53,11 +60,25 @@ class TextEncodingModel(CheckpointModel):
             return output.token_embeddings, mask
         if task == "document":
             return pool_tokens(output.token_embeddings, mask, count)
-        assert output.router_logits is not None
-        states, spread = output.last_hidden_state, self.config.route_spread
-        logits = spread_out(output.router_logits, states, mask, int(count), spread)
-        routes = top_k_mask(logits, mask, int(count))
+        routes = top_k_mask(self._spread_logits(output, int(count)), mask, int(count))
         return self.projection.routed(output, routes), routes
+
+    def gate(
+        self, output: FastLaneOutput, num_routes: int, temperature: float, noise: bool
+    ) -> tuple[Tensor, Tensor]:
+        """Routes queries as training does: `route` with the gate of `gumbel_top_k_gate`.
+
+        Returns:
+            The views (B, T, D) float, and the gate (B, T) float.
+        """
+        logits = self._spread_logits(output, num_routes)
+        gate = gumbel_top_k_gate(logits, output.token_mask, num_routes, temperature, noise)
+        return self.projection.routed(output, gate.detach() > 0.5), gate
+
+    def _spread_logits(self, output: FastLaneOutput, num_routes: int) -> Tensor:
+        assert output.router_logits is not None
+        states, mask = output.last_hidden_state, output.token_mask
+        return spread_out(output.router_logits, states, mask, num_routes, self.config.route_spread)
 
     tokenizing = threading.RLock()  # reentrant: Sentence Transformers tokenises prompts within
     """Held while texts are tokenised: a tokenizer's length and padding are state that both sides set."""

@@ -63,10 +63,7 @@ class TokenRouter(nn.Module):
 
     def heads(self, hidden_states: Tensor) -> tuple[Tensor, ...]:
         """Queries, keys and values of the attention: (B, heads, T, router_dim / heads) each."""
-        return tuple(
-            part.unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
-            for part in self.attention_input(hidden_states).chunk(3, dim=-1)
-        )
+        return split_heads(self.attention_input(hidden_states), self.num_heads)
 
 
 class Salience(nn.Module):
@@ -146,10 +143,15 @@ class RouteLayer(nn.Module):
 
 def attend(projected: Tensor, attention_mask: Tensor, num_heads: int) -> Tensor:
     """Self-attention (B, T, H) of queries, keys and values (B, T, 3H); mask (B, T), 0 at what isn't seen."""
-    query, key, value = (
-        part.unflatten(-1, (num_heads, -1)).transpose(1, 2) for part in projected.chunk(3, dim=-1)
-    )
+    query, key, value = split_heads(projected, num_heads)
     attended = nn.functional.scaled_dot_product_attention(
         query, key, value, attn_mask=attention_mask.bool()[:, None, None, :]
     )
     return attended.transpose(1, 2).flatten(-2)
+
+
+def split_heads(projected: Tensor, num_heads: int) -> tuple[Tensor, ...]:
+    """Queries, keys and values (B, heads, T, H / heads) each, from all of them (B, T, 3H)."""
+    return tuple(
+        part.unflatten(-1, (num_heads, -1)).transpose(1, 2) for part in projected.chunk(3, dim=-1)
+    )

@@ -14,8 +14,8 @@ from typing import Any, Literal, NamedTuple, Protocol, TypeAlias, TypeGuard, ove
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import nn
 
+from .fingerprint_fastlane import fastlane_model
 from .routing_fastlane import AskedRoutes, NumRoutes, check_num_routes, is_count
 
 Embeddings: TypeAlias = torch.Tensor | npt.NDArray[Any] | Sequence[Sequence[float]]
@@ -106,14 +106,11 @@ class QueryBatch(NamedTuple):
     full: list[Views]
 
 
-def default_routes(encoder: Any) -> int | None:
+def default_routes(encoder: object) -> int | None:
     """The number of routes of a query where a caller names none: the checkpoint's, 1 for other encoders."""
-    first = encoder[0] if isinstance(encoder, nn.Sequential) else encoder
-    config: Any = getattr(first, "config", None)
-    if hasattr(config, "query_num_routes"):
-        routes: int | None = config.query_num_routes
-        return routes
-    return 1
+    model = fastlane_model(encoder)
+    routes: int | None = 1 if model is None else model.config.query_num_routes
+    return routes
 
 
 def query_views(

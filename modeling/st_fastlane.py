@@ -10,7 +10,7 @@ from torch import Tensor
 
 from .encoding_fastlane import EXPANDED, tokenize_starts
 from .output_fastlane import FastLaneOutput
-from .routing_fastlane import AskedRoutes, Task, gumbel_top_k_gate, spread_out
+from .routing_fastlane import AskedRoutes, Task
 from .search_fastlane import check_counts, check_unicode
 
 if TYPE_CHECKING:
@@ -132,16 +132,11 @@ class FastLaneTransformer(Transformer):
 
     def _gated(self, output: FastLaneOutput, num_routes: int) -> dict[str, Tensor]:
         """What training sees of queries; see the class."""
-        assert output.router_logits is not None
-        mask, spread = output.token_mask, self.model.config.route_spread
-        states = output.last_hidden_state
-        logits = spread_out(output.router_logits, states, mask, num_routes, spread)
-        gate = gumbel_top_k_gate(logits, mask, num_routes, self.temperature, self.noise)
-        views = self.model.projection.routed(output, gate.detach() > 0.5)
+        views, gate = self.model.gate(output, num_routes, self.temperature, self.noise)
         return {
             "token_embeddings": views * gate.unsqueeze(-1),
-            "attention_mask": mask,
-            "token_mask": mask,
+            "attention_mask": output.token_mask,
+            "token_mask": output.token_mask,
             "unrouted_embeddings": output.token_embeddings,
             "routed_embeddings": views,
             "gate": gate,

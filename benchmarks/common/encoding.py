@@ -13,7 +13,7 @@ from torch import nn
 
 from fastlane_st import FastLaneEncoder
 from fastlane_st.data.collection import Collection, read_collection
-from fastlane_st.evaluation.metrics import Metrics
+from fastlane_st.evaluation.metrics import Metrics, macro_difference
 from fastlane_st.evaluation.routes import measure_routes
 from fastlane_st.evaluation.scoring import (
     NUM_ROUTES,
@@ -25,7 +25,7 @@ from fastlane_st.modeling.fingerprint_fastlane import base_digest
 from fastlane_st.modeling.modeling_fastlane import FastLaneModel
 from fastlane_st.modeling.st_fastlane import FastLaneTransformer
 
-from .results import Values
+from .results import Facts, Rows, Values
 
 ROUTES_AND_ALL = ("full", *(f"router_{k}" for k in NUM_ROUTES))
 """All views of a query, and each number of routes that is measured by default."""
@@ -109,3 +109,37 @@ def measure_router(
 def ndcg_by_query(measured: Mapping[str, Metrics]) -> dict[str, Values]:
     """nDCG@10 of every query, by setting."""
     return {setting: metrics["ndcg@10"].astype(np.float32) for setting, metrics in measured.items()}
+
+
+def rows_of_all_sets(
+    encoder: FastLaneEncoder,
+    options: argparse.Namespace,
+    document_encoder: FastLaneEncoder | None = None,
+) -> Rows:
+    """nDCG@10 per query, by `set setting`; documents have an encoder of their own if one is given."""
+    rows: Rows = {}
+    for name in options.sets.split(","):
+        measured = measure_router(
+            read_set(name, options),
+            encoder,
+            options,
+            ROUTES_AND_ALL,
+            document_encoder=document_encoder,
+        )
+        rows |= {f"{name} {setting}": row for setting, row in ndcg_by_query(measured).items()}
+    return rows
+
+
+def gains_over_control(rows: Rows, control: Rows) -> Facts:
+    """Means over sets, each with the same weight, their ratios to `full`, and gains on the control."""
+    found: Facts = {"ndcg@10": {}, "ratio_to_full": {}, "gain": {}}
+    for setting in ROUTES_AND_ALL:
+        pairs = [
+            (rows[key].astype(float), control[key].astype(float))
+            for key in rows
+            if key.endswith(f" {setting}")
+        ]
+        found["ndcg@10"][setting] = mean = float(np.mean([ours.mean() for ours, _ in pairs]))
+        found["ratio_to_full"][setting] = mean / found["ndcg@10"]["full"]
+        found["gain"][setting] = macro_difference(pairs).to_dict()
+    return found

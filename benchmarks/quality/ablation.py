@@ -15,21 +15,17 @@ from contextlib import contextmanager
 from typing import Any
 from unittest.mock import patch
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from fastlane_st import FastLaneEncoder
-from fastlane_st.evaluation.metrics import macro_difference
 from fastlane_st.modeling.modeling_fastlane import FastLaneModel
 
 from ..common.encoding import (
-    ROUTES_AND_ALL,
     describe_checkpoint,
     fastlane_model,
-    measure_router,
-    ndcg_by_query,
-    read_set,
+    gains_over_control,
+    rows_of_all_sets,
 )
 from ..common.options import limits, parse, sets_parser
 from ..common.results import Facts, Rows, SetResults, measure_sets
@@ -72,7 +68,7 @@ class Known(dict[str, Any]):
 
 
 def zero(*parameters: str) -> Change:
-    """Sets parameters to 0."""
+    """Gives a change that sets parameters to 0."""
 
     def change(model: FastLaneModel) -> None:
         named = dict(model.named_parameters())
@@ -144,14 +140,9 @@ def main() -> None:
     model.backbone = KnownStates(model.backbone)
 
     def measure(name: str) -> tuple[Facts, Rows]:
-        rows: Rows = {}
         with changed(model, MECHANISMS[name]):
-            for one in options.sets.split(","):
-                measured = measure_router(read_set(one, options), encoder, options, ROUTES_AND_ALL)
-                rows |= {
-                    f"{one} {setting}": row for setting, row in ndcg_by_query(measured).items()
-                }
-        return losses(rows, rows if name == CONTROL else results.rows[CONTROL]), rows
+            rows = rows_of_all_sets(encoder, options)
+        return gains_over_control(rows, rows if name == CONTROL else results.rows[CONTROL]), rows
 
     measure_sets(results, options.mechanisms.split(","), measure)
 
@@ -168,20 +159,6 @@ def changed(model: FastLaneModel, change: Change) -> Iterator[None]:
     model.config.route_spread = spread
     for head, state in zip(heads, kept, strict=True):
         head.load_state_dict(state)
-
-
-def losses(rows: Rows, control: Rows) -> Facts:
-    """Means over sets, each with the same weight, and what they are above the control."""
-    found: Facts = {"ndcg@10": {}, "gain": {}}
-    for setting in ROUTES_AND_ALL:
-        pairs = [
-            (rows[key].astype(float), control[key].astype(float))
-            for key in rows
-            if key.endswith(f" {setting}")
-        ]
-        found["ndcg@10"][setting] = float(np.mean([ours.mean() for ours, _ in pairs]))
-        found["gain"][setting] = macro_difference(pairs).to_dict()
-    return found
 
 
 if __name__ == "__main__":

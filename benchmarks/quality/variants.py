@@ -24,13 +24,11 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
-import numpy as np
 import torch
 from accelerate.utils import set_seed  # type: ignore[import-untyped]
 from datasets import DatasetDict
 
 from fastlane_st import FastLaneEncoder
-from fastlane_st.evaluation.metrics import macro_difference
 from fastlane_st.losses import RoutedContrastiveLoss
 from fastlane_st.losses.column_views import ColumnViews
 from training import train
@@ -38,7 +36,7 @@ from training.mine import mine
 from training.negatives import MiningConfig
 from training.training_config import Source, TrainingConfig
 
-from ..common.encoding import ROUTES_AND_ALL, measure_router, ndcg_by_query, read_set
+from ..common.encoding import gains_over_control, rows_of_all_sets
 from ..common.options import limits, parse, sets_parser
 from ..common.results import Facts, Rows, SetResults, measure_sets
 
@@ -128,7 +126,7 @@ def main() -> None:
 
     def measure(name: str) -> tuple[Facts, Rows]:
         queries, documents = train_variant(name, VARIANTS[name], load, options)
-        rows = rows_of_all_sets(queries, documents, options)
+        rows = rows_of_all_sets(queries, options, documents)
         return gains_over_control(rows, rows if name == CONTROL else results.rows[CONTROL]), rows
 
     measure_sets(results, options.variants.split(","), measure)
@@ -177,38 +175,6 @@ def encode_by_teacher(loss: RoutedContrastiveLoss, column: dict[str, Any]) -> Co
     """Encodes documents by the frozen teacher; replaces the loss's `encode_document`."""
     views = loss.teacher_views(column)
     return replace(views, embeddings=views.embeddings.float())
-
-
-def rows_of_all_sets(
-    query_encoder: FastLaneEncoder, document_encoder: FastLaneEncoder, options: argparse.Namespace
-) -> Rows:
-    """nDCG@10 per query, by `set setting`."""
-    rows: Rows = {}
-    for name in options.sets.split(","):
-        measured = measure_router(
-            read_set(name, options),
-            query_encoder,
-            options,
-            ROUTES_AND_ALL,
-            document_encoder=document_encoder,
-        )
-        rows |= {f"{name} {setting}": row for setting, row in ndcg_by_query(measured).items()}
-    return rows
-
-
-def gains_over_control(rows: Rows, control: Rows) -> Facts:
-    """Means over sets, each with the same weight, their ratios to `full`, and gains on the control."""
-    found: Facts = {"ndcg@10": {}, "ratio_to_full": {}, "gain": {}}
-    for setting in ROUTES_AND_ALL:
-        pairs = [
-            (rows[key].astype(float), control[key].astype(float))
-            for key in rows
-            if key.endswith(f" {setting}")
-        ]
-        found["ndcg@10"][setting] = mean = float(np.mean([ours.mean() for ours, _ in pairs]))
-        found["ratio_to_full"][setting] = mean / found["ndcg@10"]["full"]
-        found["gain"][setting] = macro_difference(pairs).to_dict()
-    return found
 
 
 if __name__ == "__main__":

@@ -7,16 +7,10 @@ from typing import Annotated, Any
 
 import typer
 
-from .arguments import BatchSize, usage
+from .arguments import BatchSize
+from .choices import one_of
 
 CONTEXTS = ("none", "window", "document", "both")
-
-
-def parse_context(text: str) -> str:
-    """Accepts one of `CONTEXTS`."""
-    if text not in CONTEXTS:
-        raise ValueError(f"invalid choice: {text!r} (choose from {', '.join(CONTEXTS)})")
-    return text
 
 
 def register(app: typer.Typer) -> None:
@@ -43,7 +37,7 @@ def retrofit(
         Any,
         typer.Option(
             metavar="CONTEXT",
-            parser=usage(parse_context),
+            parser=one_of(lambda: CONTEXTS),
             help="none leaves documents' vectors untouched; window, document or both mix them",
         ),
     ] = "none",

@@ -11,9 +11,9 @@ from functools import cached_property
 from itertools import islice
 from typing import Any, Literal, NamedTuple, TypeAlias
 
-from torch import nn
 from tqdm.auto import tqdm
 
+from ..modeling.fingerprint_fastlane import fastlane_model
 from ..modeling.routing_fastlane import NumRoutes, check_num_routes
 from ..modeling.search_fastlane import Encoder, Id, Views, check_counts, routed_views
 from .context import ContextMixing
@@ -74,8 +74,8 @@ class Encoding:
 
     def _check_all_tokens(self) -> None:
         """Raises a ValueError where the encoder would pool tokens before their context is mixed in."""
-        first = self.encoder[0] if isinstance(self.encoder, nn.Sequential) else self.encoder
-        own = getattr(getattr(first, "config", None), "document_num_routes", None)
+        model = fastlane_model(self.encoder)
+        own = None if model is None else model.config.document_num_routes
         routes = own if self.num_routes == "default" else self.num_routes
         if routes is not None:
             raise ValueError(
@@ -109,7 +109,7 @@ class Piece(NamedTuple):
 
     @property
     def window(self) -> Window | None:
-        """The piece's window."""
+        """The window that the piece is; None for a text that isn't long."""
         return self.windows[self.number] if self.windows else None
 
     @property

@@ -98,7 +98,7 @@ class Explanation:
 def explain_hits(
     contents: IndexContents, encoder: Encoder | None, query: str, hits: Sequence[Hit]
 ) -> list[Explanation]:
-    """Explains hits; see `FastLaneIndex.explain`."""
+    """Explains hits of one query, in their order; `FastLaneIndex.explain` says what raises."""
     if not isinstance(query, str):
         raise ValueError(
             f"query must be the text that was searched, got {type(query).__name__}: vectors have no words"

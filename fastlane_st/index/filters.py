@@ -16,7 +16,7 @@ numbers and texts with texts; True is no number.
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, TypeAlias
 
@@ -52,7 +52,6 @@ def filtered(parts: Sequence[Part], where: Filter) -> tuple[Part, ...]:
         raise ValueError(
             f"no document has the field {unknown[0]!r}; there are {known_fields(parts)}"
         )
-    where = _plain_filter(where)
     for name, operator_name, operand in _ranges(where):
         kinds = {
             _kind(value) for part in parts for value in part.segment.documents.column(name).values
@@ -65,15 +64,6 @@ def filtered(parts: Sequence[Part], where: Filter) -> tuple[Part, ...]:
     return tuple(
         replace(part, is_live=part.is_live & matching(where, part.segment)) for part in parts
     )
-
-
-def _plain_filter(where: Any) -> Any:
-    """A checked filter, or a part of one, with NumPy's scalars as Python's."""
-    if isinstance(where, Mapping):
-        return {key: _plain_filter(value) for key, value in where.items()}
-    if isinstance(where, str) or not isinstance(where, Iterable):
-        return plain(where)
-    return [_plain_filter(one) for one in where]
 
 
 def _ranges(where: Filter) -> Iterator[tuple[str, str, Any]]:
@@ -144,7 +134,6 @@ def matching(where: Filter, segment: Segment) -> BoolArray:
 
 def is_scalar(value: object) -> bool:
     """Whether metadata can have this value: text, finite number, truth value or None."""
-    value = plain(value)
     if isinstance(value, float):
         return bool(np.isfinite(value))
     return value is None or isinstance(value, str | int)
@@ -188,7 +177,17 @@ def _kind(value: Any) -> str:
 
 
 def _conditions(value: Any) -> Mapping[str, Any]:
-    return value if isinstance(value, Mapping) else {"$eq": value}
+    """The operands by operator, with NumPy's scalars as Python's."""
+    conditions = value if isinstance(value, Mapping) else {"$eq": value}
+    return {name: _plain_operand(operand) for name, operand in conditions.items()}
+
+
+def _plain_operand(operand: Any) -> Any:
+    if isinstance(operand, Sequence | set | frozenset | np.ndarray) and not isinstance(
+        operand, str
+    ):
+        return [plain(one) for one in operand]
+    return plain(operand)
 
 
 def _check_conditions(field: str, value: Any) -> None:
@@ -208,12 +207,11 @@ def _check_conditions(field: str, value: Any) -> None:
 def _problem(name: str, operand: Any) -> str | None:
     """What the operand should have been; None if it is right."""
     if name in ("$in", "$nin"):
-        is_list = isinstance(operand, Sequence | set | frozenset | np.ndarray)
-        is_list = is_list and not isinstance(operand, str)
+        is_list = isinstance(operand, list)
         return None if is_list and all(map(is_scalar, operand)) else "a list of values"
     if name == "$exists":
-        return None if isinstance(plain(operand), bool) else "True or False"
+        return None if isinstance(operand, bool) else "True or False"
     if name in _ORDERS:
-        is_ordered = is_scalar(operand) and _kind(plain(operand)) in ("number", "text")
+        is_ordered = is_scalar(operand) and _kind(operand) in ("number", "text")
         return None if is_ordered else "a number or a text"
     return None if is_scalar(operand) else "a text, a finite number, True, False or None"

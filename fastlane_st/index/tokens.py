@@ -11,6 +11,7 @@ from torch import nn
 from transformers import PreTrainedTokenizerBase
 
 from ..modeling.encoding_fastlane import CHARACTERS, splits_at_spaces, start_of
+from ..modeling.fingerprint_fastlane import fastlane_model
 from ..modeling.routing_fastlane import Task
 
 Span = tuple[int, int]
@@ -55,15 +56,13 @@ class SideTokenizer:
     @classmethod
     def of(cls, encoder: object, task: Task) -> SideTokenizer | None:
         """That of a FastLaneModel, or of the PEFT or Sentence Transformers model around one; else None."""
-        modules = encoder.modules() if isinstance(encoder, nn.Module) else ()
-        model: Any = next((one for one in modules if hasattr(one, "tokenizing")), None)
+        model = fastlane_model(encoder)
         if model is None:
             return None
         settings: Any = model.config
         prompt = settings.query_prompt if task == "query" else settings.document_prompt
-        if isinstance(
-            encoder, nn.Sequential
-        ):  # Sentence Transformers has its own prompts and lengths
+        # Sentence Transformers has its own prompts and lengths.
+        if isinstance(encoder, nn.Sequential):
             settings = encoder[0]
             prompt = getattr(encoder, "prompts", {}).get(task) or ""
         length = settings.query_length if task == "query" else settings.document_length

@@ -11,6 +11,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from ..evaluation.scoring import BlockStore, best_similarities
 from ..modeling.modeling_fastlane import FastLaneModel
 from .queries import TrainingQuery
 from .states import QueryStates, score_queries
@@ -18,7 +19,6 @@ from .vectors import TokenVectors
 
 NUM_ROUTES = (1, 2, 4)
 RERANKED = 100
-CHUNK = 128
 
 
 @dataclass(frozen=True)
@@ -80,15 +80,10 @@ class RetrofitReport:
         return "\n".join([*lines, "", f"{phases}; peak memory {self.peak_memory / 1e9:.1f} GB"])
 
 
-@torch.inference_mode()
-def measure_routes(
-    model: FastLaneModel,
-    queries: Sequence[TrainingQuery],
-    states: Sequence[QueryStates],
-    vectors: TokenVectors,
-    documents: Sequence[int],
-) -> dict[str, RouteQuality]:
-    """Ranks documents for queries by MaxSim over all views, and by fewer routes.
+class HeldOut:
+    """Queries that were held out of training, and the documents to rank for them.
+
+    MaxSim over all views ranks alike before training and after, so that it is computed once.
 
     Args:
         model: Encodes queries from their states.
@@ -97,38 +92,42 @@ def measure_routes(
         vectors: Of all documents.
         documents: Numbers of those to rank, in order.
     """
-    output = score_queries(model, states)
-    kept: dict[str, tuple[Tensor, Tensor]] = {
-        "all views": (output.token_embeddings, output.token_mask)
-    }
+
+    @torch.inference_mode()
+    def __init__(
+        self,
+        model: FastLaneModel,
+        queries: Sequence[TrainingQuery],
+        states: Sequence[QueryStates],
+        vectors: TokenVectors,
+        documents: Sequence[int],
+    ) -> None:
+        store = BlockStore(np.float16)
+        for number in documents:
+            store.add(vectors[number])
+        self._documents = store.documents()
+        self.states = states
+        self.own = np.searchsorted(np.asarray(documents), [query.document for query in queries])
+        output = score_queries(model, states)
+        self.maxsim = self.scores(output.token_embeddings, output.token_mask)
+
+    def scores(self, views: Tensor, mask: Tensor) -> npt.NDArray[np.float32]:
+        """(queries, documents) float32: the sum over views (B, T, D) in the mask of max_j q·d_j."""
+        rows = (row[kept].numpy() for row, kept in zip(views, mask, strict=True))
+        return np.stack([best[-1].sum(axis=0) for best in best_similarities(rows, self._documents)])
+
+
+@torch.inference_mode()
+def measure_routes(model: FastLaneModel, held_out: HeldOut) -> dict[str, RouteQuality]:
+    """Ranks documents for held-out queries by MaxSim over all views, and by fewer routes."""
+    output = score_queries(model, held_out.states)
+    scores = {"all views": held_out.maxsim}
     for count in NUM_ROUTES:
-        kept[f"{count} route{'s' * (count > 1)}"] = model.route(output, "query", count)
-    scores = {
-        name: rank_scores(views, mask, vectors, documents) for name, (views, mask) in kept.items()
-    }
-    maxsim = scores["all views"]
-    scores["1 route, reranked"] = reranked(scores["1 route"], maxsim)
-    own = np.searchsorted(np.asarray(documents), [query.document for query in queries])
-    best = top_ten(maxsim)
-    return {name: compare(top_ten(each), best, own) for name, each in scores.items()}
-
-
-def rank_scores(
-    views: Tensor, mask: Tensor, vectors: TokenVectors, documents: Sequence[int]
-) -> npt.NDArray[np.float32]:
-    """(queries, documents) float32: the sum over a query's views (B, T, D) in the mask of max_j q·d_j."""
-    rows = [row[kept] for row, kept in zip(views, mask, strict=True)]
-    flat, counts = torch.cat(rows), torch.tensor([len(row) for row in rows])
-    parts = []
-    for start in range(0, len(documents), CHUNK):
-        gathered, lengths = vectors.gather(documents[start : start + CHUNK])
-        tokens = torch.from_numpy(gathered).float()
-        best = torch.segment_reduce(
-            tokens @ flat.T, "max", lengths=torch.from_numpy(lengths), axis=0, initial=-1e4
-        )
-        parts.append(torch.segment_reduce(best.T.contiguous(), "sum", lengths=counts, axis=0))
-    scores: npt.NDArray[np.float32] = torch.cat(parts, dim=1).numpy()
-    return scores
+        views, routes = model.route(output, "query", count)
+        scores[f"{count} route{'s' * (count > 1)}"] = held_out.scores(views, routes)
+    scores["1 route, reranked"] = reranked(scores["1 route"], held_out.maxsim)
+    best = top_ten(held_out.maxsim)
+    return {name: compare(top_ten(each), best, held_out.own) for name, each in scores.items()}
 
 
 def reranked(

@@ -29,7 +29,7 @@ from ..index.index import FastLaneIndex
 from ..modeling.modeling_fastlane import FastLaneModel
 from ..modeling.projection_fastlane import Context
 from .queries import TrainingQuery, make_queries
-from .report import RetrofitReport, measure_routes
+from .report import HeldOut, RetrofitReport, measure_routes
 from .source import is_fastlane, read_fastlane, read_late_interaction
 from .states import QueryStates, query_states, score_queries
 from .training import RouteTraining, TrainingData, batches, replace_file, train_routes
@@ -118,17 +118,15 @@ def retrofit(
     held_out, trained = split(queries)
     ranked = documents_to_rank([queries[number] for number in held_out], len(texts), settings.seed)
 
-    def measure() -> Any:
-        return measure_routes(
+    with _timed(seconds, "report"):
+        measured = HeldOut(
             model,
             [queries[number] for number in held_out],
             [states[number] for number in held_out],
             vectors,
             ranked,
         )
-
-    with _timed(seconds, "report"):
-        before = measure()
+        before = measure_routes(model, measured)
     with _timed(seconds, "candidates"):
         candidates = mine(model, queries, states, vectors, work, show_progress_bar)
     data = TrainingData(
@@ -140,7 +138,7 @@ def retrofit(
     with _timed(seconds, "training"):
         losses = train_routes(model, data, settings, work, show_progress_bar)
     with _timed(seconds, "report"):
-        after = measure()
+        after = measure_routes(model, measured)
     report = RetrofitReport(
         num_documents=len(ranked),
         num_queries=len(held_out),

@@ -19,15 +19,14 @@ from sentence_transformers.multi_vector_encoder.modules import MultiVectorMask
 from sentence_transformers.util import load_file_path
 from torch import Tensor, nn
 
+from .. import loading
 from ..hub import DEFAULT_CHECKPOINT
-from ..loading import find_checkpoint
+from ..index.context import ContextMixing
 from ..modeling.configuration_fastlane import FastLaneConfig
 from ..modeling.modeling_fastlane import FastLaneModel
 from ..modeling.projection_fastlane import Context
 from ..modeling.router_fastlane import TokenRouter
-
-FRAMING = ("cls", "sep", "bos", "eos", "pad")
-"""The tokenizer's special tokens that frame a text."""
+from ..new_model import framing_ids, model_over
 
 
 def read_late_interaction(
@@ -67,22 +66,22 @@ def read_late_interaction(
     backbone = transformer.model.float()
     hidden_size = int(backbone.config.hidden_size)
     weight = torch.eye(hidden_size) if projection is None else projection
+    window_weight, document_weight = (
+        (0.0, 0.0) if context is None else ContextMixing(context).weights
+    )
     config = FastLaneConfig(
         backbone_config=backbone.config,
         embedding_dim=len(weight),
-        window_context_weight=float(context in ("window", "both")),
-        document_context_weight=float(context in ("document", "both")),
+        window_context_weight=window_weight,
+        document_context_weight=document_weight,
         use_special_tokens=True,
         base_model=None if os.path.isdir(name) else name,
         **_text_settings(source, transformer, mask),
         **config_kwargs,
     )
-    model = FastLaneModel(config)
-    missing = model.backbone.load_state_dict(backbone.state_dict(), strict=False).missing_keys
-    assert not missing, missing
+    model = model_over(config, backbone, transformer.tokenizer)
     model.projection.linear.weight.data.copy_(weight)
     weigh_alike(model.router)
-    model.tokenizer = transformer.tokenizer
     model.eval()
     return model
 
@@ -92,8 +91,7 @@ def is_fastlane(name_or_path: str | os.PathLike[str]) -> bool:
     if str(name_or_path) == DEFAULT_CHECKPOINT:
         return True
     path = load_file_path(str(name_or_path), "config.json")
-    config = {} if path is None else json.loads(Path(path).read_text("utf-8"))
-    return bool(config.get("model_type") == FastLaneConfig.model_type)
+    return path is not None and loading.is_fastlane(Path(path))
 
 
 def read_fastlane(name: str, num_route_layers: int, **config_kwargs: Any) -> FastLaneModel:
@@ -102,7 +100,7 @@ def read_fastlane(name: str, num_route_layers: int, **config_kwargs: Any) -> Fas
     Raises:
         ValueError: It has another number of route layers.
     """
-    found = find_checkpoint(name).name
+    found = loading.find_checkpoint(name).name
     config = FastLaneConfig.from_pretrained(found, **config_kwargs)
     if config.num_route_layers not in (0, num_route_layers):
         raise ValueError(
@@ -202,7 +200,6 @@ def _text_settings(
     if mask is not None and mask._skiplist_ids is not None:
         for task in mask.skiplist_tasks:
             skipped[task] = sorted(set(mask._skiplist_ids.tolist()))
-    framing = {getattr(tokenizer, f"{kind}_token_id") for kind in FRAMING} - {None}
     prompts = source.prompts
     document_prompts = (prompts.get(name) for name in ("document", "passage", "corpus"))
     return {
@@ -213,7 +210,7 @@ def _text_settings(
         "query_expansion": None if expansion is None else dict(expansion),
         "query_skip_ids": skipped["query"],
         "document_skip_ids": skipped["document"],
-        "special_token_ids": sorted(framing),
+        "special_token_ids": framing_ids(tokenizer),
     }
 
 

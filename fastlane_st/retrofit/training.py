@@ -25,7 +25,6 @@ from tqdm.auto import tqdm
 
 from ..modeling.modeling_fastlane import FastLaneModel
 from ..modeling.output_fastlane import FastLaneOutput
-from ..modeling.routing_fastlane import gumbel_top_k_gate, spread_out
 from .queries import TrainingQuery
 from .states import QueryStates, score_queries
 from .vectors import TokenVectors
@@ -167,11 +166,13 @@ def training_step(
     drawn = chance.integers(len(data.queries), size=settings.batch_size).tolist()
     numbers = sorted(drawn, key=lambda number: len(data.states[number].is_view))
     num_routes = int(chance.choice(settings.num_routes))
+    start, end = settings.temperature_start, settings.temperature_end
+    temperature = start * (end / start) ** progress
     teachers, students = [], []
     for part in batches(len(numbers), ALIKE):  # of like lengths: little padding
         queries = [numbers[place] for place in part]
         output = score_queries(model, [data.states[number] for number in queries])
-        gate, views = route_by_gate(model, output, num_routes, progress, settings)
+        views, gate = model.gate(output, num_routes, temperature, progress < settings.noise)
         documents = [
             draw_documents(data, number, settings.num_candidates, chance) for number in queries
         ]
@@ -197,23 +198,6 @@ def draw_documents(
     others = found[(found != own) & (found >= 0)]
     drawn = chance.permutation(others)[:num_candidates]
     return [own, *drawn.tolist()]
-
-
-def route_by_gate(
-    model: FastLaneModel,
-    output: FastLaneOutput,
-    num_routes: int,
-    progress: float,
-    settings: RouteTraining,
-) -> tuple[Tensor, Tensor]:
-    """The Gumbel gate (B, T) and the views (B, T, D) of the tokens, if they were routed or are."""
-    start, end = settings.temperature_start, settings.temperature_end
-    temperature = start * (end / start) ** progress
-    assert output.router_logits is not None
-    mask, spread = output.token_mask, model.config.route_spread
-    logits = spread_out(output.router_logits, output.last_hidden_state, mask, num_routes, spread)
-    gate = gumbel_top_k_gate(logits, mask, num_routes, temperature, progress < settings.noise)
-    return gate, model.projection.routed(output, gate.detach() > 0.5)
 
 
 def similarities(

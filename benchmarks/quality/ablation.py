@@ -16,7 +16,7 @@ from typing import Any
 from unittest.mock import patch
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from fastlane_st import FastLaneEncoder
 from fastlane_st.modeling.modeling_fastlane import FastLaneModel
@@ -27,44 +27,12 @@ from ..common.encoding import (
     gains_over_control,
     rows_of_all_sets,
 )
+from ..common.known_states import KnownStates
 from ..common.options import limits, parse, sets_parser
 from ..common.results import Facts, Rows, SetResults, measure_sets
 
 CONTROL = "as_released"
 Change = Callable[[FastLaneModel], None]
-
-
-class KnownStates(nn.Module):
-    """A backbone that computes the states of a text once, and gives them again to whoever asks.
-
-    Args:
-        backbone: Computes them; (T, H) of each text are kept in float16.
-    """
-
-    def __init__(self, backbone: nn.Module) -> None:
-        super().__init__()
-        self.config = backbone.config
-        self.backbone = backbone
-        self._states: dict[bytes, Tensor] = {}
-
-    def forward(self, input_ids: Tensor, attention_mask: Tensor, **options: Any) -> Any:
-        rows = zip(input_ids, attention_mask.bool(), strict=True)
-        keys = [ids[mask].numpy().tobytes() for ids, mask in rows]
-        if not all(key in self._states for key in keys):
-            output = self.backbone(input_ids=input_ids, attention_mask=attention_mask, **options)
-            for key, states, mask in zip(
-                keys, output.last_hidden_state, attention_mask.bool(), strict=True
-            ):
-                self._states[key] = states[mask].half()
-        states = [self._states[key].float() for key in keys]
-        return Known(last_hidden_state=nn.utils.rnn.pad_sequence(states, batch_first=True))
-
-
-class Known(dict[str, Any]):
-    """A backbone's output: a mapping whose values are attributes, too."""
-
-    def __getattr__(self, name: str) -> Any:
-        return self[name]
 
 
 def zero(*parameters: str) -> Change:

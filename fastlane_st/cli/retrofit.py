@@ -9,6 +9,7 @@ import typer
 
 from .arguments import BatchSize
 from .choices import one_of
+from .index import CHECKPOINT, found_anywhere
 
 CONTEXTS = ("none", "window", "document", "both")
 
@@ -33,6 +34,13 @@ def retrofit(
         Path | None,
         typer.Option(metavar="PAIRS", help='JSONL of {"query", "positive"} to train on'),
     ] = None,
+    index: Annotated[
+        str | None,
+        typer.Option(
+            metavar="INDEX",
+            help="index of the checkpoint's vectors: trained on without encoding, and written as DIR-index",
+        ),
+    ] = None,
     context: Annotated[
         Any,
         typer.Option(
@@ -53,21 +61,29 @@ def retrofit(
     ] = False,
 ) -> None:
     """Puts routes onto a late-interaction checkpoint; its documents' vectors stay valid."""
-    if corpus is None and pairs is None:
-        raise ValueError("there is nothing to train on: give --corpus, --pairs or both")
+    if corpus is None and pairs is None and index is None:
+        raise ValueError("there is nothing to train on: give --corpus, --pairs or --index")
+    if index is not None and Path(f"{out}-index").exists():
+        raise ValueError(f"{out}-index exists: name another folder with --out")
     from ..data.corpus import read_corpus
+    from ..encoder import FastLaneEncoder
+    from ..index.index import FastLaneIndex
     from ..loading import quiet_transformers
+    from ..retrofit.existing import adopt
     from ..retrofit.queries import read_pairs
     from ..retrofit.retrofit import retrofit as run
     from ..retrofit.training import RouteTraining
 
     quiet_transformers()
+    existing = None if index is None else FastLaneIndex.load(index)
+    mixed = None if context == "none" else context
     report = run(
         model,
         out,
         () if corpus is None else read_corpus(corpus),
         () if pairs is None else read_pairs(pairs),
-        context=None if context == "none" else context,
+        index=existing,
+        context=mixed,
         num_route_layers=layers,
         training=RouteTraining(steps=steps),
         max_documents=max_documents,
@@ -78,3 +94,8 @@ def retrofit(
     )
     print(report.render())
     print(f"wrote {out}")
+    if existing is not None:
+        adopted = adopt(existing, FastLaneEncoder(out), mixed)
+        adopted.metadata[CHECKPOINT] = found_anywhere(out)
+        adopted.save(f"{out}-index")
+        print(f"wrote {out}-index: fastlane search {out}-index QUERY")

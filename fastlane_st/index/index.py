@@ -38,7 +38,7 @@ from .arguments import (
     check_search,
 )
 from .contents import IndexContents, Part
-from .context import ContextMixing
+from .context import ContextMixing, mixed_contents
 from .documents import StoredDocument
 from .encoding import DocumentRoutes, Encoding
 from .explaining import Explanation, explain_hits
@@ -325,6 +325,39 @@ class FastLaneIndex:
         """
         if self._commit is not None:
             self._commit = map_saved(self._commit, self._contents)
+
+    def with_context(
+        self,
+        context: Context,
+        window_size: float | None = None,
+        encoder: Encoder | None = None,
+    ) -> FastLaneIndex:
+        """A copy whose vectors have context mixed in by the formula of `from_embeddings`; encodes nothing.
+
+        Args:
+            context: "window", "document" or "both".
+            window_size: Standard deviation of the window, in tokens; 6 by default.
+            encoder: The copy's, such as a retrofit with the same context.
+
+        Raises:
+            ValueError: The index mixes a context already, a vector isn't of unit length, or a long
+                document was encoded as windows.
+        """
+        if self.context is not None:
+            raise ValueError(f"the index mixes the context {self.context.context!r} already")
+        mixing = ContextMixing.choose(context, window_size)
+        if mixing is None:
+            raise ValueError("context must be a context to mix in, got None")
+        mixed = mixed_contents(self._contents, self.vectors, mixing)
+        settings = IndexSettings(
+            self.vectors,
+            self.document_routes,
+            self.long_texts,
+            encoder_digests(encoder),
+            dict(self.metadata),
+            mixing,
+        )
+        return FastLaneIndex(mixed, settings, encoder)
 
     def add(
         self,

@@ -28,6 +28,7 @@ from ..data.corpus import CorpusDocument
 from ..index.index import FastLaneIndex
 from ..modeling.modeling_fastlane import FastLaneModel
 from ..modeling.projection_fastlane import Context
+from .existing import StoredDocuments
 from .queries import TrainingQuery, make_queries
 from .report import HeldOut, RetrofitReport, measure_routes
 from .source import is_fastlane, read_fastlane, read_late_interaction
@@ -53,6 +54,7 @@ def retrofit(
     documents: Iterable[CorpusDocument] = (),
     pairs: Iterable[tuple[str, str]] = (),
     *,
+    index: FastLaneIndex | None = None,
     context: Context | None = None,
     num_route_layers: int = 2,
     training: RouteTraining | None = None,
@@ -75,6 +77,8 @@ def retrofit(
         output: A new folder.
         documents: To train on; passages like those to be searched.
         pairs: Queries, each with its document's text.
+        index: An index of the checkpoint's vectors, whose documents are trained on in place of others and
+            aren't encoded; `adopt` makes one of the new checkpoint out of it.
         context: Mix context into documents' vectors ("window", "document" or "both"), as an index can
             mix it into stored ones; None leaves them untouched.
         num_route_layers: See `RouteLayers`.
@@ -88,9 +92,10 @@ def retrofit(
 
     Raises:
         FileExistsError: `output` exists, or the work of another run is there and `resume` is false.
-        ValueError: Too few documents, no text to make a query of, a run with other settings, or what
-            `read_late_interaction` refuses.
+        ValueError: Too few documents, no text to make a query of, a run with other settings, an index of
+            other vectors, or what `read_late_interaction` refuses.
     """
+    stored = None if index is None else StoredDocuments(index, context)
     target = Path(output)
     work = target.with_name(f"{target.name}.partial")
     settings = training or RouteTraining()
@@ -107,10 +112,13 @@ def retrofit(
             model = read_late_interaction(
                 name_or_path, trust_remote_code=trust_remote_code, context=context, **options
             )
-        texts, queries = gather(list(documents), pairs, max_documents, max_queries, settings.seed)
+        given = [*documents, *(stored.documents if stored else ())]
+        texts, queries = gather(given, pairs, max_documents, max_queries, settings.seed)
+        if stored:
+            stored.check(model, texts)
     _check_work(work, texts, queries, {"name": str(name_or_path), "context": context})
     with _timed(seconds, "documents"):
-        vectors = encode_documents(model, texts, work, batch_size, show_progress_bar)
+        vectors = encode_documents(model, texts, work, stored, batch_size, show_progress_bar)
     with _timed(seconds, "queries"):
         states = query_states(
             model, [query.text for query in queries], batch_size, show_progress_bar
@@ -222,7 +230,12 @@ def documents_to_rank(queries: Sequence[TrainingQuery], num_documents: int, seed
 
 
 def encode_documents(
-    model: FastLaneModel, texts: list[str], work: Path, batch_size: int, show_progress_bar: bool
+    model: FastLaneModel,
+    texts: list[str],
+    work: Path,
+    stored: StoredDocuments | None,
+    batch_size: int,
+    show_progress_bar: bool,
 ) -> TokenVectors:
     """The documents' vectors, in a file of the work folder; goes on behind those that are there."""
     vectors = TokenVectors(work / "documents.f16", model.config.embedding_dim)
@@ -231,11 +244,15 @@ def encode_documents(
     ) as bar:
         while len(vectors) < len(texts):
             chunk = texts[len(vectors) : len(vectors) + ENCODED_AT_ONCE]
-            vectors.append(
-                model.encode_document(
-                    chunk, num_routes=None, batch_size=batch_size, convert_to_numpy=True
-                )
+            known = (
+                {text: stored.vectors(text) for text in chunk if text in stored} if stored else {}
             )
+            new = [text for text in chunk if text not in known]
+            encoded = model.encode_document(
+                new, num_routes=None, batch_size=batch_size, convert_to_numpy=True
+            )
+            known.update(zip(new, encoded, strict=True))
+            vectors.append([known[text] for text in chunk])
             bar.update(len(chunk))
     return vectors
 

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks.quality.ablation import CONTROL, MECHANISMS, KnownStates, changed
+from benchmarks.common.known_states import KnownStates
+from benchmarks.quality.ablation import CONTROL, MECHANISMS, changed
 from fastlane_st import FastLaneModel
 from tests.conftest import DOCUMENTS, QUERIES
 
@@ -43,7 +44,10 @@ def test_a_mechanism_is_switched_off_and_comes_back(name: str, model: FastLaneMo
 def test_known_states_are_computed_once(model: FastLaneModel) -> None:
     model = deepcopy(model).eval()
     expected = views(model)
-    model.backbone = KnownStates(model.backbone)
+    backbone, states = model.backbone, {}
+    model.backbone = KnownStates(backbone, states)
     assert are_alike(views(model), expected)
-    model.backbone.backbone.forward = None
+    backbone.forward = None
+    assert are_alike(views(model), expected)
+    model.backbone = KnownStates(backbone, states)  # of another checkpoint over the same backbone
     assert are_alike(views(model), expected)

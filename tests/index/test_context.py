@@ -235,6 +235,73 @@ def test_vectors_that_are_not_of_unit_length_take_no_context(length: float) -> N
     FastLaneIndex.from_embeddings([good, bad], ids=["a", "b"])
 
 
+# An index that is there
+
+
+@pytest.mark.parametrize("storage", ["float32", "float16", "int8"])
+@pytest.mark.parametrize("context", CONTEXTS)
+def test_an_index_gets_context_as_if_it_had_been_built_with_it(
+    context: Context, storage: Any, original: Path, plain: FastLaneModel, tmp_path: Path
+) -> None:
+    vectors, positions = stored(plain)
+    metadata = [{"number": number} for number in range(len(TEXTS))]
+    index = FastLaneIndex.from_embeddings(
+        vectors[1:],
+        range(1, len(TEXTS)),
+        positions=positions[1:],
+        texts=TEXTS[1:],
+        metadata=metadata[1:],
+        storage=storage,
+    )
+    index.add(vectors[:1], [0], positions=positions[:1], texts=TEXTS[:1], metadata=metadata[:1])
+    index.delete([1])
+    before = vectors_of(index)
+    encoder = read_late_interaction(original, context=context)
+    mixed = index.with_context(context, encoder=encoder)
+    kept = [*range(2, len(TEXTS)), 0]
+    expected = encoder.encode_document([TEXTS[number] for number in kept], num_routes=None)
+    for one, other in zip(vectors_of(mixed), expected, strict=True):
+        np.testing.assert_allclose(one, other, atol=1e-5 if storage == "float32" else 2e-2)
+    assert mixed.ids == kept
+    assert mixed.select(where={"number": 5}) == [5]
+    np.testing.assert_array_equal(np.concatenate(vectors_of(index)), np.concatenate(before))
+    mixed.add(["read a file"], ids=["new"])
+    mixed.save(tmp_path)
+    again = FastLaneIndex.load(tmp_path, encoder)
+    assert [hit.id for hit in again.search("read a file", 3)] == [
+        hit.id for hit in mixed.search("read a file", 3)
+    ]
+
+
+@pytest.mark.parametrize("storage", ["int4", "pq"])
+def test_coarsely_stored_vectors_take_context(storage: Any) -> None:
+    vectors = [units(30, number) for number in range(300)]
+    index = FastLaneIndex.from_embeddings(vectors, kind="ivf", storage=storage)
+    mixed = index.with_context("document")
+    exact = FastLaneIndex.from_embeddings(vectors, context="document")
+    cosines = [
+        (one * other).sum(axis=1) / np.linalg.norm(one, axis=1)
+        for one, other in zip(vectors_of(mixed), vectors_of(exact), strict=True)
+    ]
+    assert np.concatenate(cosines).mean() > 0.7  # of random vectors, which compress badly
+    assert mixed.vectors == index.vectors
+
+
+def test_an_index_that_cannot_take_context_says_why(original: Path) -> None:
+    vectors = [units(3, 0)]
+    index = FastLaneIndex.from_embeddings(vectors, context="window")
+    with pytest.raises(ValueError, match="mixes the context 'window' already"):
+        index.with_context("document")
+    index = FastLaneIndex.from_embeddings(vectors)
+    with pytest.raises(ValueError, match="context must be a context to mix in, got None"):
+        index.with_context(None)  # type: ignore[arg-type]
+    long = FastLaneIndex.build(
+        read_late_interaction(original), ["read a file and sort it " * 200], num_routes=None
+    )
+    with pytest.raises(ValueError, match="document 0 is a long text whose windows were encoded"):
+        long.with_context("document")
+
+
 def test_a_document_without_vectors_has_no_context() -> None:
     index = FastLaneIndex.from_embeddings(
         [units(2, 0), torch.empty(0, units(1, 0).shape[1])], context="both"

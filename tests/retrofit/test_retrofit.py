@@ -252,7 +252,7 @@ def test_the_command_line_retrofits(tmp_path: Path, capsys: pytest.CaptureFixtur
     (tmp_path / "corpus.jsonl").write_text("\n".join(lines))
     command = ["retrofit", str(tmp_path / "original"), "--out", str(tmp_path / "routed")]
     assert main(command) == 1
-    assert "nothing to train on: give --corpus, --pairs or both" in capsys.readouterr().err
+    assert "nothing to train on: give --corpus, --pairs or --index" in capsys.readouterr().err
     command += ["--corpus", str(tmp_path / "corpus.jsonl"), "--steps", "5"]
     assert main(command) == 0
     assert "held-out queries (made), 120 documents" in capsys.readouterr().out

@@ -19,8 +19,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 import torch
 from tqdm.auto import tqdm
 
@@ -28,12 +26,13 @@ from ..data.corpus import CorpusDocument
 from ..index.index import FastLaneIndex
 from ..modeling.modeling_fastlane import FastLaneModel
 from ..modeling.projection_fastlane import Context
+from .candidates import mine
 from .existing import StoredDocuments
 from .queries import TrainingQuery, make_queries
 from .report import HeldOut, RetrofitReport, measure_routes
 from .source import is_fastlane, read_fastlane, read_late_interaction
-from .states import QueryStates, query_states, score_queries
-from .training import RouteTraining, TrainingData, batches, replace_file, train_routes
+from .states import query_states
+from .training import RouteTraining, TrainingData, train_routes
 from .vectors import TokenVectors
 
 logger = logging.getLogger(__name__)
@@ -42,9 +41,6 @@ FEWEST_DOCUMENTS = 100
 HELD_OUT = 300
 RANKED = 5_000
 """Documents that the report ranks."""
-MINED = 64
-FITTED = 20_000
-"""Documents that the index's clusters are fitted to, and that are added at once."""
 ENCODED_AT_ONCE = 1_024
 
 
@@ -136,7 +132,7 @@ def retrofit(
         )
         before = measure_routes(model, measured)
     with _timed(seconds, "candidates"):
-        candidates = mine(model, queries, states, vectors, work, show_progress_bar)
+        candidates = mine(model, states, vectors, work, show_progress_bar)
     data = TrainingData(
         [queries[number] for number in trained],
         [states[number] for number in trained],
@@ -255,66 +251,6 @@ def encode_documents(
             vectors.append([known[text] for text in chunk])
             bar.update(len(chunk))
     return vectors
-
-
-def mine(
-    model: FastLaneModel,
-    queries: Sequence[TrainingQuery],
-    states: Sequence[Any],
-    vectors: TokenVectors,
-    work: Path,
-    show_progress_bar: bool,
-) -> npt.NDArray[np.int32]:
-    """(queries, MINED) int32: the documents that one untrained route finds for each query, -1 for none."""
-    path = work / "candidates.npy"
-    if path.exists():
-        found: npt.NDArray[np.int32] = np.load(path, allow_pickle=False)
-        return found
-    index = index_of(vectors)
-    found = np.full((len(queries), MINED), -1, dtype=np.int32)
-    with tqdm(total=len(queries), desc="Candidates", disable=not show_progress_bar) as bar:
-        for numbers in batches(len(queries), 64):
-            for number, hits in zip(
-                numbers,
-                index.search(
-                    routed_views(model, [states[number] for number in numbers]), top_k=MINED
-                ),
-                strict=True,
-            ):
-                found[number, : len(hits)] = [hit.id for hit in hits]
-            bar.update(len(numbers))
-    replace_file(path, lambda scratch: save_array(scratch, found))
-    return found
-
-
-def index_of(vectors: TokenVectors) -> FastLaneIndex:
-    """An index over stored vectors, whose ids are the documents' numbers."""
-    index: FastLaneIndex | None = None
-    for numbers in batches(len(vectors), FITTED):
-        chunk = [vectors[number] for number in numbers]
-        if index is None:
-            index = FastLaneIndex.from_embeddings(
-                chunk, ids=numbers, storage="int8", num_documents=len(vectors)
-            )
-        else:
-            index.add(chunk, ids=numbers)
-    assert index is not None
-    return index
-
-
-@torch.inference_mode()
-def routed_views(
-    model: FastLaneModel, states: Sequence[QueryStates]
-) -> list[npt.NDArray[np.float32]]:
-    """The view (1, D) of one route of each query."""
-    views, routes = model.route(score_queries(model, states), "query", 1)
-    return [row[kept].numpy() for row, kept in zip(views, routes, strict=True)]
-
-
-def save_array(path: Path, array: npt.NDArray[Any]) -> None:
-    """Writes an array to a file of any name, which `numpy.save` would add an ending to."""
-    with path.open("wb") as file:
-        np.save(file, array, allow_pickle=False)
 
 
 def _check_output(target: Path, work: Path, resume: bool) -> None:

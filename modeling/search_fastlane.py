@@ -287,7 +287,7 @@ class ExactIndex:
         num_routes: NumRoutes | Literal["default"] = "default",
         batch_size: int = 32,
     ) -> ExactIndex:
-        """Encodes and indexes texts, `batch_size` at once.
+        """Encodes and indexes texts, `batch_size` at once; of one longer than the encoder reads, its start.
 
         Args:
             encoder: See `Encoder`.

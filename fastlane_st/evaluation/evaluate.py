@@ -219,17 +219,22 @@ def encode_all(
     batch_size: int,
     show_progress: bool,
 ) -> DocumentViews:
-    """Encodes all documents of a collection; views are stored in float32."""
+    """Encodes all documents of a collection; views are stored in float32. Warns of texts that are cut."""
     from tqdm.auto import tqdm
 
+    from ..index.windows import LongDocuments
+
+    long = LongDocuments.of(encoder, "cut")
     texts = list(collection.documents.values())
     store = BlockStore(np.float32)
     for start in tqdm(range(0, len(texts), _TEXTS), "documents", disable=not show_progress):
         chunk = texts[start : start + _TEXTS]
+        long.are_long(chunk, list(collection.documents)[start : start + _TEXTS])
         for views in encoder.encode_document(
             chunk, num_routes=num_routes, batch_size=batch_size, show_progress_bar=False
         ):
             store.add(views.float().cpu().numpy())
+    long.tell()
     return store.documents()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -75,6 +76,20 @@ def test_a_flat_index_finds_what_brute_force_finds(
 
 
 @pytest.mark.slow
+def test_texts_that_are_cut_are_said(
+    encoder: FastLaneEncoder, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = write_tiny_collection(tmp_path / "tiny")
+    run_evaluate(encoder, folder, routes=[1])
+    assert "longer than" not in caplog.text
+    corpus = (folder / "corpus.jsonl").read_text("utf-8").splitlines()
+    first = json.loads(corpus[0])
+    first["text"] *= 200
+    (folder / "corpus.jsonl").write_text("\n".join([json.dumps(first), *corpus[1:]]), "utf-8")
+    run_evaluate(encoder, folder, routes=[1])
+    assert "1 document is longer than the" in caplog.text
+
+
 def test_run_files_give_other_tools_the_same_numbers(
     found: Evaluation, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

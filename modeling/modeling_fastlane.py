@@ -18,7 +18,7 @@ from .routing_fastlane import Task
 
 
 class FastLaneModel(TextEncodingModel):
-    """A late-interaction encoder whose router picks the few token views that a text needs.
+    """A late-interaction encoder whose router sums a query up in a few views, its routes.
 
     Its base classes hold what is no part of the forward pass: encoding and routing of texts
     (`TextEncodingModel`), checkpoint folders (`CheckpointModel`), adapters (`AdaptableModel`).

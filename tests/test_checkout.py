@@ -1,4 +1,4 @@
-"""A checkout stays clean: what the examples of README and docs write there is ignored by git."""
+"""A checkout stays clean as its examples are run, and a wheel has all of it."""
 
 from __future__ import annotations
 
@@ -32,3 +32,15 @@ def test_git_ignores_what_the_examples_write(page: Path) -> None:
         ["git", "check-ignore", *written], cwd=ROOT, capture_output=True, text=True, check=False
     )
     assert asked.stdout.splitlines() == written
+
+
+def test_a_wheel_has_every_package() -> None:
+    """They are listed by hand, since two of them are links."""
+    [listed] = re.findall(
+        r"^packages = \[\n(.*?)^\]", (ROOT / "pyproject.toml").read_text("utf-8"), re.M | re.S
+    )
+    source = ROOT / "fastlane_st"
+    folders = [source, *(path.parent for path in source.glob("*/__init__.py"))]
+    folders += [path.parent for path in source.glob("*/*/__init__.py")]
+    names = {folder.relative_to(ROOT).as_posix().replace("/", ".") for folder in folders}
+    assert set(re.findall(r'"([\w.]+)"', listed)) == names

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Iterator, MutableMapping
+from pathlib import Path
 from typing import Any
 
+from safetensors import safe_open
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 
@@ -15,7 +20,9 @@ class KnownStates(nn.Module):
         states: Those that an equal backbone has computed, by their tokens; shared with it.
     """
 
-    def __init__(self, backbone: nn.Module, states: dict[bytes, Tensor] | None = None) -> None:
+    def __init__(
+        self, backbone: nn.Module, states: MutableMapping[bytes, Tensor] | None = None
+    ) -> None:
         super().__init__()
         self.config = backbone.config
         self.backbone = backbone
@@ -39,3 +46,65 @@ class Known(dict[str, Any]):
 
     def __getattr__(self, name: str) -> Any:
         return self[name]
+
+
+class StateFiles(MutableMapping[bytes, Tensor]):
+    """States in the files of a folder, so that a later command needs no backbone for the same texts.
+
+    Args:
+        folder: Of one backbone.
+        at_once: Texts that are written as one file. Up to so many are lost if a command is stopped.
+    """
+
+    def __init__(self, folder: Path, at_once: int = 2_000) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self._folder, self._at_once = folder, at_once
+        self._new: dict[str, Tensor] = {}
+        self._files: dict[str, Any] = {}
+        for path in sorted(folder.glob("*.safetensors")):
+            self._open(path)
+
+    def _open(self, path: Path) -> None:
+        file = safe_open(path, "pt")
+        self._files.update(dict.fromkeys(file.keys(), file))
+
+    def __getitem__(self, key: bytes) -> Tensor:
+        name = named(key)
+        states: Tensor = (
+            self._new[name] if name in self._new else self._files[name].get_tensor(name)
+        )
+        return states
+
+    def __contains__(self, key: object) -> bool:
+        name = named(key) if isinstance(key, bytes) else ""
+        return name in self._new or name in self._files
+
+    def __setitem__(self, key: bytes, states: Tensor) -> None:
+        if key in self:  # a file is named by one of its texts
+            return
+        self._new[named(key)] = states.clone()
+        if len(self._new) >= self._at_once:
+            self.flush()
+
+    def flush(self) -> None:
+        """Writes what is new as a file of its own."""
+        if self._new:
+            path = self._folder / f"{min(self._new)}.safetensors"
+            save_file(self._new, path.with_suffix(".tmp"))
+            path.with_suffix(".tmp").replace(path)
+            self._new = {}
+            self._open(path)
+
+    def __delitem__(self, key: bytes) -> None:
+        raise TypeError("states are kept: delete the folder")
+
+    def __iter__(self) -> Iterator[bytes]:
+        raise TypeError("states are named by digests of their texts")
+
+    def __len__(self) -> int:
+        return len(self._new) + len(self._files)
+
+
+def named(key: bytes) -> str:
+    """The name of a text's states in files."""
+    return hashlib.sha256(key).hexdigest()

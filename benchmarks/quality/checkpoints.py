@@ -2,10 +2,11 @@
 
     python -m benchmarks.quality.checkpoints --checkpoints fastlane-minilm,runs/other \\
         --data data/eval --sets mlquestions:dev,scitldr:dev,stackexchange:dev,wikiqa:dev \\
-        --limit-queries 300 --limit-documents 3000 --out runs/checkpoints.json
+        --limit-queries 300 --limit-documents 3000 --states runs/states --out runs/checkpoints.json
 
-nDCG@10 by brute force. The first checkpoint is the control. A backbone encodes each text once, so that more
-checkpoints over it cost little. A checkpoint in the JSON, by the name of its folder, isn't measured again.
+nDCG@10 by brute force. The first checkpoint is the control. A backbone encodes each text once, and keeps its
+states in a folder, so that more checkpoints over it cost little. A checkpoint in the JSON, by the name of its
+folder, isn't measured again.
 """
 
 from __future__ import annotations
@@ -13,7 +14,6 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
-from torch import Tensor
 
 from fastlane_st import FastLaneEncoder
 from fastlane_st.modeling.fingerprint_fastlane import base_digest
@@ -24,7 +24,7 @@ from ..common.encoding import (
     gains_over_control,
     rows_of_all_sets,
 )
-from ..common.known_states import KnownStates
+from ..common.known_states import KnownStates, StateFiles
 from ..common.options import limits, parse, sets_parser
 from ..common.results import Facts, Rows, SetResults, measure_sets
 
@@ -32,19 +32,20 @@ from ..common.results import Facts, Rows, SetResults, measure_sets
 def main() -> None:
     parser = sets_parser(__doc__)
     parser.add_argument("--checkpoints", required=True, help="names or folders, with commas")
+    parser.add_argument("--states", type=Path, required=True, help="folder to keep states in")
     options = parse(parser)
     results = SetResults(options.out, {"sets": options.sets, **limits(options)})
     folders = {Path(name).name: name for name in options.checkpoints.split(",")}
     control, *_ = folders
-    known: dict[str, dict[bytes, Tensor]] = {}
 
     def measure(name: str) -> tuple[Facts, Rows]:
         encoder = FastLaneEncoder(folders[name], device="cpu")
         model = fastlane_model(encoder)
         facts = {"checkpoint": describe_checkpoint(name, model)}
-        states = known.setdefault(base_digest(model.backbone, torch.float32), {})
+        states = StateFiles(options.states / base_digest(model.backbone, torch.float32)[:16])
         model.backbone = KnownStates(model.backbone, states)
         rows = rows_of_all_sets(encoder, options)
+        states.flush()
         against = rows if name == control else results.rows[control]
         return {**facts, **gains_over_control(rows, against)}, rows
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from copy import deepcopy
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
-from benchmarks.common.known_states import KnownStates
+from benchmarks.common.known_states import KnownStates, StateFiles
 from benchmarks.quality.ablation import CONTROL, MECHANISMS, changed
 from fastlane_st import FastLaneModel
 from tests.conftest import DOCUMENTS, QUERIES
@@ -42,12 +44,24 @@ def test_a_mechanism_is_switched_off_and_comes_back(name: str, model: FastLaneMo
 
 
 def test_known_states_are_computed_once(model: FastLaneModel) -> None:
+    check_known(model, {})
+
+
+def test_known_states_are_kept_in_files(model: FastLaneModel, tmp_path: Path) -> None:
+    states = StateFiles(tmp_path, at_once=3)
+    check_known(model, states)
+    states.flush()
+    check_known(model, StateFiles(tmp_path))
+
+
+def check_known(model: FastLaneModel, states: Any) -> None:
+    """The same views with a backbone's states, with no backbone, and with another checkpoint's head."""
     model = deepcopy(model).eval()
     expected = views(model)
-    backbone, states = model.backbone, {}
-    model.backbone = KnownStates(backbone, states)
-    assert are_alike(views(model), expected)
+    backbone = model.backbone
+    if not states:
+        model.backbone = KnownStates(backbone, states)
+        assert are_alike(views(model), expected)
     backbone.forward = None
-    assert are_alike(views(model), expected)
-    model.backbone = KnownStates(backbone, states)  # of another checkpoint over the same backbone
+    model.backbone = KnownStates(backbone, states)
     assert are_alike(views(model), expected)

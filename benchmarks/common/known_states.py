@@ -7,9 +7,13 @@ from collections.abc import Iterator, MutableMapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
+
+from fastlane_st.modeling.fingerprint_fastlane import base_digest
+from fastlane_st.modeling.modeling_fastlane import FastLaneModel
 
 
 class KnownStates(nn.Module):
@@ -103,6 +107,13 @@ class StateFiles(MutableMapping[bytes, Tensor]):
 
     def __len__(self) -> int:
         return len(self._new) + len(self._files)
+
+
+def with_known_states(model: FastLaneModel, folder: Path) -> StateFiles:
+    """Puts files of states before a model's backbone, in a folder of that backbone's own."""
+    states = StateFiles(folder / base_digest(model.backbone, torch.float32)[:16])
+    model.backbone = KnownStates(model.backbone, states)
+    return states
 
 
 def named(key: bytes) -> str:

@@ -2,16 +2,18 @@
 
     python -m benchmarks.quality.ablation --checkpoint fastlane-minilm --data data/eval \\
         --sets mlquestions:dev,scitldr:dev,stackexchange:dev,wikiqa:dev --limit-queries 300 \\
-        --limit-documents 3000 --out benchmarks/results/ablation.json
+        --limit-documents 3000 --states runs/states --out benchmarks/results/ablation.json
 
 nDCG@10 with all views and with the router's routes, and the difference to `as_released` with its interval.
-The backbone encodes each text once. A mechanism in the JSON isn't measured again.
+The backbone encodes each text once, and keeps its states in a folder. A mechanism in the JSON isn't measured
+again.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
@@ -27,7 +29,7 @@ from ..common.encoding import (
     gains_over_control,
     rows_of_all_sets,
 )
-from ..common.known_states import KnownStates
+from ..common.known_states import with_known_states
 from ..common.options import limits, parse, sets_parser
 from ..common.results import Facts, Rows, SetResults, measure_sets
 
@@ -98,6 +100,7 @@ MECHANISMS: dict[str, Change] = {
 def main() -> None:
     parser = sets_parser(__doc__)
     parser.add_argument("--checkpoint", default="fastlane-minilm")
+    parser.add_argument("--states", type=Path, required=True, help="folder to keep states in")
     parser.add_argument("--mechanisms", default=",".join(MECHANISMS), help=f"{CONTROL} first")
     options = parse(parser)
     encoder = FastLaneEncoder(options.checkpoint, device="cpu")
@@ -105,11 +108,12 @@ def main() -> None:
     checkpoint = describe_checkpoint(options.checkpoint, model)
     settings = {"checkpoint": checkpoint, "sets": options.sets, **limits(options)}
     results = SetResults(options.out, settings)
-    model.backbone = KnownStates(model.backbone)
+    states = with_known_states(model, options.states)
 
     def measure(name: str) -> tuple[Facts, Rows]:
         with changed(model, MECHANISMS[name]):
             rows = rows_of_all_sets(encoder, options)
+        states.flush()
         return gains_over_control(rows, rows if name == CONTROL else results.rows[CONTROL]), rows
 
     measure_sets(results, options.mechanisms.split(","), measure)

@@ -13,10 +13,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import torch
-
 from fastlane_st import FastLaneEncoder
-from fastlane_st.modeling.fingerprint_fastlane import base_digest
 
 from ..common.encoding import (
     describe_checkpoint,
@@ -24,7 +21,7 @@ from ..common.encoding import (
     gains_over_control,
     rows_of_all_sets,
 )
-from ..common.known_states import KnownStates, StateFiles
+from ..common.known_states import with_known_states
 from ..common.options import limits, parse, sets_parser
 from ..common.results import Facts, Rows, SetResults, measure_sets
 
@@ -42,8 +39,7 @@ def main() -> None:
         encoder = FastLaneEncoder(folders[name], device="cpu")
         model = fastlane_model(encoder)
         facts = {"checkpoint": describe_checkpoint(name, model)}
-        states = StateFiles(options.states / base_digest(model.backbone, torch.float32)[:16])
-        model.backbone = KnownStates(model.backbone, states)
+        states = with_known_states(model, options.states)
         rows = rows_of_all_sets(encoder, options)
         states.flush()
         against = rows if name == control else results.rows[control]

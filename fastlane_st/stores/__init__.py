@@ -1,7 +1,7 @@
 """Vector stores: FastLane's documents in LanceDB, Qdrant or Milvus, searched by one route.
 
-A routed query of one vector is a multi-vector query of one row, so that a store's own search ranks documents by
-`max_j q·d_j`. Names load when they are first used, and no store's package before.
+A routed query of one vector is a multi-vector query of one row, so that a store's own search ranks documents
+by `max_j q·d_j`. Names load when they are first used, and no store's package before.
 """
 
 from __future__ import annotations

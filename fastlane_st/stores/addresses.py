@@ -25,9 +25,9 @@ def create_store(
     """Creates a store.
 
     Args:
-        address: `lancedb:PATH`, where the path is a folder or an object storage's URL; `qdrant:URL`, a server's, a
-            folder, or `:memory:`; `milvus:URI`, a server's, or a file that ends in `.db`. Keys come from the
-            environment: QDRANT_API_KEY, MILVUS_TOKEN.
+        address: `lancedb:PATH`, where the path is a folder or an object storage's URL; `qdrant:URL`, a
+            server's, a folder, or `:memory:`; `milvus:URI`, a server's, or a file that ends in `.db`. Keys
+            come from the environment: QDRANT_API_KEY, MILVUS_TOKEN.
         settings: What the vectors are, or their dimension alone.
         name: Of the table or collection.
         encoder: Encodes texts.

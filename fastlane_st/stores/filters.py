@@ -1,8 +1,8 @@
 """Translates this library's filters into a store's own.
 
-Equality and existence are decided by facts (`records.facts_of`), which every store looks up in a list of texts; only
-comparisons by order are left to a store's numbers and texts. Negations are pushed down to both, so that a store's
-own reading of a missing field never counts.
+Equality and existence are decided by facts (`records.facts_of`), which every store looks up in a list of
+texts; only comparisons by order are left to a store's numbers and texts. Negations are pushed down to both,
+so that a store's own reading of a missing field never counts.
 """
 
 from __future__ import annotations

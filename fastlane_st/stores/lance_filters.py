@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from urllib.parse import quote
 
 from ..index.filters import kind_of
+from .arrow import range_column
 
 _SIGNS = {"$gt": ">", "$gte": ">=", "$lt": "<", "$lte": "<="}
-_ESCAPED = re.compile(r"[.`%\x00-\x1f]")  # what a Lance column's name can't have, and the escape itself
 
 
 @dataclass(frozen=True)
@@ -29,7 +27,11 @@ class LanceDialect:
         column = range_column(field, kind_of(operand))
         if column not in self.columns:
             return "false"
-        value = literal(operand) if isinstance(operand, str) else f"CAST('{float(operand)!r}' AS DOUBLE)"
+        value = (
+            literal(operand)
+            if isinstance(operand, str)
+            else f"CAST('{float(operand)!r}' AS DOUBLE)"
+        )
         return f"(`{column}` IS NOT NULL AND `{column}` {_SIGNS[operator]} {value})"
 
     def every(self, conditions: Sequence[str]) -> str:
@@ -42,16 +44,6 @@ class LanceDialect:
     def keys(keys: Sequence[str]) -> str:
         """The documents of these keys."""
         return f"id IN ({', '.join(map(literal, keys))})"
-
-
-def range_column(field: str, kind: str) -> str:
-    """The column that holds a field's values of one kind; dots, which Lance refuses, are escaped.
-
-    >>> range_column("year", "number"), range_column("a.b", "text")
-    ('number:year', 'text:a%2Eb')
-    """
-    name = _ESCAPED.sub(lambda found: quote(found[0], safe="").replace(".", "%2E"), field)
-    return f"{kind}:{name}"
 
 
 def literal(text: str) -> str:

@@ -6,31 +6,31 @@ vector. It relies on the package lancedb; versions, tags and SQL are LanceDB's o
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from types import ModuleType
 from typing import Any, ClassVar, Literal, TypeAlias, get_args
 
-import numpy as np
 from typing_extensions import Self
 
 from ..index.filters import kind_of
 from ..index.segment import Document
-from ..modeling.search_fastlane import Encoder, FloatArray, Views, check_counts
+from ..modeling.search_fastlane import Encoder, FloatArray, check_counts
+from .arrow import READ, SETTINGS, arrow_table, range_column, read_rows, schema_of
 from .base import RETRIES, Store, asked_again, check_retries
-from .lance_filters import LanceDialect, range_column
-from .records import Record, id_of, windows_from_json, windows_to_json
-from .settings import Distance, StoreSettings, StoreStorage
+from .lance_filters import LanceDialect
+from .records import Record
+from .settings import StoreSettings
 
 LanceIndex: TypeAlias = Literal["IVF_RQ", "IVF_SQ", "IVF_FLAT", "IVF_HNSW_SQ"]
 
-BEYOND = 4  # documents fetched beyond those asked for: LanceDB's sums of float16 may order near ties otherwise
+BEYOND = (
+    4  # documents fetched beyond those asked for: sums of float16 may order near ties otherwise
+)
 EXACT_UP_TO = 100_000  # token vectors: below, `finish` builds no index, as `FastLaneIndex` doesn't
 CONFLICTS = 20  # times that a write is begun again since another one was committed first
 KEYS_AT_ONCE = 1_000
-SETTINGS = b"fastlane"
 
 
 @dataclass(frozen=True)
@@ -60,9 +60,9 @@ class LanceStore(Store):
     faster and approximate.
 
     Attributes:
-        table: LanceDB's own; its columns are `id`, `text`, `metadata` (JSON), `vectors`, `positions`, `windows`
-            (JSON), `facts`, `digest`, and one for each metadata field and kind that filters can compare by
-            order, such as `number:year`.
+        table: LanceDB's own; its columns are `id`, `text`, `metadata` (JSON), `vectors`, `positions`,
+            `windows` (JSON), `facts`, `digest`, and one for each metadata field and kind that filters can
+            compare by order, such as `number:year`.
         how: How a table with an index is searched; put another `LanceSearch` here.
     """
 
@@ -109,6 +109,7 @@ class LanceStore(Store):
             settings = StoreSettings(settings, distance="cosine")
         address = address_of(uri, name)
         settings.check_encoder(encoder, address)
+        import_lancedb()
         schema = schema_of(settings)
 
         def create() -> Any:
@@ -175,11 +176,13 @@ class LanceStore(Store):
             raise ValueError(f"kind must be one of {known}, got {kind!r}")
         if self.settings.distance != "cosine":
             raise ValueError(
-                "LanceDB indexes lists of vectors by cosine only, and this store compares by dot product: create "
-                "it with distance='cosine', for vectors of unit length"
+                "LanceDB indexes lists of vectors by cosine only, and this store compares by dot product: "
+                "create it with distance='cosine', for vectors of unit length"
             )
         if num_bits is not None and kind != "IVF_RQ":
-            raise ValueError(f"num_bits applies to IVF_RQ, got {num_bits} with {kind}: leave it out")
+            raise ValueError(
+                f"num_bits applies to IVF_RQ, got {num_bits} with {kind}: leave it out"
+            )
         options: dict[str, Any] = {"distance_type": "cosine"}
         for name, value in (("num_partitions", num_partitions), ("num_bits", num_bits)):
             if value is not None:
@@ -206,10 +209,10 @@ class LanceStore(Store):
             self.table.optimize()
             return "vectors" in indexed
 
-        is_indexed = self._ask(finish)
-        if not is_indexed and self.settings.distance == "cosine":
-            if self.num_vectors() > EXACT_UP_TO:
-                self.create_index()
+        if self._ask(finish) or self.settings.distance == "dot":
+            return
+        if self.num_vectors() > EXACT_UP_TO:
+            self.create_index()
 
     def num_vectors(self) -> int:
         """How many vectors all documents have together; reads their positions."""
@@ -241,7 +244,9 @@ class LanceStore(Store):
     def _merge(self, records: Sequence[Record]) -> None:
         self._add_range_columns(records)
         rows = arrow_table(records, self.settings, self.table.schema)
-        merge = self.table.merge_insert("id").when_matched_update_all().when_not_matched_insert_all()
+        merge = (
+            self.table.merge_insert("id").when_matched_update_all().when_not_matched_insert_all()
+        )
         merge.execute(rows)
 
     def _add_range_columns(self, records: Sequence[Record]) -> None:
@@ -268,7 +273,7 @@ class LanceStore(Store):
         found: dict[str, Document] = {}
         for some in blocks(keys):
             rows = self.table.search().where(LanceDialect.keys(some)).limit(len(some)).to_arrow()
-            found |= {key: one for key, one in read_rows(rows)}
+            found |= dict(read_rows(rows))
         return found
 
     def _digests(self, keys: Sequence[str]) -> dict[str, str]:
@@ -297,14 +302,14 @@ class LanceStore(Store):
         return [one for _, one in read_rows(query.select([*READ, "_distance"]).to_arrow())]
 
 
-READ = ["id", "text", "metadata", "windows", "positions", "vectors"]
 ERRORS: tuple[type[Exception], ...] = (RuntimeError, ValueError)
 
 
 def is_down(error: Exception) -> bool:
     """Whether an error of LanceDB is one of its storage."""
     return isinstance(error, RuntimeError) and any(
-        word in str(error) for word in ("LanceError(IO)", "HTTP", "http", "timed out", "ObjectStore")
+        word in str(error)
+        for word in ("LanceError(IO)", "HTTP", "http", "timed out", "ObjectStore")
     )
 
 
@@ -331,77 +336,6 @@ def blocks(keys: Sequence[str]) -> Iterator[Sequence[str]]:
         yield keys[start : start + KEYS_AT_ONCE]
 
 
-def schema_of(settings: StoreSettings) -> Any:
-    """The Arrow schema of a table without metadata."""
-    import_lancedb()
-    import pyarrow as pa
-
-    number = pa.float16() if settings.storage == "float16" else pa.float32()
-    return pa.schema(
-        [
-            pa.field("id", pa.string(), nullable=False),
-            pa.field("text", pa.string()),
-            pa.field("metadata", pa.string()),
-            pa.field("windows", pa.string()),
-            pa.field("facts", pa.list_(pa.string())),
-            pa.field("digest", pa.string()),
-            pa.field("positions", pa.list_(pa.int32())),
-            pa.field("vectors", pa.list_(pa.list_(number, settings.dim))),
-        ],
-        metadata={SETTINGS: settings.to_json().encode()},
-    )
-
-
-def arrow_table(records: Sequence[Record], settings: StoreSettings, schema: Any) -> Any:
-    """The rows of records, in the columns of a schema."""
-    import pyarrow as pa
-
-    documents = [record.document for record in records]
-    flat = np.concatenate([one.views.vectors for one in documents]).astype(settings.dtype)
-    offsets = np.cumsum([0, *(len(one.views.vectors) for one in documents)]).astype(np.int32)
-    vectors = pa.FixedSizeListArray.from_arrays(pa.array(flat.ravel()), settings.dim)
-    positions = np.concatenate([one.views.positions for one in documents]).astype(np.int32)
-    columns: dict[str, Any] = {
-        "id": [record.key for record in records],
-        "text": [one.text for one in documents],
-        "metadata": [json.dumps(dict(one.metadata)) for one in documents],
-        "windows": [windows_to_json(one.windows) for one in documents],
-        "facts": [record.facts for record in records],
-        "digest": [record.digest for record in records],
-        "positions": pa.ListArray.from_arrays(pa.array(offsets), pa.array(positions)),
-        "vectors": pa.ListArray.from_arrays(pa.array(offsets), vectors),
-    }
-    ranges = [
-        {range_column(field, kind_of(value)): value for field, value in one.metadata.items()}
-        for one in documents
-    ]
-    for name in schema.names:
-        if name not in columns:
-            columns[name] = [one.get(name) for one in ranges]
-    return pa.table([pa.array(columns[field.name], field.type) for field in schema], schema=schema)
-
-
-def read_rows(rows: Any) -> Iterator[tuple[str, Document]]:
-    """Yields the key and document of each row."""
-    for batch in rows.to_batches():
-        columns = {name: batch[name].to_pylist() for name in READ[:4]}
-        for number, key in enumerate(columns["id"]):
-            positions = batch["positions"][number].values.to_numpy(zero_copy_only=False)
-            lists = batch["vectors"][number].values
-            vectors = lists.flatten().to_numpy(zero_copy_only=False).astype(np.float32)
-            yield (
-                key,
-                Document(
-                    id_of(key),
-                    Views(vectors.reshape(len(positions), -1), positions),
-                    columns["text"][number],
-                    json.loads(columns["metadata"][number]),
-                    0,
-                    windows_from_json(columns["windows"][number]),
-                ),
-            )
-
-
 def connect(uri: str, options: dict[str, Any]) -> Any:
     """A database whose tables see what other processes have committed."""
     return import_lancedb().connect(uri, **{"read_consistency_interval": timedelta(0), **options})
@@ -412,5 +346,7 @@ def import_lancedb() -> ModuleType:
     try:
         import lancedb
     except ImportError as error:
-        raise ImportError('a LanceStore needs LanceDB: pip install "fastlane-st[lancedb]"') from error
+        raise ImportError(
+            'a LanceStore needs LanceDB: pip install "fastlane-st[lancedb]"'
+        ) from error
     return lancedb

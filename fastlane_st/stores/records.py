@@ -62,8 +62,8 @@ class Record(NamedTuple):
             worst = float(lengths[np.abs(lengths - 1).argmax()])
             if abs(worst - 1) > 0.01:
                 raise ValueError(
-                    f"{owner} has a vector of length {worst:.3g}, and the store compares by cosine: normalise "
-                    "it, or create the store with distance='dot'"
+                    f"{owner} has a vector of length {worst:.3g}, and the store compares by cosine: "
+                    "normalise it, or create the store with distance='dot'"
                 )
         kept = document._replace(views=document.views._replace(vectors=stored))
         facts = facts_of(document.metadata, owner)
@@ -123,7 +123,8 @@ def check_number(value: Any, owner: str) -> None:
     """Raises a ValueError for an integer that float64 can't hold exactly."""
     if kind_of(value) == "number" and isinstance(value, int) and abs(value) > EXACT_INTEGERS:
         raise ValueError(
-            f"{owner} is {value!r:.40}, beyond the integers that stores compare exactly (2^53): make it a text"
+            f"{owner} is {value!r:.40}, beyond the integers that stores compare exactly (2^53): make it a "
+            "text"
         )
 
 

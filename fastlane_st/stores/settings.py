@@ -65,7 +65,9 @@ class StoreSettings:
     def from_json(cls, text: str | bytes | None, address: str) -> StoreSettings:
         """Reads what `to_json` wrote; a ValueError names the store's address."""
         if text is None:
-            raise ValueError(f"{address} wasn't made by fastlane_st: create a store of another name")
+            raise ValueError(
+                f"{address} wasn't made by fastlane_st: create a store of another name"
+            )
         try:
             found: dict[str, Any] = json.loads(text)
             if found.pop("format") != FORMAT:
@@ -85,12 +87,13 @@ class StoreSettings:
         dim = None if encoder is None else encoder.get_embedding_dimension()
         if dim is not None and dim != self.dim:
             raise ValueError(
-                f"the encoder gives {dim}-dimensional vectors, {address} holds {self.dim}: use the checkpoint "
-                "that encoded its documents"
+                f"the encoder gives {dim}-dimensional vectors, {address} holds {self.dim}: use the "
+                "checkpoint that encoded its documents"
             )
-        if encoder is not None and self.checkpoint:
-            if not is_of_checkpoint(encoder, list(self.checkpoint)):
-                raise ValueError(
-                    f"{address} was filled by another checkpoint than this encoder's: use that one, or export "
-                    "the documents anew"
-                )
+        if encoder is None or not self.checkpoint:
+            return
+        if not is_of_checkpoint(encoder, list(self.checkpoint)):
+            raise ValueError(
+                f"{address} was filled by another checkpoint than this encoder's: use that one, or export "
+                "the documents anew"
+            )

@@ -57,7 +57,7 @@ class Corpus(NamedTuple):
 @pytest.fixture(scope="session")
 def corpus() -> Corpus:
     ids: list[int | str] = [n if n % 3 else str(n) for n in range(60)]
-    ids[:3] = ["int:1", "it's \"one\" \\ `é`", ""]
+    ids[:3] = ["int:1", 'it\'s "one" \\ `é`', ""]
     vectors = [units(1 + n % 5, n).astype(np.float16).astype(np.float32) for n in range(60)]
     texts = [f"text {n}" for n in range(60)]
     metadata = [METADATA[n % len(METADATA)] | ({"a.b c": n} if n % 2 else {}) for n in range(60)]

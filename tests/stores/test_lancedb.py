@@ -129,7 +129,9 @@ def test_writers_at_once_lose_nothing(store: LanceStore, tmp_path: Path) -> None
 
 def test_vectors_of_any_length_need_dot_and_have_no_index(tmp_path: Path) -> None:
     store = LanceStore.create(str(tmp_path), DIM)
-    with pytest.raises(ValueError, match="'long' has a vector of length 3, and the store compares by cosine"):
+    with pytest.raises(
+        ValueError, match="'long' has a vector of length 3, and the store compares by cosine"
+    ):
         store.upsert([3 * units(2, 1)], ["long"])
     assert store.count() == 0
     settings = StoreSettings(DIM, distance="dot")
@@ -178,6 +180,8 @@ def test_a_storage_that_is_down_is_named_after_retries(
         "client_max_retries": "0",
         "timeout": "1s",
     }
-    with pytest.raises(ConnectionError, match=r"lancedb:s3://bucket/x \(table documents\) can't be reached"):
+    with pytest.raises(
+        ConnectionError, match=r"lancedb:s3://bucket/x \(table documents\) can't be reached"
+    ):
         LanceStore.open("s3://bucket/x", retries=1, storage_options=down)
     assert "again in 0 s" in caplog.text

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ def assert_same(found: list[list[Hit]], expected: list[list[Hit]]) -> None:
     assert [[hit.id for hit in hits] for hits in found] == [
         [hit.id for hit in hits] for hits in expected
     ]
-    for ours, theirs in zip(sum(found, []), sum(expected, []), strict=True):
+    for ours, theirs in zip(chain(*found), chain(*expected), strict=True):
         assert (ours.text, ours.metadata) == (theirs.text, theirs.metadata)
         assert ours.score == pytest.approx(theirs.score, abs=1e-6)
         assert [match[:2] for match in ours.matches] == [match[:2] for match in theirs.matches]
@@ -75,7 +76,9 @@ def test_one_route_finds_what_the_exact_index_finds(
 def test_filters_let_through_what_the_index_lets_through(
     store: Store, exact: FastLaneIndex, where: dict[str, Any]
 ) -> None:
-    assert_same(store.search(QUERIES[:2], 60, where=where), exact.search(QUERIES[:2], 60, where=where))
+    assert_same(
+        store.search(QUERIES[:2], 60, where=where), exact.search(QUERIES[:2], 60, where=where)
+    )
     assert store.count(where) == len(exact.select(where))
 
 
@@ -175,7 +178,10 @@ def test_texts_are_encoded_and_searched_as_by_an_index(create: Create) -> None:
         ({"documents": [units(1, 0)], "ids": ["x", "y"]}, "ids must be 1"),
         ({"documents": [units(1, 0)], "ids": [1.5]}, "an id must be a str or an int"),
         ({"documents": [np.full((1, DIM), np.nan)], "ids": ["x"]}, "NaN or infinity"),
-        ({"documents": [units(1, 0)], "ids": ["x"], "metadata": [{"a": [1]}]}, "a of document 0 must be"),
+        (
+            {"documents": [units(1, 0)], "ids": ["x"], "metadata": [{"a": [1]}]},
+            "a of document 0 must be",
+        ),
         ({"documents": [units(1, 0)], "ids": ["x"], "metadata": [{"a": 2**60}]}, "make it a text"),
         ({"documents": ["text"], "ids": ["x"]}, "texts need an encoder"),
     ],
@@ -188,10 +194,15 @@ def test_bad_documents_are_named_and_nothing_is_written(
         store.upsert(**arguments)
     with pytest.raises(ValueError, match=message):
         store.upsert(
-            [*([units(1, 1)] if message != "texts need an encoder" else ["x"]), *arguments["documents"]],
+            [
+                *([units(1, 1)] if message != "texts need an encoder" else ["x"]),
+                *arguments["documents"],
+            ],
             ["first", *arguments["ids"]],
             metadata=[{}, *arguments.get("metadata", [{}])],
-        ) if "ids must" not in message and "of document 0" not in message else store.upsert(**arguments)
+        ) if "ids must" not in message and "of document 0" not in message else store.upsert(
+            **arguments
+        )
     assert len(store) == 0
 
 

@@ -48,6 +48,7 @@ logger = logging.getLogger(__name__)
 Answer = TypeVar("Answer")
 
 RETRIES = 2
+LONGEST_MESSAGE = 400
 FIRST_WAIT = 0.25  # seconds; each further one is twice as long
 
 
@@ -500,10 +501,16 @@ def asked_again(
             return call()
         except errors as error:
             if not is_down(error):
-                raise ValueError(f"{address} refuses: {error}") from error
+                raise ValueError(f"{address} refuses: {said(error)}") from error
             if attempt == retries:
-                raise ConnectionError(f"{address} can't be reached: {error}") from error
+                raise ConnectionError(f"{address} can't be reached: {said(error)}") from error
             wait = FIRST_WAIT * 2**attempt
-            logger.warning("%s can't be reached, again in %.2g s: %s", address, wait, error)
+            logger.warning("%s can't be reached, again in %.2g s: %s", address, wait, said(error))
             time.sleep(wait)
     raise AssertionError
+
+
+def said(error: Exception) -> str:
+    """What an engine says, without the pages that some add."""
+    text = str(error)
+    return text if len(text) <= LONGEST_MESSAGE else f"{text[:LONGEST_MESSAGE]}…"

@@ -307,10 +307,8 @@ ERRORS: tuple[type[Exception], ...] = (RuntimeError, ValueError)
 
 def is_down(error: Exception) -> bool:
     """Whether an error of LanceDB is one of its storage."""
-    return isinstance(error, RuntimeError) and any(
-        word in str(error)
-        for word in ("LanceError(IO)", "HTTP", "http", "timed out", "ObjectStore")
-    )
+    words = ("LanceError(IO)", "IO {", "Http(", "timed out")
+    return any(word in str(error) for word in words)
 
 
 def address_of(uri: str, name: str) -> str:

@@ -49,7 +49,7 @@ def test_an_index_finds_nearly_all_and_exact_search_all(
     store.create_index(kind, num_partitions=4)
     assert store.is_indexed
     store.how = LanceSearch(nprobes=4)
-    assert recall(store, best) >= 0.95
+    assert recall(store, best) >= (0.85 if kind == "IVF_RQ" else 0.95)  # one bit a dimension, of 16
     store.how = LanceSearch(exact=True)
     assert recall(store, best) == 1
 

@@ -15,8 +15,8 @@ from tests.support.vectors import DIM, units
 
 pytest.importorskip("milvus_lite")
 
-from fastlane_st.stores import milvus  # noqa: E402
-from fastlane_st.stores.milvus import MilvusStore, primary_key  # noqa: E402
+from fastlane_st.stores import milvus
+from fastlane_st.stores.milvus import MilvusStore, primary_key
 
 
 @pytest.fixture

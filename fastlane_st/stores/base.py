@@ -168,11 +168,12 @@ class Store(ABC):
             incoming = Incoming.of_texts(items, ids, metadata)
         else:
             incoming = Incoming.of_embeddings(items, ids, metadata, texts, positions)
+        if not incoming.ids:
+            return
         encoding = self.encoding(batch_size, chunk_size, show_progress_bar)
         records = [self.record_of(document) for document in incoming.documents(encoding)]
-        if records:
-            encoding.long.tell()
-            self.write(records)
+        encoding.long.tell()
+        self.write(records)
 
     def delete(self, ids: Iterable[Id]) -> None:
         """Deletes documents.

@@ -117,7 +117,11 @@ class MilvusStore(Store):
                 timeout=timeout,
             )
 
-        asked_again(create, *errors_at(address, retries))
+        try:
+            asked_again(create, *errors_at(address, retries))
+        except (OSError, ValueError):
+            client.close()
+            raise
         return cls(client, name, address, settings, encoder, retries, timeout)
 
     @classmethod
@@ -435,15 +439,13 @@ def errors() -> tuple[type[Exception], ...]:
 def is_down(error: Exception) -> bool:
     """Whether an error means that the server can't be reached or doesn't answer in time."""
     import grpc
-    from pymilvus import ErrorCode, exceptions
+    from pymilvus import exceptions
 
     if isinstance(error, grpc.RpcError):
         return True
     down = (exceptions.ConnectError, exceptions.MilvusUnavailableException)
-    words = ("connecting to server", "unavailable", "DEADLINE_EXCEEDED", "timeout")
-    if isinstance(error, down) or getattr(error, "code", None) == ErrorCode.RATE_LIMIT:
-        return True
-    return any(word in str(error) for word in words)
+    words = ("connecting to server", "unavailable", "DEADLINE_EXCEEDED", "timeout", "rate limit")
+    return isinstance(error, down) or any(word in str(error) for word in words)
 
 
 def errors_at(address: str, retries: int) -> tuple[Any, ...]:

@@ -119,7 +119,11 @@ class QdrantStore(Store):
                 for field in ("id", "facts"):
                     client.create_payload_index(name, field, models.PayloadSchemaType.KEYWORD)
 
-        asked_again(create, *errors_at(address, retries))
+        try:
+            asked_again(create, *errors_at(address, retries))
+        except (OSError, ValueError):
+            client.close()
+            raise
         return cls(client, name, address, settings, encoder, retries)
 
     @classmethod

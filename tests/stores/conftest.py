@@ -90,7 +90,8 @@ def create(engine: str, tmp_path: Path) -> Iterator[Create]:
         from fastlane_st.stores import create_store
 
         encoder = options.pop("encoder", None)
-        settings = StoreSettings(dim, **options)
+        default = "float32" if engine == "milvus" else "float16"
+        settings = StoreSettings(dim, **{"storage": default, **options})
         path = tmp_path / ("stored.db" if engine == "milvus" else "stored")
         made.append(create_store(f"{engine}:{path}", settings, encoder=encoder))
         return made[-1]

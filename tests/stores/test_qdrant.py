@@ -44,7 +44,7 @@ def test_many_documents_are_several_requests(monkeypatch: pytest.MonkeyPatch) ->
 
     monkeypatch.setattr(store.client, "upsert", counted)
     store.upsert([units(n, n) for n in (2, 2, 1, 9, 3)], range(5))
-    assert sizes == [2, 1, 1, 1]
+    assert sizes == [3, 1, 1]
     assert store.count() == 5
 
 

@@ -93,7 +93,7 @@ def main() -> None:
 def fastlane_settings(documents: Sequence[Any]) -> Iterator[Setting]:
     """FastLaneIndex, exhaustive and in clusters with each effort."""
     for kind in ("flat", "ivf"):
-        index = FastLaneIndex.from_embeddings(documents, kind=kind, storage="float16")  # type: ignore[arg-type]
+        index = FastLaneIndex.from_embeddings(documents, kind=kind, storage="float16")
         for effort in EFFORTS if kind == "ivf" else (1,):
             index.vectors = replace(index.vectors, effort=effort)
             yield Setting("fastlane", {"kind": kind, "effort": effort}, index.search)

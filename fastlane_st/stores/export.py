@@ -22,7 +22,7 @@ from ..index.incoming import Incoming
 from ..index.index import FastLaneIndex
 from ..index.long_texts import LongTexts
 from ..index.segment import Document
-from ..modeling.fingerprint_fastlane import encoder_digests
+from ..modeling.fingerprint_fastlane import encoder_digests, fastlane_model
 from ..modeling.search_fastlane import Encoder, FloatArray, check_counts
 from .addresses import create_store, open_store
 from .base import RETRIES, Store
@@ -151,7 +151,9 @@ class CorpusSource:
         )
 
     def has_unit_vectors(self) -> bool:
-        """Whether the first document's vectors have the length 1."""
+        """Whether a FastLane encoder gives them, as it does unless tokens are pooled to other lengths."""
+        if fastlane_model(self.encoding.encoder) is None:
+            return False
         rest = iter(self.documents)
         first = next(rest, None)
         if first is None:

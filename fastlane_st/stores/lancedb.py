@@ -347,4 +347,5 @@ def import_lancedb() -> ModuleType:
         raise ImportError(
             'a LanceStore needs LanceDB: pip install "fastlane-st[lancedb]"'
         ) from error
-    return lancedb
+    module: ModuleType = lancedb
+    return module

@@ -461,4 +461,5 @@ def import_milvus() -> ModuleType:
         raise ImportError(
             'a MilvusStore needs pymilvus: pip install "fastlane-st[milvus]"'
         ) from error
-    return pymilvus
+    module: ModuleType = pymilvus
+    return module

@@ -11,7 +11,6 @@ import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
-from typing import Any
 
 from ..index.segment import Document
 from .arrow import SETTINGS, arrow_table, schema_of
@@ -120,6 +119,5 @@ def import_parquet() -> ModuleType:
         raise ImportError(
             'Parquet files need pyarrow: pip install "fastlane-st[parquet]"'
         ) from error
-    parquet: Any = pyarrow.parquet
-    module: ModuleType = parquet
+    module: ModuleType = pyarrow.parquet
     return module

@@ -356,4 +356,5 @@ def import_qdrant() -> ModuleType:
         raise ImportError(
             'a QdrantStore needs the Qdrant client: pip install "fastlane-st[qdrant]"'
         ) from error
-    return qdrant_client
+    module: ModuleType = qdrant_client
+    return module

@@ -30,8 +30,8 @@ OPTIONS = {
     "diagnose": "--split --limit-queries --limit-documents --batch-size --json",
     "export-vectors": "--to --name --model --storage --document-routes --long-texts --batch-size "
     "--text-column --id-column --json",
-    "retrofit": "--out --corpus --pairs --context --layers --steps --max-documents --batch-size --resume "
-    "--trust-remote-code",
+    "retrofit": "--out --corpus --index --pairs --context --layers --steps --max-documents --batch-size "
+    "--resume --trust-remote-code",
     "demo": "--top-k --routes",
 }
 

@@ -21,7 +21,7 @@ OPTIONS = {
     "storage": "--storage",
     "kind": "--kind",
 }
-BUILDING = {"num_routes": "--document-routes"}  # of `index` and `add`
+BUILDING = {"num_routes": "--document-routes"}  # of `index`, `add` and `export-vectors`
 PLAIN = ("kind", "processes", "rerank", "routes", "storage")  # words of English: only as a subject
 PHRASES = {
     ": update or upsert replaces documents": (
@@ -44,7 +44,7 @@ def in_options(message: str, command: str | None) -> str:
         >>> in_options("num_routes must be a positive integer or None, got 0", "index")
         '--document-routes must be a positive integer or None, got 0'
     """
-    options = OPTIONS | (BUILDING if command in ("index", "add") else {})
+    options = OPTIONS | (BUILDING if command in ("index", "add", "export-vectors") else {})
     for phrase, words in PHRASES.items():
         message = message.replace(phrase, words)
     names = "|".join(options)

@@ -52,13 +52,13 @@ def filtered(parts: Sequence[Part], where: Filter) -> tuple[Part, ...]:
         raise ValueError(
             f"no document has the field {unknown[0]!r}; there are {known_fields(parts)}"
         )
-    for name, operator_name, operand in _ranges(where):
+    for name, operator_name, operand in ranges_of(where):
         kinds = {
-            _kind(value) for part in parts for value in part.segment.documents.column(name).values
+            kind_of(value) for part in parts for value in part.segment.documents.column(name).values
         }
-        if _kind(operand) not in kinds:
+        if kind_of(operand) not in kinds:
             raise ValueError(
-                f"{operator_name} of {name!r} compares with {operand!r}, a {_kind(operand)}; the field "
+                f"{operator_name} of {name!r} compares with {operand!r}, a {kind_of(operand)}; the field "
                 f"holds values of the kind {', '.join(sorted(kinds))}"
             )
     return tuple(
@@ -66,16 +66,16 @@ def filtered(parts: Sequence[Part], where: Filter) -> tuple[Part, ...]:
     )
 
 
-def _ranges(where: Filter) -> Iterator[tuple[str, str, Any]]:
+def ranges_of(where: Filter) -> Iterator[tuple[str, str, Any]]:
     """Yields field, operator and operand of each comparison by order in a checked filter."""
     for key, value in where.items():
         if key in ("$and", "$or"):
             for one in value:
-                yield from _ranges(one)
+                yield from ranges_of(one)
         elif key == "$not":
-            yield from _ranges(value)
+            yield from ranges_of(value)
         else:
-            for name, operand in _conditions(value).items():
+            for name, operand in conditions_of(value).items():
                 if name in _ORDERS:
                     yield key, name, operand
 
@@ -127,7 +127,7 @@ def matching(where: Filter, segment: Segment) -> BoolArray:
         elif key == "$not":
             found &= ~matching(value, segment)
         else:
-            for name, operand in _conditions(value).items():
+            for name, operand in conditions_of(value).items():
                 found &= _holds(segment, key, name, operand)
     return found
 
@@ -157,17 +157,17 @@ def _test(name: str, operand: Any) -> Callable[[Any], bool]:
     if name == "$eq":
         return lambda value: _equal(value, operand)
     if name == "$in":
-        wanted = {(_kind(one), one) for one in operand}
-        return lambda value: (_kind(value), value) in wanted
+        wanted = {(kind_of(one), one) for one in operand}
+        return lambda value: (kind_of(value), value) in wanted
     compare = _ORDERS[name]
-    return lambda value: _kind(value) == _kind(operand) and compare(value, operand)
+    return lambda value: kind_of(value) == kind_of(operand) and compare(value, operand)
 
 
 def _equal(value: Any, operand: Any) -> bool:
-    return _kind(value) == _kind(operand) and bool(value == operand)
+    return kind_of(value) == kind_of(operand) and bool(value == operand)
 
 
-def _kind(value: Any) -> str:
+def kind_of(value: Any) -> str:
     """The type class of a value; only values of one class are compared."""
     if isinstance(value, bool):
         return "truth value"
@@ -176,7 +176,7 @@ def _kind(value: Any) -> str:
     return "text" if isinstance(value, str) else "None"
 
 
-def _conditions(value: Any) -> Mapping[str, Any]:
+def conditions_of(value: Any) -> Mapping[str, Any]:
     """The operands by operator, with NumPy's scalars as Python's."""
     conditions = value if isinstance(value, Mapping) else {"$eq": value}
     return {name: _plain_operand(operand) for name, operand in conditions.items()}
@@ -191,7 +191,7 @@ def _plain_operand(operand: Any) -> Any:
 
 
 def _check_conditions(field: str, value: Any) -> None:
-    conditions = _conditions(value)
+    conditions = conditions_of(value)
     if not conditions:
         raise ValueError(f"the filter on {field!r} is empty: give a value or {{'$exists': True}}")
     for name, operand in conditions.items():
@@ -212,6 +212,6 @@ def _problem(name: str, operand: Any) -> str | None:
     if name == "$exists":
         return None if isinstance(operand, bool) else "True or False"
     if name in _ORDERS:
-        is_ordered = is_scalar(operand) and _kind(operand) in ("number", "text")
+        is_ordered = is_scalar(operand) and kind_of(operand) in ("number", "text")
         return None if is_ordered else "a number or a text"
     return None if is_scalar(operand) else "a text, a finite number, True, False or None"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from ..modeling.search_fastlane import (
@@ -72,6 +72,10 @@ class Incoming:
         Raises:
             ValueError: A vector isn't finite, or of another dimension than `template` or the first one.
         """
+        return collect_segment(self.documents(encoding), template)
+
+    def documents(self, encoding: Encoding) -> Iterator[Document]:
+        """Encodes the documents; a vector that isn't finite is a ValueError."""
         if self.embeddings is None:
             assert self.texts is not None
             encoded = encoding.encoded(self.texts, self.ids)
@@ -84,10 +88,7 @@ class Incoming:
             if encoding.context is not None:
                 encoded = mixed(encoding.context, encoded, self.ids)
         texts = [None] * len(self.ids) if self.texts is None else self.texts
-        documents = (
-            Document(id, one.views, text, metadata, place, one.windows)
-            for place, (id, one, text, metadata) in enumerate(
-                zip(self.ids, encoded, texts, self.metadata, strict=True)
-            )
-        )
-        return collect_segment(documents, template)
+        for place, (id, one, text, metadata) in enumerate(
+            zip(self.ids, encoded, texts, self.metadata, strict=True)
+        ):
+            yield Document(id, one.views, text, metadata, place, one.windows)

@@ -28,8 +28,10 @@ OPTIONS = {
     "evaluate": "--split --limit-queries --limit-documents --batch-size --json --routes "
     "--document-routes --index --rerank --runs",
     "diagnose": "--split --limit-queries --limit-documents --batch-size --json",
-    "retrofit": "--out --corpus --pairs --context --layers --steps --max-documents --batch-size --resume "
-    "--trust-remote-code",
+    "export-vectors": "--to --name --model --storage --document-routes --long-texts --batch-size "
+    "--text-column --id-column --json",
+    "retrofit": "--out --corpus --index --pairs --context --layers --steps --max-documents --batch-size "
+    "--resume --trust-remote-code",
     "demo": "--top-k --routes",
 }
 
@@ -46,7 +48,7 @@ def test_help_lists_every_command_and_option_in_plain_lines(
     monkeypatch.setenv("COLUMNS", str(columns))
     assert cli.main(["--help"]) == 0
     pages = {"": capsys.readouterr().out}
-    assert re.findall(r"^  ([a-z]+) ", pages[""], re.MULTILINE) == list(OPTIONS)
+    assert re.findall(r"^  ([a-z][a-z-]*) ", pages[""], re.MULTILINE) == list(OPTIONS)
     for command, options in OPTIONS.items():
         assert cli.main([command, "-h"]) == 0
         pages[command] = capsys.readouterr().out

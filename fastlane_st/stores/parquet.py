@@ -1,0 +1,123 @@
+"""ParquetFolder: documents with their vectors in Parquet files, for tools that read those.
+
+Each file holds so many documents in a row of the export, and a digest of them, so that an export that was
+interrupted writes only what is missing or has changed. It relies on pyarrow.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import ModuleType
+
+from ..index.segment import Document
+from .arrow import SETTINGS, arrow_table, schema_of
+from .records import Record
+from .settings import StoreSettings
+
+DIGEST = b"fastlane_digest"
+
+
+class ParquetFolder:
+    """A folder of files `part-00000.parquet` and so on, filled in order.
+
+    The columns are `id`, `text`, `metadata` (JSON), `windows` (JSON), `facts`, `digest`, `positions` and
+    `vectors`; the settings are in each file's schema.
+
+    Args:
+        directory: New, empty, or of an earlier export.
+        settings: What the vectors are.
+
+    Raises:
+        FileExistsError: The folder holds other files.
+        ImportError: pyarrow isn't installed.
+    """
+
+    at_once = 10_000
+
+    def __init__(self, directory: str | os.PathLike[str], settings: StoreSettings) -> None:
+        import_parquet()
+        self.folder = Path(directory)
+        self.address = f"parquet:{directory}"
+        self.settings = settings
+        self._number = 0
+        self._digest = ""
+        if self.folder.exists():
+            if not self.folder.is_dir():
+                raise FileExistsError(f"{self.folder} is a file: name a folder")
+            for path in self.folder.iterdir():
+                if not path.name.startswith(("part-", ".part-")):
+                    raise FileExistsError(
+                        f"{self.folder} holds other files, as {path.name}: name a new folder"
+                    )
+
+    def missing(self, digests: Mapping[str, str]) -> set[str]:
+        """The keys of the next documents, or none if their file is there and the same."""
+        hashed = hashlib.blake2b(self.settings.to_json().encode(), digest_size=16)
+        for key, digest in digests.items():
+            hashed.update(f"{len(key)}:{key}{digest}".encode())
+        self._digest = hashed.hexdigest()
+        if digests and self._stored_digest() == self._digest:
+            self._number += 1
+            return set()
+        return set(digests)
+
+    def record_of(self, document: Document, digest: str | None = None) -> Record:
+        """Checks an encoded document."""
+        return Record.of(document, self.settings, digest)
+
+    def write(self, records: Sequence[Record]) -> None:
+        """Writes the next file, whole or not at all."""
+        parquet = import_parquet()
+        self.folder.mkdir(parents=True, exist_ok=True)
+        schema = schema_of(self.settings)
+        schema = schema.with_metadata({**schema.metadata, DIGEST: self._digest.encode()})
+        path, scratch = self._path, self.folder / f".{self._path.name}.tmp"
+        with scratch.open("wb") as file:
+            parquet.write_table(arrow_table(records, self.settings, schema), file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(scratch, path)
+        self._number += 1
+
+    def finish(self) -> None:
+        """Removes files of an earlier export beyond the last of this one."""
+        while self._path.exists():
+            self._path.unlink()
+            self._number += 1
+        for scratch in self.folder.glob(".part-*.tmp"):
+            scratch.unlink()
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+    @property
+    def _path(self) -> Path:
+        return self.folder / f"part-{self._number:05d}.parquet"
+
+    def _stored_digest(self) -> str | None:
+        """The digest in the next file; None if it isn't there or can't be read."""
+        parquet = import_parquet()
+        import pyarrow as pa
+
+        if not self._path.exists():
+            return None
+        try:
+            kept: dict[bytes, bytes] = parquet.read_schema(self._path).metadata or {}
+        except pa.ArrowInvalid:
+            return None
+        return kept.get(DIGEST, b"").decode() if SETTINGS in kept else None
+
+
+def import_parquet() -> ModuleType:
+    """The module `pyarrow.parquet`, imported at first use."""
+    try:
+        import pyarrow.parquet
+    except ImportError as error:
+        raise ImportError(
+            'Parquet files need pyarrow: pip install "fastlane-st[parquet]"'
+        ) from error
+    module: ModuleType = pyarrow.parquet
+    return module

@@ -15,7 +15,7 @@ import typer
 from typer.core import TyperGroup
 
 from .. import __version__
-from . import documents, index, measure, retrofit, search
+from . import documents, index, measure, retrofit, search, serve
 from .arguments import QueryRoutes, TopK
 from .display import printable
 from .words import in_options
@@ -141,6 +141,7 @@ def export(
 index.register(app)
 documents.register(app)
 search.register(app)
+serve.register(app)
 measure.register(app)
 retrofit.register(app)
 

@@ -60,8 +60,10 @@ def serve(
     ] = 1000,
 ) -> None:
     """Serves an index over HTTP."""
+    from ..serve.installed import SERVER, require
     from ..serve.settings import ServerSettings, key_from_environment
 
+    require("a server", SERVER)
     limits = {
         "max_batch": max_batch,
         "max_wait_ms": max_wait_ms,
@@ -78,18 +80,17 @@ def serve(
         name, _, rest = str(error).partition(" ")
         raise ValueError(f"--{name.replace('_', '-')} {rest}") from None
     with garbage_kept():
-        from ..serve.running import address_of, bound_socket, is_loopback, run
+        from ..serve.running import BACKLOG, address_of, bound_socket, is_loopback, run
 
         bound = bound_socket(host, port)  # a port that is taken is said before the model is loaded
         from ..loading import load_model
-        from ..serve import writing
         from ..serve.app import create_app
 
         served = load(folder, memory_map)
         served.encoder = load_model(model or model_of(served))
         app = create_app(served, folder, settings, memory_map=memory_map)
     log_to_stderr()
-    logging.getLogger(writing.__name__.rpartition(".")[0]).setLevel(logging.INFO)
+    logging.getLogger("fastlane_st.serve").setLevel(logging.INFO)  # a line for each request
     if unfinished := unfinished_note(folder, served):
         print(printable(f"fastlane: {folder} is unfinished: {unfinished}"), file=sys.stderr)
     if key is None and not is_loopback(bound):
@@ -97,6 +98,6 @@ def serve(
             "fastlane: there is no API key: whoever reaches this address may read and change all"
         )
         print(message, file=sys.stderr)
-    bound.listen(2048)
+    bound.listen(BACKLOG)
     print(printable(f"{sizes(served)} of {folder} at {address_of(bound)}"), flush=True)
     run(app, bound)

@@ -8,6 +8,8 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from .installed import SERVER, require
+
 if TYPE_CHECKING:
     from .app import create_app
     from .client import AsyncFastLaneClient, FastLaneClient
@@ -28,6 +30,8 @@ _HOMES = {
 def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    if name == "create_app":
+        require("a server", SERVER)
     return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
 
 

@@ -12,6 +12,7 @@ from .. import __version__
 from ..index.index import FastLaneIndex
 from .endpoints import Endpoints
 from .errors import RequestError, invalid
+from .installed import SERVER, require
 from .metrics import Metrics
 from .middleware import BodyLimited, KeyRequired, Observed
 from .models import (
@@ -42,15 +43,6 @@ ERRORS = {
 }
 
 
-def import_fastapi() -> Any:
-    """The module `fastapi`; an ImportError says how to install it."""
-    try:
-        import fastapi
-    except ImportError as error:
-        raise ImportError('a server needs FastAPI: pip install "fastlane-st[serve]"') from error
-    return fastapi
-
-
 def create_app(
     index: FastLaneIndex,
     directory: str | os.PathLike[str],
@@ -70,7 +62,9 @@ def create_app(
         ImportError: The extra `serve` isn't installed.
         ValueError: The index has no encoder.
     """
-    fastapi = import_fastapi()
+    require("a server", SERVER)
+    import fastapi
+
     if index.encoder is None:
         raise ValueError("a server encodes queries: load the index with an encoder")
     settings = settings or ServerSettings()

@@ -12,6 +12,7 @@ from ..index.documents import StoredDocument
 from ..index.explaining import Explanation
 from ..modeling.search_fastlane import FloatArray, Hit, Id, Metadata
 from . import replies
+from .installed import CLIENT, require
 from .replies import Call, Ranked, SearchArguments, read_answer
 from .settings import KEY_VARIABLE
 
@@ -25,15 +26,6 @@ TIMEOUT = 60.0
 
 CONNECT_TRIES = 2
 """How often a connection that wasn't made is tried again; no request is sent twice."""
-
-
-def import_httpx() -> Any:
-    """The module `httpx`; an ImportError says how to install it."""
-    try:
-        import httpx
-    except ImportError as error:
-        raise ImportError('a client needs httpx: pip install "fastlane-st[serve]"') from error
-    return httpx
 
 
 def headers_of(api_key: str | None) -> dict[str, str]:
@@ -66,7 +58,9 @@ class FastLaneClient:
         timeout: float = TIMEOUT,
         transport: Any = None,
     ) -> None:
-        httpx = import_httpx()
+        require("a client", CLIENT)
+        import httpx
+
         self._http = httpx.Client(
             base_url=url,
             headers=headers_of(api_key),
@@ -175,7 +169,9 @@ class AsyncFastLaneClient:
         timeout: float = TIMEOUT,
         transport: Any = None,
     ) -> None:
-        httpx = import_httpx()
+        require("a client", CLIENT)
+        import httpx
+
         self._http = httpx.AsyncClient(
             base_url=url,
             headers=headers_of(api_key),

@@ -64,8 +64,10 @@ class Endpoints:
             max_queue=settings.max_queue,
             observe=metrics.observe_batch,
         )
+        self._changes_running = 0
         self._long = ThreadPoolExecutor(1, thread_name_prefix="fastlane-long")
         metrics.watch("queue", "Queries that wait.", lambda: len(self._batcher))
+        metrics.watch("changes_running", "Changes that wait or run.", lambda: self._changes_running)
         metrics.watch("documents", "Documents of the index.", lambda: len(self._writer.index))
         metrics.watch(
             "token_vectors", "Vectors of the index.", lambda: self._writer.index.num_vectors
@@ -228,7 +230,11 @@ class Endpoints:
         return Response(self._metrics.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
 
     async def _change(self, change: str, run: Callable[[], tuple[list[Any], int]]) -> Any:
-        ids, count = await self._run(self._writer.executor, run, "documents")
+        self._changes_running += 1
+        try:
+            ids, count = await self._run(self._writer.executor, run, "documents")
+        finally:
+            self._changes_running -= 1
         self._metrics.observe_change(change, len(ids))
         return {"ids": ids, "documents": count}
 

@@ -90,7 +90,9 @@ def test_an_explanation_is_the_librarys_in_characters(serve: Callable[..., Serve
     assert [explanation for _, explanation in found] == served.index.explain(query, hits)
     body = {"query": query, "top_k": 3, "explain": True}
     answer = httpx.post(f"{served.url}/search", json=body).json()
-    for hit, explanation in zip(answer["results"][0]["hits"], [one for _, one in found], strict=True):
+    for hit, explanation in zip(
+        answer["results"][0]["hits"], [one for _, one in found], strict=True
+    ):
         strong = [word for word in hit["explanation"]["words"] if word["strong"]]
         assert {tuple(word["query_span"]) for word in strong} == {
             match.query_span for match in explanation.strong

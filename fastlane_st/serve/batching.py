@@ -121,12 +121,12 @@ class Batcher(Generic[Options, Item, Result]):
         return answered
 
     async def close(self) -> None:
-        """Ends the worker after the batch that runs; what still waits gets a ClosedError."""
+        """Answers the batch that runs; what still waits gets a ClosedError."""
         self._is_closed = True
         if self._worker is not None:
-            self._worker.cancel()
-            with suppress(asyncio.CancelledError):
-                await self._worker
+            assert self._arrived is not None
+            self._arrived.set()
+            await self._worker
         for queue in self._queues.values():
             for one in queue:
                 if not one.future.done():
@@ -137,6 +137,8 @@ class Batcher(Generic[Options, Item, Result]):
     async def _work(self) -> None:
         while True:
             await self._gather()
+            if self._is_closed:
+                return
             options, batch = self._take()
             if batch:
                 await self._answer(options, batch)
@@ -145,11 +147,13 @@ class Batcher(Generic[Options, Item, Result]):
         """Returns when there is something to run and waiting for more isn't worth it."""
         assert self._arrived is not None
         loop = asyncio.get_running_loop()
-        while not self._queues:
+        while not self._queues and not self._is_closed:
             self._arrived.clear()
             await self._arrived.wait()
         deadline = loop.time() + self._max_wait
-        while len(self) < self._expected and (left := deadline - loop.time()) > 0:
+        while not self._is_closed and len(self) < self._expected:
+            if (left := deadline - loop.time()) <= 0:
+                return
             self._arrived.clear()
             with suppress(asyncio.TimeoutError):
                 await asyncio.wait_for(self._arrived.wait(), left)
@@ -173,17 +177,14 @@ class Batcher(Generic[Options, Item, Result]):
         self._expected = len(batch)
         self._observe(len(batch))
         items = [one.item for one in batch]
-        results: Sequence[Result | Exception] = [ClosedError()] * len(batch)
-        try:  # `close` may cancel this
-            results = await loop.run_in_executor(self._executor, self._attempt, options, items)
-        finally:
-            for one, result in zip(batch, results, strict=True):
-                if one.future.done():
-                    continue
-                if isinstance(result, Exception):
-                    one.future.set_exception(result)
-                else:
-                    one.future.set_result(Answered(result, begun - one.since, len(batch)))
+        results = await loop.run_in_executor(self._executor, self._attempt, options, items)
+        for one, result in zip(batch, results, strict=True):
+            if one.future.done():
+                continue
+            if isinstance(result, Exception):
+                one.future.set_exception(result)
+            else:
+                one.future.set_result(Answered(result, begun - one.since, len(batch)))
 
     def _attempt(self, options: Options, items: list[Item]) -> list[Result | Exception]:
         """Runs items together; after an error each alone."""

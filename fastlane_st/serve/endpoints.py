@@ -96,6 +96,8 @@ class Endpoints:
                 check_filter(request.where)
             except ValueError as error:
                 raise refused(error, "where") from error
+            except RecursionError:
+                raise RequestError(422, "where is nested too deeply", "where") from None
         options = SearchOptions(
             request.top_k,
             None if request.num_routes == "all" else request.num_routes,

@@ -12,9 +12,15 @@ from typing import Any
 LONGEST_SHOWN = 60
 """Characters of a wrong value that an error repeats."""
 
+LONGEST_MESSAGE = 500
+"""Characters of an error; one of the library may repeat a whole filter."""
+
 FIELDS = ("rerank", "candidates", "top_k", "num_routes", "where", "ids")
 FILTER_ERRORS = re.compile(
     r"filter|no document has the field|\$\w+ of |compares with|has the operator"
+)
+BRANCHES = re.compile(
+    r"(str|int|float|bool|none|list|constrained|literal|function|nullable)\b.*|TextDocument|\[key\]"
 )
 DOCUMENT_ERRORS = re.compile(r"metadata of document (\d+)|^(.+) of document (\d+) must be")
 
@@ -42,6 +48,8 @@ class RequestError(Exception):
 
 def error_body(message: str, field: str | None = None) -> dict[str, Any]:
     """An error as JSON; what JSON can't be encoded with is escaped."""
+    if len(message) > LONGEST_MESSAGE:
+        message = f"{message[:LONGEST_MESSAGE]}…"
     safe = message.encode("utf-8", "backslashreplace").decode()
     safe_field = None if field is None else field.encode("utf-8", "backslashreplace").decode()
     return {"error": {"message": safe, "field": safe_field}}
@@ -70,33 +78,40 @@ def refused(error: ValueError, default: str | None, status: int = 422) -> Reques
 def invalid(problems: Sequence[Mapping[str, Any]]) -> RequestError:
     """The first of pydantic's errors, in words."""
     problem = problems[0]
-    place = [str(part) for part in problem["loc"] if part != "body"]
     if problem["type"] == "json_invalid":
         reason = problem.get("ctx", {}).get("error", problem["msg"])
-        at = f" at character {place[-1]}" if place else ""
-        return RequestError(400, f"the body must be JSON: {reason}{at}")
-    field = ".".join(part for part in place if not is_of_type(part)) or None
+        return RequestError(
+            400, f"the body must be JSON: {reason} at character {problem['loc'][-1]}"
+        )
+    first = place_of(problem)[:1]
+    problem = max(
+        (one for one in problems if place_of(one)[:1] == first), key=lambda one: len(place_of(one))
+    )
+    field = ".".join(place_of(problem)) or None
     if problem["type"] == "missing":
         what = "the body is empty: send JSON" if field is None else f"{field} is missing"
         return RequestError(422, what, field)
     if problem["type"] == "extra_forbidden":
         return RequestError(422, f"there is no field {field!r}", field)
-    if problem["type"] == "model_attributes_type":
+    if problem["type"] in ("model_type", "model_attributes_type"):
         return RequestError(422, f"{field or 'the body'} must be an object", field)
-    said = problem["msg"].removeprefix("Value error, ").removeprefix("Input ")
+    alike = (one["msg"] for one in problems if place_of(one) == place_of(problem))
+    said = ", or ".join(dict.fromkeys(one.removeprefix("Input ") for one in alike))
     return RequestError(
         422, f"{field or 'the body'} {said}, got {shown(problem.get('input'))}", field
     )
 
 
-def is_of_type(part: str) -> bool:
-    """Whether a part of a place names a branch of pydantic's union rather than a field."""
-    return bool(
-        re.fullmatch(r"(str|int|float|bool|none|list|dict|literal|constrained|function)\b.*", part)
-    )
+def place_of(problem: Mapping[str, Any]) -> list[str]:
+    """Where pydantic found a problem, without the branches of its unions."""
+    place = [str(part) for part in problem["loc"] if part != "body"]
+    return [part for part in place if not BRANCHES.fullmatch(part)]
 
 
 def shown(value: object) -> str:
     """The start of a wrong value."""
-    text = repr(value)
+    try:
+        text = repr(value)
+    except RecursionError:
+        return "something nested deeply"
     return text if len(text) <= LONGEST_SHOWN else f"{text[:LONGEST_SHOWN]}…"

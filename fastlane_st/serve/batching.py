@@ -114,10 +114,10 @@ class Batcher(Generic[Options, Item, Result]):
                 one.future.cancel()
             raise
         answered: list[Answered[Result]] = []
-        for one in found:
-            if isinstance(one, BaseException):
-                raise one
-            answered.append(one)
+        for result in found:
+            if isinstance(result, BaseException):
+                raise result
+            answered.append(result)
         return answered
 
     async def close(self) -> None:
@@ -162,7 +162,7 @@ class Batcher(Generic[Options, Item, Result]):
         """The next batch: of the options that have waited longest, which then go to the end of the line."""
         options = next(iter(self._queues))
         queue = self._queues.pop(options)
-        batch = []
+        batch: list[Waiting[Item, Result]] = []
         while queue and len(batch) < self._max_batch:
             one = queue.popleft()
             if not one.future.done():  # its client may be gone
@@ -189,7 +189,9 @@ class Batcher(Generic[Options, Item, Result]):
     def _attempt(self, options: Options, items: list[Item]) -> list[Result | Exception]:
         """Runs items together; after an error each alone."""
         try:
-            return list(self._run(options, items))
+            found: list[Result | Exception] = list(self._run(options, items))
+            assert len(found) == len(items)
+            return found
         except Exception as error:
             if len(items) == 1:
                 return [error]

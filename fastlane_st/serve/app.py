@@ -136,7 +136,8 @@ def add_routes(app: Any, endpoints: Endpoints) -> None:
         response_model=None,
     )
     app.add_api_route("/", page, methods=["GET"], include_in_schema=False, response_model=None)
-    app.mount("/page", StaticFiles(directory=PAGE, check_dir=False))
+    if PAGE.is_dir():
+        app.mount("/page", StaticFiles(directory=PAGE))
 
 
 def described(*statuses: int) -> dict[int | str, dict[str, Any]]:

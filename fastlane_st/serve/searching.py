@@ -88,11 +88,11 @@ class Searcher:
         searching = time.perf_counter() - begun - encoding
         answered = []
         for query, hits in zip(queries, found, strict=True):
-            begun = time.perf_counter()
-            explanations = None
+            explanations, explaining = None, 0.0
             if options.explain:
+                begun = time.perf_counter()
                 hits, explanations = explained(index, query, hits)
-            explaining = time.perf_counter() - begun
+                explaining = time.perf_counter() - begun
             counted = comparisons(index, options, hits)
             answered.append(Found(hits, explanations, counted, encoding, searching, explaining))
         return answered

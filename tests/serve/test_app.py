@@ -121,10 +121,12 @@ def test_the_page_is_served_with_a_strict_policy_if_it_is_there(
 ) -> None:
     folder = tmp_path / "page"
     monkeypatch.setattr(app, "PAGE", folder)
+    bare = serve()
+    assert httpx.get(bare.url).status_code == 404
+    assert httpx.get(f"{bare.url}/page/page.js").status_code == 404
+    folder.mkdir()
     served = serve()
     assert httpx.get(served.url).status_code == 404
-    assert httpx.get(f"{served.url}/page/page.js").status_code == 404
-    folder.mkdir()
     (folder / "index.html").write_text("<!doctype html>")
     (folder / "page.js").write_text("1")
     (tmp_path / "secret.txt").write_text(SECRET)
@@ -171,6 +173,7 @@ def test_openapi_describes_every_route_and_its_errors(serve: Callable[..., Serve
     )  # it would load scripts from elsewhere
 
 
+@pytest.mark.slow
 def test_requests_made_from_the_openapi_document_never_fail_the_server(
     serve: Callable[..., Served],
 ) -> None:
@@ -184,7 +187,7 @@ def test_requests_made_from_the_openapi_document_never_fail_the_server(
 
         @hypothesis.given(case=operation.as_strategy())
         @hypothesis.settings(
-            max_examples=25,
+            max_examples=10,
             deadline=None,
             database=None,
             derandomize=True,
@@ -217,7 +220,7 @@ def test_the_application_runs_without_a_socket_and_counts_what_waits(
             assert await client.is_healthy()
             assert (await client.rerank("set", ["set", "file"]))[0].index in (0, 1)
             assert [one.id for one in await client.get(["new"])] == ["new"]
-            assert len((await client.encode_query(["set"], None))[0]) > 1
+            assert len((await client.encode_query(["sort a list"], None))[0]) == 3
             assert len(await client.encode_document(["set"])) == 1
             assert await client.add(["x"], ["other"]) == ["other"]
             await client.delete(["other"])

@@ -108,12 +108,12 @@ def test_an_answer_says_what_the_search_took(serve: Callable[..., Served]) -> No
     total = served.index.num_vectors
     one = post("/search", json={"query": "sort a list", "num_routes": 1}).json()
     assert one["results"][0]["comparisons"] == total
-    two = post("/search", json={"query": ["sort a list", "set"], "num_routes": 2}).json()
+    two = post("/search", json={"query": ["sort a list", "read a file"], "num_routes": 2}).json()
     assert [result["comparisons"] for result in two["results"]] == [2 * total, 2 * total]
     took = two["took"]
     assert took["encode_ms"] > 0
     assert took["search_ms"] > 0
-    assert took["explain_ms"] < 1
+    assert took["explain_ms"] == 0
     assert took["batch_size"] == 2
     again = post("/search", json={"query": "set", "num_routes": 1, "rerank": 6, "top_k": 2}).json()
     [result] = again["results"]
@@ -145,7 +145,7 @@ def test_documents_are_encoded_as_the_index_does(
     for one, other, pooled in zip(whole, expected, half, strict=True):
         np.testing.assert_array_equal(one, other)
         assert len(pooled) == len(other) // 2
-    assert len(long[0]) > 60  # in windows, not cut at 12 tokens
+    assert len(long[0]) == 60  # in windows, not cut at 12 tokens
     body = {"texts": texts[0], "side": "document"}
     answer = httpx.post(f"{served.url}/encode", json=body).json()
     np.testing.assert_array_equal(np.float32(answer["embeddings"][0]), expected[0])

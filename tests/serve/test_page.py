@@ -20,7 +20,9 @@ pytestmark = [
     pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium"),
 ]
 expect = playwright.expect
-HOSTILE = "<script>document.title = 'gone'</script> sort <img src=x onerror=\"document.title='gone'\">"
+HOSTILE = (
+    "<script>document.title = 'gone'</script> sort <img src=x onerror=\"document.title='gone'\">"
+)
 
 
 @pytest.fixture(scope="module")
@@ -43,9 +45,11 @@ def page(browser: Any) -> Iterator[Any]:
     page.on("pageerror", lambda error: errors.append(str(error)))
     page.on(
         "request",
-        lambda request: errors.append(request.url)
-        if not re.match(r"http://127\.0\.0\.1:|data:", request.url)
-        else None,
+        lambda request: (
+            errors.append(request.url)
+            if not re.match(r"http://127\.0\.0\.1:|data:", request.url)
+            else None
+        ),
     )
     yield page
     context.close()
@@ -197,7 +201,10 @@ def test_a_slow_answer_does_not_overtake_a_newer_one(
 @pytest.mark.parametrize(
     ("answer", "said"),
     [
-        ({"status": 500, "json": {"error": {"message": "the server failed", "field": None}}}, "failed"),
+        (
+            {"status": 500, "json": {"error": {"message": "the server failed", "field": None}}},
+            "failed",
+        ),
         ({"status": 200, "body": "<html>", "content_type": "text/html"}, "The search failed"),
         (None, "The search failed"),
     ],

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shutil
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -190,10 +191,8 @@ def test_a_slow_answer_does_not_overtake_a_newer_one(
     page.locator("#query").fill("sort a list")
     expect(page.locator("#query-marked")).to_have_text("sort a list")
     for route in waiting:
-        try:
+        with suppress(playwright.Error):  # the page has given it up
             route.fulfill(json={"results": [], "took": {}})
-        except playwright.Error:
-            pass  # the page has given it up
     expect(page.locator("#query-marked")).to_have_text("sort a list")
     expect(page.locator("#problem")).to_be_hidden()
 

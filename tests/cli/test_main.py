@@ -25,6 +25,8 @@ OPTIONS = {
     "list": "--json",
     "show": "--json",
     "search": "--model --where --rerank --top-k --routes --hybrid --json",
+    "serve": "--host --port --model --api-key-env --read-only --memory-map --max-batch --max-wait-ms "
+    "--max-queue --max-body-bytes --max-texts --max-text-length --max-top-k",
     "evaluate": "--split --limit-queries --limit-documents --batch-size --json --routes "
     "--document-routes --index --rerank --runs",
     "diagnose": "--split --limit-queries --limit-documents --batch-size --json",

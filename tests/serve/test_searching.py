@@ -1,0 +1,153 @@
+"""/search and /encode: the library's hits over HTTP, in batches or not."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+import pytest
+
+from fastlane_st import FastLaneModel
+from fastlane_st.serve import searching
+from tests.conftest import QUERIES
+from tests.serve.conftest import Served
+
+httpx = pytest.importorskip("httpx")
+pytest.importorskip("fastapi")
+
+from fastlane_st.serve import FastLaneClient  # noqa: E402
+
+OPTIONS: list[dict[str, Any]] = [
+    {},
+    {"top_k": 2, "num_routes": 2},
+    {"num_routes": None},
+    {"top_k": 3, "num_routes": 1, "rerank": 4},
+    {"num_routes": 2, "candidates": 50, "where": {"year": {"$gte": 2002}}},
+    {"ids": ["d1", "d3", "nobody"]},
+]
+
+
+@pytest.mark.parametrize("options", OPTIONS, ids=str)
+def test_a_client_gets_the_hits_of_the_library(
+    serve: Callable[..., Served], options: dict[str, Any]
+) -> None:
+    served = serve()
+    with FastLaneClient(served.url) as client:
+        assert client.search(QUERIES, **options) == served.index.search(QUERIES, **options)
+        assert client.search(QUERIES[0], **options) == served.index.search(QUERIES[0], **options)
+
+
+@pytest.mark.parametrize("max_batch", [1, 3, 32])
+def test_concurrent_queries_get_the_hits_of_the_library(
+    serve: Callable[..., Served], max_batch: int
+) -> None:
+    served = serve(max_batch=max_batch)
+    asked = [(query, options) for options in OPTIONS for query in QUERIES] * 3
+    with FastLaneClient(served.url) as client, ThreadPoolExecutor(16) as threads:
+        found = list(threads.map(lambda one: client.search(one[0], **one[1]), asked))
+    for (query, options), hits in zip(asked, found, strict=True):
+        assert hits == served.index.search(query, **options)
+
+
+def test_queries_that_come_while_a_batch_runs_become_one_batch(
+    serve: Callable[..., Served], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    served = serve()
+    go_on, has_begun = threading.Event(), threading.Event()
+    sizes: list[int] = []
+    search = searching.Searcher.search
+
+    def held(self: Any, options: Any, queries: list[str]) -> Any:
+        sizes.append(len(queries))
+        has_begun.set()
+        assert go_on.wait(60)
+        return search(self, options, queries)
+
+    monkeypatch.setattr(searching.Searcher, "search", held)
+    with FastLaneClient(served.url) as client, ThreadPoolExecutor(8) as threads:
+        first = threads.submit(client.search, QUERIES[0])
+        assert has_begun.wait(60)
+        others = [threads.submit(client.search, query) for query in QUERIES]
+        metrics = httpx.get(f"{served.url}/metrics").text
+        while "fastlane_queue 4.0" not in metrics:
+            metrics = httpx.get(f"{served.url}/metrics").text
+        go_on.set()
+        assert first.result() == served.index.search(QUERIES[0])
+        assert [one.result() for one in others] == served.index.search(QUERIES)
+    assert sizes == [1, 4]
+
+
+def test_an_explanation_is_the_librarys_in_characters(serve: Callable[..., Served]) -> None:
+    served = serve()
+    query = QUERIES[0]
+    with FastLaneClient(served.url) as client:
+        found = client.search_explained(query, top_k=3)
+    hits = served.index.search(query, 3)
+    assert [hit for hit, _ in found] == hits
+    assert [explanation for _, explanation in found] == served.index.explain(query, hits)
+    body = {"query": query, "top_k": 3, "explain": True}
+    answer = httpx.post(f"{served.url}/search", json=body).json()
+    for hit, explanation in zip(
+        answer["results"][0]["hits"], [one for _, one in found], strict=True
+    ):
+        strong = [word for word in hit["explanation"]["words"] if word["strong"]]
+        assert {tuple(word["query_span"]) for word in strong} == {
+            match.query_span for match in explanation.strong
+        }
+        for word in strong:
+            start, end = word["document_span"]
+            assert hit["text"][start:end] == word["document_word"]
+
+
+def test_an_answer_says_what_the_search_took(serve: Callable[..., Served]) -> None:
+    served = serve()
+    post = httpx.Client(base_url=served.url).post
+    total = served.index.num_vectors
+    one = post("/search", json={"query": "sort a list", "num_routes": 1}).json()
+    assert one["results"][0]["comparisons"] == total
+    two = post("/search", json={"query": ["sort a list", "read a file"], "num_routes": 2}).json()
+    assert [result["comparisons"] for result in two["results"]] == [2 * total, 2 * total]
+    took = two["took"]
+    assert took["encode_ms"] > 0
+    assert took["search_ms"] > 0
+    assert took["explain_ms"] == 0
+    assert took["batch_size"] == 2
+    again = post("/search", json={"query": "set", "num_routes": 1, "rerank": 6, "top_k": 2}).json()
+    [result] = again["results"]
+    tokens = len(result["hits"][0]["matches"])
+    assert result["comparisons"] == total + tokens * total
+
+
+@pytest.mark.parametrize("num_routes", [1, 2, None, "default"])
+def test_queries_are_encoded_as_the_model_does(
+    serve: Callable[..., Served], model: FastLaneModel, num_routes: Any
+) -> None:
+    served = serve()
+    with FastLaneClient(served.url) as client:
+        found = client.encode_query(QUERIES, num_routes)
+    expected = model.encode_query(QUERIES, num_routes=num_routes, convert_to_numpy=True)
+    for one, other in zip(found, expected, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_documents_are_encoded_as_the_index_does(
+    serve: Callable[..., Served], model: FastLaneModel
+) -> None:
+    served = serve()
+    texts = ["join a path to the file", "sort a list of number in time"]
+    with FastLaneClient(served.url) as client:
+        whole, half = client.encode_document(texts), client.encode_document(texts, 0.5)
+        long = client.encode_document([" ".join(["read the file"] * 20)])
+    expected = model.encode_document(texts, num_routes=None, convert_to_numpy=True)
+    for one, other, pooled in zip(whole, expected, half, strict=True):
+        np.testing.assert_array_equal(one, other)
+        assert len(pooled) == len(other) // 2
+    assert len(long[0]) == 60  # in windows, not cut at 12 tokens
+    body = {"texts": texts[0], "side": "document"}
+    answer = httpx.post(f"{served.url}/encode", json=body).json()
+    np.testing.assert_array_equal(np.float32(answer["embeddings"][0]), expected[0])
+    assert answer["positions"] == [list(range(len(expected[0])))]
+    assert answer["dim"] == 4

@@ -3,7 +3,8 @@
     pip install -e '.[cpu,offline,langchain]'
     python examples/langchain_rag.py "How do I escape user input before showing it on a web page?"
 
-The first run indexes the documentation, in some minutes. Put a chat model in place of `quote` to have answers.
+The first run indexes the documentation, in some minutes.
+Put a chat model in place of `quote` for real answers.
 """
 
 from __future__ import annotations
@@ -39,6 +40,7 @@ def build_chain(index: FastLaneIndex) -> Runnable[str, str]:
 
 
 def cited(document: Document) -> str:
+    """A passage with its id, so that an answer can name its source."""
     return f"[{document.id}] {document.page_content}"
 
 

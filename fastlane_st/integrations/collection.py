@@ -12,8 +12,10 @@ import threading
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from ..index.arguments import check_encoder, check_lengths
-from ..index.filters import Filter, is_scalar
+from ..index.filters import Filter, check_filter, is_scalar
 from ..index.index import FastLaneIndex
 from ..modeling.search_fastlane import (
     Encoder,
@@ -25,8 +27,8 @@ from ..modeling.search_fastlane import (
     plain,
 )
 
-NESTED = "_nested"
-"""The metadata field that holds, as JSON, what isn't scalar of a document's metadata."""
+NESTED = "_json:"
+"""Before the name of a metadata field whose value isn't scalar: the index holds it as JSON."""
 _INTEGER = re.compile(r"0|-?[1-9][0-9]{0,17}")
 
 
@@ -88,16 +90,22 @@ class Collection:
             raise ValueError("there is no index before the first documents are added")
         return self._index
 
-    @property
-    def encoder(self) -> Encoder | None:
-        """What encodes texts, None for an index without."""
-        return self._encoder if self._index is None else self._index.encoder
+    def has_field(self, name: str) -> bool:
+        """Whether a document has a metadata field, to filter by."""
+        return any(
+            name in part.segment.documents.fields()
+            and bool((part.segment.documents.column(name).codes[part.is_live] >= 0).any())
+            for part in (() if self._index is None else self._index.parts)
+        )
 
-    @property
-    def fields(self) -> list[str]:
-        """The metadata fields that documents have, to filter by."""
-        fields = [] if self._index is None else self._index.fields
-        return [name for name in fields if name != NESTED]
+    def values(self, field: str) -> list[Any]:
+        """The different values that documents have of a metadata field."""
+        found = []
+        for part in () if self._index is None else self._index.parts:
+            column = part.segment.documents.column(field)
+            codes = np.unique(column.codes[part.is_live])
+            found += [column.values[code] for code in codes.tolist() if code >= 0]
+        return list({(type(value), value): value for value in found}.values())
 
     def __len__(self) -> int:
         return 0 if self._index is None else len(self._index)
@@ -136,6 +144,11 @@ class Collection:
                 self.index.delete(there.values())
         return list(there)
 
+    def save(self, folder: str | os.PathLike[str]) -> None:
+        """Saves the index, see `FastLaneIndex.save`; nothing as long as no document has come."""
+        if self._index is not None:
+            self._index.save(folder)
+
     def clear(self) -> None:
         """Deletes all documents."""
         with self._lock:
@@ -158,6 +171,7 @@ class Collection:
             return []
         if where is None:
             return [str(id) for id in self.index.ids]
+        self.check_fields(where)
         chosen = set(self.index.select(where))
         return [str(id) for id in self.index.ids if id in chosen]
 
@@ -175,10 +189,20 @@ class Collection:
             check_queries([query])
         if not len(self):
             return []
+        if where is not None:
+            self.check_fields(where)
         only = None if ids is None else self.known(ids).values()
         queries = [query] if isinstance(query, str) else [[query]]
         [hits] = self.index.search(queries, top_k, where=where, ids=only, **options)
         return hits
+
+    def check_fields(self, where: Filter) -> None:
+        """Raises a ValueError for a filter on a field that holds lists or objects: it would miss them."""
+        nested = [name for name in sorted(check_filter(where)) if self.has_field(NESTED + name)]
+        if nested:
+            raise ValueError(
+                f"the field {nested[0]!r} can't be filtered by: documents have lists or objects there"
+            )
 
     def known(self, ids: Iterable[str]) -> dict[str, Id]:
         """The index's id for each of these that is there: "7" is also the number 7, unless "7" is there."""
@@ -211,32 +235,37 @@ def text_of(id: Id, text: str | None) -> str:
 
 
 def flat_metadata(metadata: Mapping[str, Any], id: str) -> Metadata:
-    """Metadata as an index takes it: what isn't scalar goes into the field `NESTED`, as JSON.
+    """Metadata as an index takes it: what isn't scalar becomes JSON, under another name.
 
     Raises:
-        ValueError: A value isn't JSON, or the field is used already; names the document.
+        ValueError: A value isn't JSON, or a field has such a name already; names the document.
     """
-    if NESTED in metadata:
-        raise ValueError(f"metadata of document {id!r} has the field {NESTED!r}, which is reserved")
-    values = {name: plain(value) for name, value in metadata.items()}
-    nested = {name: value for name, value in values.items() if not is_scalar(value)}
-    for name, value in nested.items():
+    flat: dict[str, Any] = {}
+    for name, value in metadata.items():
+        value = plain(value)
+        if isinstance(name, str) and name.startswith(NESTED):
+            raise ValueError(
+                f"{name!r} of document {id!r} begins with {NESTED!r}, which is reserved"
+            )
+        if is_scalar(value):
+            flat[name] = value
+            continue
         try:
-            json.dumps(value, allow_nan=False)
+            flat[f"{NESTED}{name}"] = json.dumps(value, ensure_ascii=False, allow_nan=False)
         except (TypeError, ValueError) as error:
             raise ValueError(
                 f"{name} of document {id!r} must be JSON, got {value!r:.60} ({error}): give dates and "
                 "other objects as text"
             ) from None
-    flat = {name: value for name, value in values.items() if name not in nested}
-    return flat | {NESTED: json.dumps(nested, ensure_ascii=False)} if nested else flat
+    return flat
 
 
 def full_metadata(metadata: Metadata) -> dict[str, Any]:
     """The metadata that `flat_metadata` was given; a tuple has become a list."""
-    found = dict(metadata)
-    nested = found.pop(NESTED, None)
-    return found if nested is None else found | json.loads(str(nested))
+    return {
+        name.removeprefix(NESTED): json.loads(str(value)) if name.startswith(NESTED) else value
+        for name, value in metadata.items()
+    }
 
 
 def rank_texts(

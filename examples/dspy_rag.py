@@ -9,6 +9,7 @@ Put `dspy.LM("a model")` in place of `quoting_model()` for real answers.
 
 from __future__ import annotations
 
+import json
 import sys
 
 import dspy
@@ -25,9 +26,9 @@ class Quoting:
 
     def complete(self, request: Request) -> Response:
         """An answer in the form that DSPy's adapters read."""
-        passages = str(request.messages[-1].text).split("[1] «", 1)[1]
-        quoted = passages.split("»\n[2] «", 1)[0].strip()
-        text = f"[[ ## answer ## ]]\n{quoted}\n\n[[ ## completed ## ]]"
+        _, _, given = str(request.messages[-1].text).partition("[[ ## passages ## ]]\n")
+        passages = json.loads(given.partition("\n\n[[ ## question ## ]]")[0])
+        text = f"[[ ## answer ## ]]\n{passages[0]}\n\n[[ ## completed ## ]]"
         return Response(
             id=None,
             model="quoting",

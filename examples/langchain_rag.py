@@ -21,6 +21,7 @@ from fastlane_st.demo.index import demo_index
 from fastlane_st.demo.python_docs import DEMO_QUESTIONS
 from fastlane_st.integrations.langchain import FastLaneReranker, FastLaneRetriever
 
+SEPARATOR = "\n\n-----\n\n"
 PROMPT = ChatPromptTemplate.from_messages(
     [("system", "Answer from these passages:\n\n{passages}"), ("human", "{question}")]
 )
@@ -33,7 +34,7 @@ def build_chain(index: FastLaneIndex) -> Runnable[str, str]:
 
     def find(question: str) -> str:
         best = reranker.compress_documents(retriever.invoke(question), question)
-        return "\n\n".join(map(cited, best))
+        return SEPARATOR.join(map(cited, best))
 
     passages = {"passages": RunnableLambda(find), "question": RunnablePassthrough()}
     return passages | PROMPT | RunnableLambda(quote)
@@ -46,8 +47,8 @@ def cited(document: Document) -> str:
 
 def quote(prompt: PromptValue) -> str:
     """Stands in for a language model: gives the first passage of the prompt back."""
-    passages = str(prompt.to_messages()[0].content).split("\n\n[")
-    return passages[0].split("\n\n", 1)[1]
+    passages = str(prompt.to_messages()[0].content).split("\n\n", 1)[1]
+    return passages.split(SEPARATOR)[0]
 
 
 if __name__ == "__main__":

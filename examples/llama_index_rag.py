@@ -27,7 +27,7 @@ from fastlane_st.integrations.llama_index import FastLaneRerank, FastLaneRetriev
 
 
 class Quoting(CustomLLM):
-    """Stands in for a language model: gives the first passage of the prompt back."""
+    """Stands in for a language model: gives the passages of the prompt back."""
 
     @property
     def metadata(self) -> LLMMetadata:
@@ -35,9 +35,8 @@ class Quoting(CustomLLM):
         return LLMMetadata(model_name="quoting")
 
     def complete(self, prompt: str, formatted: bool = False, **kwargs: Any) -> CompletionResponse:
-        """The first passage between the rules of the prompt."""
-        passages = prompt.split("---------------------\n")[1]
-        return CompletionResponse(text=passages.split("\n\n\n")[0].strip())
+        """What stands between the rules of LlamaIndex's prompt."""
+        return CompletionResponse(text=prompt.split("---------------------\n")[1].strip())
 
     def stream_complete(
         self, prompt: str, formatted: bool = False, **kwargs: Any

@@ -455,7 +455,10 @@ def _as_haystack(name: str, operator: str, value: Any, collection: Collection) -
 
 
 def _is_known(name: str, collection: Collection) -> bool:
-    collection.check_fields({name: {"$exists": True}})
+    try:
+        collection.check_fields({name: {"$exists": True}})
+    except ValueError as error:
+        raise FilterError(str(error)) from error
     return collection.has_field(name)
 
 

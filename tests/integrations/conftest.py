@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,9 @@ from tests.conftest import DOCUMENTS
 
 YEARS = [{"year": 2019}, {"year": 2020}, {"year": 2021}, {"year": 2022}, {}, {"year": 2022}]
 IDS = ["loads", "open", "sort", "join", "date", "set"]
+
+
+os.environ["HAYSTACK_TELEMETRY_ENABLED"] = "False"  # before it is imported
 
 
 class HashEncoder:

@@ -41,7 +41,7 @@ def ask_langchain(index: FastLaneIndex) -> str:
 def ask_llama_index(index: FastLaneIndex) -> str:
     answer = load("llama_index_rag")["build_engine"](index).query(QUESTION)
     assert len(answer.source_nodes) == 3
-    return str(answer)
+    return str(answer).split("\n\n")[0]
 
 
 def ask_haystack(index: FastLaneIndex) -> str:

@@ -211,10 +211,8 @@ class Collection:
             return {}
         numbers = {id: int(id) for id in wanted if _INTEGER.fullmatch(id)}
         there = set(self._index.select(ids=[*wanted, *numbers.values()]))
-        found: dict[str, Id] = {id: id for id in wanted if id in there}
-        return found | {
-            id: number for id, number in numbers.items() if id not in there and number in there
-        }
+        as_index: dict[str, Id] = {id: id if id in there else numbers.get(id, id) for id in wanted}
+        return {id: known for id, known in as_index.items() if known in there}
 
 
 def passage(hit: Hit, windows: bool = False) -> Passage:

@@ -235,6 +235,7 @@ def test_numbers_of_an_index_are_texts_here(words: HashEncoder) -> None:
     ]
     store.add_texts(["green", "black"], ids=["0", "new"])
     assert store.index.ids == [0, 1, 2, "new"]
+    assert [one.id for one in store.get_by_ids(["1", "new", "0"])] == ["1", "new", "0"]
     store.delete(["1", "9", "x"])
     assert store.index.ids == [0, 2, "new"]
     assert store.similarity_search("green", k=1)[0].id == "0"

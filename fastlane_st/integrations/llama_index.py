@@ -124,9 +124,12 @@ class FastLaneRerank(BaseNodePostprocessor):
         metadata_mode: MetadataMode = MetadataMode.EMBED,
         keep_retrieval_score: bool = False,
     ) -> None:
-        super().__init__(
-            top_n=top_n, metadata_mode=metadata_mode, keep_retrieval_score=keep_retrieval_score
-        )
+        fields: dict[str, Any] = {
+            "top_n": top_n,
+            "metadata_mode": metadata_mode,
+            "keep_retrieval_score": keep_retrieval_score,
+        }
+        super().__init__(**fields)
         self._encoder = as_encoder(encoder)
 
     @classmethod
@@ -139,7 +142,7 @@ class FastLaneRerank(BaseNodePostprocessor):
     ) -> list[NodeWithScore]:
         if query_bundle is None:
             raise ValueError("ranking needs the query: give query_bundle or query_str")
-        payload = {
+        payload: dict[str, Any] = {
             EventPayload.NODES: nodes,
             EventPayload.QUERY_STR: query_bundle.query_str,
             EventPayload.TOP_K: self.top_n,
@@ -185,7 +188,8 @@ class FastLaneVectorStore(BasePydanticVectorStore):
         metadata_mode: MetadataMode = MetadataMode.EMBED,
         **options: Any,
     ) -> None:
-        super().__init__(stores_text=True, is_embedding_query=False, metadata_mode=metadata_mode)
+        fields: dict[str, Any] = {"metadata_mode": metadata_mode}
+        super().__init__(stores_text=True, is_embedding_query=False, **fields)
         self._collection = Collection(index, encoder, **options)
 
     @classmethod

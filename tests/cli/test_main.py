@@ -30,7 +30,7 @@ OPTIONS = {
     "evaluate": "--split --limit-queries --limit-documents --batch-size --json --routes "
     "--document-routes --index --rerank --runs",
     "diagnose": "--split --limit-queries --limit-documents --batch-size --json",
-    "retrofit": "--out --corpus --pairs --context --layers --steps --max-documents --batch-size --resume "
+    "retrofit": "--out --corpus --index --pairs --context --layers --steps --max-documents --batch-size --resume "
     "--trust-remote-code",
     "demo": "--top-k --routes",
 }

@@ -30,8 +30,8 @@ OPTIONS = {
     "evaluate": "--split --limit-queries --limit-documents --batch-size --json --routes "
     "--document-routes --index --rerank --runs",
     "diagnose": "--split --limit-queries --limit-documents --batch-size --json",
-    "retrofit": "--out --corpus --index --pairs --context --layers --steps --max-documents --batch-size --resume "
-    "--trust-remote-code",
+    "retrofit": "--out --corpus --index --pairs --context --layers --steps --max-documents --batch-size "
+    "--resume --trust-remote-code",
     "demo": "--top-k --routes",
 }
 

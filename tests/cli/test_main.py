@@ -30,6 +30,7 @@ OPTIONS = {
     "evaluate": "--split --limit-queries --limit-documents --batch-size --json --routes "
     "--document-routes --index --rerank --runs",
     "diagnose": "--split --limit-queries --limit-documents --batch-size --json",
+    "explain": "--model --routes --out --json",
     "export-vectors": "--to --name --model --storage --document-routes --long-texts --batch-size "
     "--text-column --id-column --json",
     "retrofit": "--out --corpus --index --pairs --context --layers --steps --max-documents --batch-size "

@@ -21,6 +21,8 @@ from fastlane_st import FastLaneIndex, FastLaneModel
 from fastlane_st.serve.settings import ServerSettings
 from tests.conftest import DOCUMENTS
 
+PATIENCE = 120.0
+"""Seconds that a request may take: a busy machine fails no test."""
 IDS = [f"d{number}" for number in range(len(DOCUMENTS))]
 METADATA = [{"year": 2000 + number} for number in range(len(DOCUMENTS))]
 
@@ -107,3 +109,17 @@ def wait_for(is_so: Callable[[], bool], what: str, seconds: float = 60.0) -> Non
     while not is_so():
         assert time.monotonic() < deadline, what
         time.sleep(0.005)
+
+
+def get(url: str, **options: Any) -> Any:
+    """`httpx.get` with patience."""
+    import httpx
+
+    return httpx.get(url, timeout=PATIENCE, **options)
+
+
+def post(url: str, **options: Any) -> Any:
+    """`httpx.post` with patience."""
+    import httpx
+
+    return httpx.post(url, timeout=PATIENCE, **options)

@@ -16,7 +16,7 @@ from fastlane_st import FastLaneIndex, FastLaneModel, cli
 from fastlane_st import serve as serve_package
 from fastlane_st.serve.settings import ServerSettings
 from tests.conftest import QUERIES
-from tests.serve.conftest import Served
+from tests.serve.conftest import PATIENCE, Served, get
 
 httpx = pytest.importorskip("httpx")
 pytest.importorskip("fastapi")
@@ -41,8 +41,8 @@ def test_metrics_count_requests_batches_and_changes(serve: Callable[..., Served]
         client.delete([0])
         with pytest.raises(ServerError):
             client.search("")
-    httpx.get(f"{served.url}/{SECRET}")
-    response = httpx.get(f"{served.url}/metrics")
+    get(f"{served.url}/{SECRET}")
+    response = get(f"{served.url}/metrics")
     assert response.headers["content-type"].startswith("text/plain; version=0.0.4")
     lines = response.text.splitlines()
     for line in (
@@ -70,7 +70,10 @@ def test_logs_have_no_texts_even_of_a_failure(
     def fail(self: Any, options: Any, queries: list[str]) -> None:
         raise RuntimeError(f"can't search for {queries}")
 
-    with caplog.at_level(logging.DEBUG), httpx.Client(base_url=served.url) as client:
+    with (
+        caplog.at_level(logging.DEBUG),
+        httpx.Client(base_url=served.url, timeout=PATIENCE) as client,
+    ):
         client.post("/search", json={"query": SECRET})
         client.post("/documents", json={"documents": [{"id": SECRET, "text": SECRET}]})
         client.post("/rerank", json={"query": SECRET, "documents": [SECRET]})
@@ -122,30 +125,30 @@ def test_the_page_is_served_with_a_strict_policy_if_it_is_there(
     folder = tmp_path / "page"
     monkeypatch.setattr(app, "PAGE", folder)
     bare = serve()
-    assert httpx.get(bare.url).status_code == 404
-    assert httpx.get(f"{bare.url}/page/page.js").status_code == 404
+    assert get(bare.url).status_code == 404
+    assert get(f"{bare.url}/page/page.js").status_code == 404
     folder.mkdir()
     served = serve()
-    assert httpx.get(served.url).status_code == 404
+    assert get(served.url).status_code == 404
     (folder / "index.html").write_text("<!doctype html>")
     (folder / "page.js").write_text("1")
     (tmp_path / "secret.txt").write_text(SECRET)
-    page = httpx.get(served.url)
+    page = get(served.url)
     assert page.text == "<!doctype html>"
     assert page.headers["content-type"] == "text/html; charset=utf-8"
     policy = page.headers["content-security-policy"]
     assert "default-src 'none'; script-src 'self'; style-src 'self'" in policy
     assert "unsafe" not in policy
     assert page.headers["x-content-type-options"] == "nosniff"
-    script = httpx.get(f"{served.url}/page/page.js")
+    script = get(f"{served.url}/page/page.js")
     assert (script.text, "javascript" in script.headers["content-type"]) == ("1", True)
     for path in ("/page/../secret.txt", "/page/%2e%2e/secret.txt", "/page/..%2fsecret.txt"):
-        assert httpx.get(served.url + path).status_code == 404
+        assert get(served.url + path).status_code == 404
 
 
 def test_openapi_describes_every_route_and_its_errors(serve: Callable[..., Served]) -> None:
     served = serve()
-    described = httpx.get(f"{served.url}/openapi.json").json()
+    described = get(f"{served.url}/openapi.json").json()
     routes = {(method, path) for path, methods in described["paths"].items() for method in methods}
     assert routes == {
         ("post", "/search"),
@@ -168,9 +171,7 @@ def test_openapi_describes_every_route_and_its_errors(serve: Callable[..., Serve
             for status in errors:
                 content = operation["responses"][status]["content"]["application/json"]
                 assert content["schema"]["$ref"].endswith("/ErrorAnswer"), path
-    assert (
-        httpx.get(f"{served.url}/docs").status_code == 404
-    )  # it would load scripts from elsewhere
+    assert get(f"{served.url}/docs").status_code == 404  # it would load scripts from elsewhere
 
 
 @pytest.mark.slow
@@ -194,7 +195,7 @@ def test_requests_made_from_the_openapi_document_never_fail_the_server(
             suppress_health_check=list(hypothesis.HealthCheck),
         )
         def ask(case: Any) -> None:
-            response = case.call()
+            response = case.call(timeout=PATIENCE)
             seen.add(response.status_code)
             assert response.status_code < 500, (case.path, case.body, response.text)
             if response.status_code >= 400:
@@ -255,7 +256,7 @@ def test_too_many_waiting_queries_are_refused(
             first = asyncio.create_task(client.search("set"))
             await asyncio.to_thread(has_begun.wait, 60)
             second = asyncio.create_task(client.search(["set", "file"]))
-            async with httpx.AsyncClient(base_url=served.url) as plain:
+            async with httpx.AsyncClient(base_url=served.url, timeout=PATIENCE) as plain:
                 while "fastlane_queue 2.0" not in (await plain.get("/metrics")).text:
                     pass
                 refused = await plain.post("/search", json={"query": "list"})

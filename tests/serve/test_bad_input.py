@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.serve.conftest import Served
+from tests.serve.conftest import PATIENCE, Served
 
 httpx = pytest.importorskip("httpx")
 pytest.importorskip("fastapi")
@@ -20,7 +20,7 @@ def http(serve: Callable[..., Served]) -> Iterator[Any]:
     served = serve(
         max_body_bytes=100_000, max_texts=5, max_text_length=50, max_top_k=20, max_queue=50
     )
-    with httpx.Client(base_url=served.url) as client:
+    with httpx.Client(base_url=served.url, timeout=PATIENCE) as client:
         yield client
 
 

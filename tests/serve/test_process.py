@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from fastlane_st import FastLaneIndex, cli
-from tests.serve.conftest import IDS, server_process, wait_for
+from tests.serve.conftest import IDS, get, post, server_process, wait_for
 
 httpx = pytest.importorskip("httpx")
 pytest.importorskip("fastapi")
@@ -65,7 +65,7 @@ def test_every_acknowledged_write_is_there_after_sigkill(folder: Path) -> None:
         }
         assert client.describe()["documents"] - len(found) <= len(unsure)
         for id in {*deleted} - unsure:
-            assert httpx.post(f"{url}/documents/get", json={"ids": [id]}).status_code == 404
+            assert post(f"{url}/documents/get", json={"ids": [id]}).status_code == 404
         client.add(["set"], ["after"])  # the folder isn't locked
     assert "after" in FastLaneIndex.load(folder)
 
@@ -75,7 +75,7 @@ def test_every_acknowledged_write_is_there_after_sigkill(folder: Path) -> None:
 def test_sigterm_ends_the_process_after_the_requests_that_were_accepted(folder: Path) -> None:
     texts = ["sort the list of number and string"] * 300
     with server_process(folder, environment={"FASTLANE_API_KEY": KEY}) as (process, url):
-        assert httpx.get(f"{url}/index").status_code == 401
+        assert get(f"{url}/index").status_code == 401
         results: list[int] = []
 
         def add() -> None:
@@ -86,9 +86,7 @@ def test_sigterm_ends_the_process_after_the_requests_that_were_accepted(folder: 
         thread.start()
         headers = {"x-api-key": KEY}
         wait_for(
-            lambda: (
-                "fastlane_changes_running 1.0" in httpx.get(f"{url}/metrics", headers=headers).text
-            ),
+            lambda: "fastlane_changes_running 1.0" in get(f"{url}/metrics", headers=headers).text,
             "the change didn't begin",
         )
         process.send_signal(signal.SIGTERM)

@@ -9,7 +9,7 @@ import pytest
 
 from fastlane_st import FastLaneModel
 from tests.conftest import DOCUMENTS
-from tests.serve.conftest import Served
+from tests.serve.conftest import Served, post
 
 httpx = pytest.importorskip("httpx")
 pytest.importorskip("fastapi")
@@ -60,7 +60,7 @@ def test_jinas_request_gets_jinas_answer(serve: Callable[..., Served]) -> None:
         "top_n": 2,
         "truncation": True,  # of Jina's later models
     }
-    answer = httpx.post(f"{served.url}/v1/rerank", json=body).json()
+    answer = post(f"{served.url}/v1/rerank", json=body).json()
     assert answer["model"] == "jina-reranker-v2-base-multilingual"
     assert answer["object"] == "list"
     assert answer["usage"]["total_tokens"] > 0
@@ -68,14 +68,14 @@ def test_jinas_request_gets_jinas_answer(serve: Callable[..., Served]) -> None:
     assert by_place == {0: "read a file", 1: "sort a list"}
     scores = [one["relevance_score"] for one in answer["results"]]
     assert scores == sorted(scores, reverse=True)
-    short = httpx.post(f"{served.url}/rerank", json=body | {"return_documents": False}).json()
+    short = post(f"{served.url}/rerank", json=body | {"return_documents": False}).json()
     assert all(set(one) == {"index", "relevance_score"} for one in short["results"])
 
 
 def test_coheres_second_version_gives_no_texts(serve: Callable[..., Served]) -> None:
     served = serve()
     body = {"model": "rerank-v3.5", "query": QUERY, "documents": DOCUMENTS, "max_tokens_per_doc": 9}
-    answer = httpx.post(f"{served.url}/v2/rerank", json=body).json()
+    answer = post(f"{served.url}/v2/rerank", json=body).json()
     assert answer["meta"]["api_version"]["version"] == "2"
     assert len(answer["results"]) == len(DOCUMENTS)
     assert all(set(one) == {"index", "relevance_score"} for one in answer["results"])

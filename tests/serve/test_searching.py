@@ -13,7 +13,7 @@ import pytest
 from fastlane_st import FastLaneModel
 from fastlane_st.serve import searching
 from tests.conftest import QUERIES
-from tests.serve.conftest import Served
+from tests.serve.conftest import PATIENCE, Served, get
 
 httpx = pytest.importorskip("httpx")
 pytest.importorskip("fastapi")
@@ -71,9 +71,9 @@ def test_queries_that_come_while_a_batch_runs_become_one_batch(
         first = threads.submit(client.search, QUERIES[0])
         assert has_begun.wait(60)
         others = [threads.submit(client.search, query) for query in QUERIES]
-        metrics = httpx.get(f"{served.url}/metrics").text
+        metrics = get(f"{served.url}/metrics").text
         while "fastlane_queue 4.0" not in metrics:
-            metrics = httpx.get(f"{served.url}/metrics").text
+            metrics = get(f"{served.url}/metrics").text
         go_on.set()
         assert first.result() == served.index.search(QUERIES[0])
         assert [one.result() for one in others] == served.index.search(QUERIES)
@@ -89,7 +89,7 @@ def test_an_explanation_is_the_librarys_in_characters(serve: Callable[..., Serve
     assert [hit for hit, _ in found] == hits
     assert [explanation for _, explanation in found] == served.index.explain(query, hits)
     body = {"query": query, "top_k": 3, "explain": True}
-    answer = httpx.post(f"{served.url}/search", json=body).json()
+    answer = httpx.post(timeout=PATIENCE, url=f"{served.url}/search", json=body).json()
     for hit, explanation in zip(
         answer["results"][0]["hits"], [one for _, one in found], strict=True
     ):
@@ -104,7 +104,7 @@ def test_an_explanation_is_the_librarys_in_characters(serve: Callable[..., Serve
 
 def test_an_answer_says_what_the_search_took(serve: Callable[..., Served]) -> None:
     served = serve()
-    post = httpx.Client(base_url=served.url).post
+    post = httpx.Client(base_url=served.url, timeout=PATIENCE).post
     total = served.index.num_vectors
     one = post("/search", json={"query": "sort a list", "num_routes": 1}).json()
     assert one["results"][0]["comparisons"] == total
@@ -147,7 +147,7 @@ def test_documents_are_encoded_as_the_index_does(
         assert len(pooled) == len(other) // 2
     assert len(long[0]) == 60  # in windows, not cut at 12 tokens
     body = {"texts": texts[0], "side": "document"}
-    answer = httpx.post(f"{served.url}/encode", json=body).json()
+    answer = httpx.post(timeout=PATIENCE, url=f"{served.url}/encode", json=body).json()
     np.testing.assert_array_equal(np.float32(answer["embeddings"][0]), expected[0])
-    assert answer["positions"] == [list(range(len(expected[0])))]
+    assert answer["positions"] == [[1, 2, 3, 4, 5, 6]]  # of the words, not of [CLS]
     assert answer["dim"] == 4

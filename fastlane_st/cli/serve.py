@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -64,7 +64,7 @@ def serve(
     from ..serve.settings import ServerSettings, key_from_environment
 
     require("a server", SERVER)
-    limits = {
+    limits: dict[str, Any] = {
         "max_batch": max_batch,
         "max_wait_ms": max_wait_ms,
         "max_queue": max_queue,

@@ -76,7 +76,7 @@ def create_app(
         yield
         await endpoints.close()
 
-    app = fastapi.FastAPI(
+    app: Any = fastapi.FastAPI(
         title="FastLane",
         description="Routed late-interaction search over one index.",
         version=__version__,

@@ -72,7 +72,9 @@ class FastLaneClient:
         return read_answer(call, self._http.request(call.method, call.path, json=call.body))
 
     @overload
-    def search(self, queries: str, **arguments: Unpack[SearchArguments]) -> list[Hit]: ...
+    def search(  # type: ignore[overload-overlap]
+        self, queries: str, **arguments: Unpack[SearchArguments]
+    ) -> list[Hit]: ...
 
     @overload
     def search(
@@ -183,7 +185,9 @@ class AsyncFastLaneClient:
         return read_answer(call, await self._http.request(call.method, call.path, json=call.body))
 
     @overload
-    async def search(self, queries: str, **arguments: Unpack[SearchArguments]) -> list[Hit]: ...
+    async def search(  # type: ignore[overload-overlap]
+        self, queries: str, **arguments: Unpack[SearchArguments]
+    ) -> list[Hit]: ...
 
     @overload
     async def search(

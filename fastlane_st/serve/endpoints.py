@@ -128,12 +128,12 @@ class Endpoints:
                     422, f"num_routes of queries is a whole number, got {routes}", "num_routes"
                 )
             found = await self._batched(EncodeOptions(routes), texts, "texts")
-            views = [each.result for each in found]
+            views: list[Any] = [each.result for each in found]
         else:
             encode = self._searcher.encode_documents
             views = await self._run(self._long, lambda: encode(routes, texts), "texts")
-        vectors = [np.asarray(each.vectors, dtype="<f4") for each in views]  # type: ignore[union-attr]
-        positions = [each.positions.tolist() for each in views]  # type: ignore[union-attr]
+        vectors = [np.asarray(each.vectors, dtype="<f4") for each in views]
+        positions = [each.positions.tolist() for each in views]
         return {
             "embeddings": [as_asked(one, request.encoding_format) for one in vectors],
             "positions": positions,

@@ -33,7 +33,7 @@ def explain(
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="print JSON")] = False,
 ) -> None:
-    """Shows which words of a query and a document met, and what the routes saw."""
+    """Shows which words of a query and a document met."""
     if out is not None and out.suffix not in (".html", ".svg"):
         raise ValueError(f"--out must end in .html or .svg, got {out.name!r}")
     from ..explain import explain_pair

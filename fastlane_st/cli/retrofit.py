@@ -60,7 +60,7 @@ def retrofit(
         bool, typer.Option("--trust-remote-code", help="run the checkpoint's own code")
     ] = False,
 ) -> None:
-    """Puts routes onto a late-interaction checkpoint; its documents' vectors stay valid."""
+    """Puts routes onto a late-interaction checkpoint."""
     if corpus is None and pairs is None and index is None:
         raise ValueError("there is nothing to train on: give --corpus, --pairs or --index")
     if index is not None and Path(f"{out}-index").exists():

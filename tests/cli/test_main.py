@@ -25,12 +25,12 @@ OPTIONS = {
     "list": "--json",
     "show": "--json",
     "search": "--model --where --rerank --top-k --routes --hybrid --json",
+    "explain": "--model --routes --out --json",
     "serve": "--host --port --model --api-key-env --read-only --memory-map --max-batch --max-wait-ms "
     "--max-queue --max-body-bytes --max-texts --max-text-length --max-top-k",
     "evaluate": "--split --limit-queries --limit-documents --batch-size --json --routes "
     "--document-routes --index --rerank --runs",
     "diagnose": "--split --limit-queries --limit-documents --batch-size --json",
-    "explain": "--model --routes --out --json",
     "export-vectors": "--to --name --model --storage --document-routes --long-texts --batch-size "
     "--text-column --id-column --json",
     "retrofit": "--out --corpus --index --pairs --context --layers --steps --max-documents --batch-size "

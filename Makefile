@@ -2,11 +2,12 @@
 # make quick  runs the tests that take less than some seconds each
 # make test   runs every test
 # make check  runs linter, type checker and every test
+# make frameworks  installs LangChain, LlamaIndex, Haystack and DSPy too, and runs their tests (Python 3.11)
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo quick test lint types check clean
+.PHONY: demo quick test frameworks lint types check clean
 
 $(VENV)/.installed: pyproject.toml constraints.txt
 	@echo "Installing into $(VENV) with all extras: some minutes, about 2.5 GB, and several more on Linux,"
@@ -25,6 +26,10 @@ quick: $(VENV)/.installed
 
 test: $(VENV)/.installed
 	$(BIN)/python -m pytest
+
+frameworks: $(VENV)/.installed
+	@$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[langchain,llama-index,haystack,dspy]' langchain-tests
+	$(BIN)/python -m pytest tests/integrations
 
 lint: $(VENV)/.installed
 	$(BIN)/ruff check .

@@ -6,6 +6,8 @@ vector. It relies on the package lancedb; versions, tags and SQL are LanceDB's o
 
 from __future__ import annotations
 
+import random
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
@@ -236,10 +238,11 @@ class LanceStore(Store):
         for attempt in range(CONFLICTS + 1):
             try:
                 return self._merge(records)
-            except RuntimeError as error:
+            except (RuntimeError, ValueError) as error:  # a column that is there is a ValueError
                 words = ("conflict", "already exists", "Too many concurrent writers")
                 if attempt == CONFLICTS or not any(word in str(error) for word in words):
                     raise
+            time.sleep(random.uniform(0, min(1.0, 0.01 * 2**attempt)))  # writers drift apart
 
     def _merge(self, records: Sequence[Record]) -> None:
         self._add_range_columns(records)

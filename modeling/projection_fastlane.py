@@ -32,10 +32,11 @@ class ViewProjection(nn.Module):
     text (`mix_context`, with the weights c_w and c_d).
 
     A route speaks for the tokens that are dropped in its favour: its view is the direction of
-    `e_i + c_r m_i + s_i`, where m_i is the direction of the mean of their embeddings, and s_i what the
-    query's route layers say (`RouteLayers`; 0 without them). All means are weighted by the router's
-    salience. So the number of routes k goes from one vector of the whole text, centred on the routed
-    token, to all tokens, where each stands for itself.
+    `e_i + c_r m_i + o_i s_i`, where m_i is the direction of the mean of their embeddings, s_i what the
+    query's route layers say (`RouteLayers`; 0 without them), and o_i the share of the query's other
+    tokens that it speaks for. All means are weighted by the router's salience. So the number of routes k
+    goes from one vector of the whole text, centred on the routed token, to all tokens, where each
+    stands for itself.
 
     With all three weights at 0 and no route layers the model is ColBERT. `docs/decisions/model.md` has the
     numbers.
@@ -90,12 +91,14 @@ class ViewProjection(nn.Module):
         weights = salience_weights(output.salience.unsqueeze(1), shares.transpose(1, 2) > 0)
         means = unit(weights.to(shares.dtype) @ embeddings)
         mixed = embeddings + self.route_context_weight[0] * (shares @ means)
-        if output.route_shifts is not None:
-            mixed = mixed + output.route_shifts
-        views = unit(mixed)
         sizes = shares @ shares.sum(dim=1).unsqueeze(-1)
-        mean_sizes = output.token_mask.sum(1) / routes.sum(1)
-        return sizes / mean_sizes[:, None, None].to(sizes.dtype) * views
+        counts = output.token_mask.sum(1)[:, None, None].to(sizes.dtype)
+        if output.route_shifts is not None:
+            # The share of the other tokens that a route stands for: 1 for one route, 0 for a token's own.
+            others = (sizes - 1).clamp_min(0) / (counts - 1).clamp_min(1)
+            mixed = mixed + others * output.route_shifts
+        mean_sizes = counts / routes.sum(1)[:, None, None].to(sizes.dtype)
+        return sizes / mean_sizes * unit(mixed)
 
 
 def mix_context(

@@ -92,6 +92,21 @@ def test_route_layers_shift_a_view_before_its_direction_is_taken(
     torch.testing.assert_close(views[0], direction(1 + 2**0.5, 2**0.5 + 0.5))
 
 
+def test_a_shift_counts_by_what_a_route_stands_for(projection: ViewProjection) -> None:
+    states = torch.tensor([[[3.0, 0], [0.8, 0.6], [0, 5], [-9, -9]]])
+    mask = torch.tensor([[True, True, True, False]])
+    routes = torch.tensor([[True, False, True, False]])  # the first stands for one of two others
+    output = forward(projection, states, mask, torch.zeros(1, 4), "query")
+    output.route_shifts = torch.tensor([[[0.0, 3.0], [7.0, 7.0], [5.0, 5.0], [9.0, 9.0]]])
+    views = projection.routed(output, routes)[0]
+    torch.testing.assert_close(views[2], torch.tensor([0, 1 / 1.5]))  # its token's own view
+    mean = direction(1.8, 0.6)
+    view = torch.tensor([1.0, 0.0]) + 2 * mean + torch.tensor([0.0, 1.5])
+    torch.testing.assert_close(views[0], view / view.norm() * 2 / 1.5)
+    every = projection.routed(output, mask)
+    torch.testing.assert_close(every[mask], output.token_embeddings[mask])  # plain MaxSim
+
+
 def test_the_projection_comes_before_the_context(projection: ViewProjection) -> None:
     weight = torch.tensor([[2.0, 0.0], [0.0, 1.0]])
     projection.linear.weight.data.copy_(weight)

@@ -14,8 +14,9 @@ from tqdm.auto import tqdm
 from ..index.index import FastLaneIndex
 from ..index.vectors.nearest import nearest_vectors
 from ..modeling.modeling_fastlane import FastLaneModel
+from .files import replace_file
 from .states import QueryStates, score_queries
-from .training import batches, replace_file
+from .training import batches
 from .vectors import TokenVectors
 
 MINED = 64

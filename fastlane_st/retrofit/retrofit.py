@@ -31,7 +31,7 @@ from .existing import StoredDocuments
 from .queries import TrainingQuery, make_queries
 from .report import HeldOut, RetrofitReport, measure_routes
 from .source import is_fastlane, read_fastlane, read_late_interaction
-from .states import query_states
+from .states import QueryStates, query_states, read_states, write_states
 from .training import RouteTraining, TrainingData, train_routes
 from .vectors import TokenVectors
 
@@ -116,9 +116,7 @@ def retrofit(
     with _timed(seconds, "documents"):
         vectors = encode_documents(model, texts, work, stored, batch_size, show_progress_bar)
     with _timed(seconds, "queries"):
-        states = query_states(
-            model, [query.text for query in queries], batch_size, show_progress_bar
-        )
+        states = encode_queries(model, queries, work, batch_size, show_progress_bar)
     held_out, trained = split(queries)
     ranked = documents_to_rank([queries[number] for number in held_out], len(texts), settings.seed)
 
@@ -284,6 +282,22 @@ def _check_work(
                 f"{work} holds a run with other {name}: {value!r}, got {asked[name]!r}; go on with the "
                 "same, or delete that folder to start again"
             )
+
+
+def encode_queries(
+    model: FastLaneModel,
+    queries: Sequence[TrainingQuery],
+    work: Path,
+    batch_size: int,
+    show_progress_bar: bool,
+) -> list[QueryStates]:
+    """The queries' states, from a file of the work folder if they are there."""
+    path = work / "queries.safetensors"
+    if path.exists():
+        return read_states(path)
+    states = query_states(model, [query.text for query in queries], batch_size, show_progress_bar)
+    write_states(path, states)
+    return states
 
 
 @contextmanager

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 import torch
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from ..modeling.modeling_fastlane import FastLaneModel
 from ..modeling.output_fastlane import FastLaneOutput
+from .files import replace_file
 
 
 class QueryStates(NamedTuple):
@@ -35,6 +38,24 @@ def query_states(
             states = output.last_hidden_state[row][mask].half()
             found[next(places)] = QueryStates(states, output.token_mask[row][mask])
     return [found[number] for number in range(len(texts))]
+
+
+def write_states(path: Path, states: Sequence[QueryStates]) -> None:
+    """Writes states to a file that `read_states` reads."""
+    tensors = {
+        "states": torch.cat([one.states for one in states]),
+        "is_view": torch.cat([one.is_view for one in states]),
+        "counts": torch.tensor([len(one.is_view) for one in states]),
+    }
+    replace_file(path, lambda scratch: save_file(tensors, scratch))
+
+
+def read_states(path: Path) -> list[QueryStates]:
+    """The states in a file, in their order."""
+    tensors = load_file(path)
+    counts = tensors["counts"].tolist()
+    parts = zip(tensors["states"].split(counts), tensors["is_view"].split(counts), strict=True)
+    return [QueryStates(*one) for one in parts]
 
 
 def score_queries(model: FastLaneModel, queries: Sequence[QueryStates]) -> FastLaneOutput:

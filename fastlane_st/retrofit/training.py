@@ -10,11 +10,10 @@ from __future__ import annotations
 import json
 import logging
 import math
-import os
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -25,6 +24,7 @@ from tqdm.auto import tqdm
 
 from ..modeling.modeling_fastlane import FastLaneModel
 from ..modeling.output_fastlane import FastLaneOutput
+from .files import replace_file
 from .queries import TrainingQuery
 from .states import QueryStates, score_queries
 from .vectors import TokenVectors
@@ -307,13 +307,6 @@ class RunState:
         replace_file(self._settings, lambda path: path.write_text(content, "utf-8"))
         contiguous = {name: value.contiguous() for name, value in tensors.items()}
         replace_file(self._state, lambda path: save_file(contiguous, path))
-
-
-def replace_file(path: Path, write: Any) -> None:
-    """Writes a file beside another and puts it in its place."""
-    scratch = path.with_name(f".{path.name}")
-    write(scratch)
-    os.replace(scratch, path)
 
 
 def batches(count: int, size: int) -> Iterator[range]:

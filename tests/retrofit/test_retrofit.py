@@ -128,6 +128,8 @@ def test_a_stopped_run_goes_on_to_the_same_checkpoint(
     assert not (tmp_path / "stopped").exists()
     with pytest.raises(FileExistsError, match="holds a run that was stopped: resume it"):
         run("stopped")
+    if stop == "training":  # queries aren't encoded again either
+        monkeypatch.setattr("fastlane_st.retrofit.retrofit.query_states", None)
     run("stopped", resume=True)
     assert_equal(tmp_path / "whole", tmp_path / "stopped")
 

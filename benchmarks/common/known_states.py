@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, MutableMapping
 from pathlib import Path
 from typing import Any
 
@@ -24,13 +23,11 @@ class KnownStates(nn.Module):
         states: Those that an equal backbone has computed, by their tokens; shared with it.
     """
 
-    def __init__(
-        self, backbone: nn.Module, states: MutableMapping[bytes, Tensor] | None = None
-    ) -> None:
+    def __init__(self, backbone: nn.Module, states: dict[bytes, Tensor] | StateFiles) -> None:
         super().__init__()
         self.config = backbone.config
         self.backbone = backbone
-        self._states = {} if states is None else states
+        self._states = states
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor, **options: Any) -> Any:
         rows = zip(input_ids, attention_mask.bool(), strict=True)
@@ -52,7 +49,7 @@ class Known(dict[str, Any]):
         return self[name]
 
 
-class StateFiles(MutableMapping[bytes, Tensor]):
+class StateFiles:
     """States in the files of a folder, so that a later command needs no backbone for the same texts.
 
     Args:
@@ -79,8 +76,8 @@ class StateFiles(MutableMapping[bytes, Tensor]):
         )
         return states
 
-    def __contains__(self, key: object) -> bool:
-        name = named(key) if isinstance(key, bytes) else ""
+    def __contains__(self, key: bytes) -> bool:
+        name = named(key)
         return name in self._new or name in self._files
 
     def __setitem__(self, key: bytes, states: Tensor) -> None:
@@ -98,12 +95,6 @@ class StateFiles(MutableMapping[bytes, Tensor]):
             path.with_suffix(".tmp").replace(path)
             self._new = {}
             self._open(path)
-
-    def __delitem__(self, key: bytes) -> None:
-        raise TypeError("states are kept: delete the folder")
-
-    def __iter__(self) -> Iterator[bytes]:
-        raise TypeError("states are named by digests of their texts")
 
     def __len__(self) -> int:
         return len(self._new) + len(self._files)

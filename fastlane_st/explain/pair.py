@@ -8,7 +8,7 @@ from typing import Any
 
 from ..encoder import FastLaneEncoder
 from ..index.arguments import QueryRoutes
-from ..index.explaining import Explanation, document_spans
+from ..index.explaining import Explanation, document_spans, words_at
 from ..index.index import FastLaneIndex
 from ..index.tokens import SideTokenizer, Span
 from ..modeling.routing_fastlane import Task
@@ -67,27 +67,20 @@ class PairExplanation:
             "score": self.score,
             "routes": [
                 {
-                    "query_word": self._word(self.query, route.query_span),
-                    "document_word": self._word(self.document, route.document_span),
-                    "query_span": _listed(route.query_span),
-                    "document_span": _listed(route.document_span),
+                    **words_at(self.query, route.query_span, self.document, route.document_span),
                     "similarity": route.similarity,
                 }
                 for route in self.routes
             ],
             "logits": [
                 {
-                    "query_word": self._word(self.query, span),
-                    "query_span": _listed(span),
+                    "query_word": None if span is None else self.query[slice(*span)],
+                    "query_span": None if span is None else list(span),
                     "logit": one,
                 }
                 for span, one in self.logits
             ],
         }
-
-    @staticmethod
-    def _word(text: str, span: Span | None) -> str | None:
-        return None if span is None else text[slice(*span)]
 
     def to_text(self) -> str:
         """A table for a terminal."""
@@ -115,10 +108,6 @@ class PairExplanation:
         else:
             raise ValueError(f"an explanation is saved as .html or .svg, got {target.name!r}")
         target.write_text(content + "\n", "utf-8")
-
-
-def _listed(span: Span | None) -> list[int] | None:
-    return None if span is None else list(span)
 
 
 def explain_pair(

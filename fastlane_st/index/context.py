@@ -23,9 +23,7 @@ from .vectors.store import VectorStore
 
 WINDOW_SIZE = 6.0
 _UNIT_SLACK = 0.01  # float16 moves a unit vector's length by less
-_CODED_SLACK = (
-    0.9  # int8, int4 and pq by less than this, even beyond the range that they were fitted to
-)
+_CODED_SLACK = 0.9  # int8, int4 and pq by less, even beyond what they were fitted to
 
 
 @dataclass(frozen=True)

@@ -79,20 +79,29 @@ class Explanation:
             "maxsim": self.score,
             "words": [
                 {
-                    "query_word": query[slice(*match.query_span)],
-                    "document_word": None
-                    if text is None or match.document_span is None
-                    else text[slice(*match.document_span)],
-                    "query_span": list(match.query_span),
-                    "document_span": None
-                    if match.document_span is None
-                    else list(match.document_span),
+                    **words_at(query, match.query_span, text, match.document_span),
                     "similarity": match.similarity,
                     "contribution": match.contribution,
                 }
                 for match in self.matches
             ],
         }
+
+
+def words_at(
+    query: str, query_span: Span | None, text: str | None, document_span: Span | None
+) -> dict[str, Any]:
+    """A word of each side, as JSON can hold it: the words themselves, and where they stand."""
+
+    def word(text: str | None, span: Span | None) -> str | None:
+        return None if text is None or span is None else text[slice(*span)]
+
+    return {
+        "query_word": word(query, query_span),
+        "document_word": word(text, document_span),
+        "query_span": None if query_span is None else list(query_span),
+        "document_span": None if document_span is None else list(document_span),
+    }
 
 
 def explain_hits(

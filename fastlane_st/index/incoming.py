@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from ..modeling.search_fastlane import (
     Embeddings,
@@ -38,6 +39,22 @@ class Incoming:
     metadata: list[Metadata]
     embeddings: Sequence[Embeddings] | None = None
     positions: Sequence[Positions] | None = None
+
+    @classmethod
+    def of(
+        cls,
+        documents: Sequence[Any],
+        ids: Iterable[Id] | None,
+        metadata: Iterable[Metadata] | None,
+        texts: Sequence[str] | None,
+        positions: Sequence[Positions] | None,
+    ) -> Incoming:
+        """Checks texts or vectors, whichever the first document is; texts and positions come with vectors."""
+        if len(documents) and not isinstance(documents[0], str):
+            return cls.of_embeddings(documents, ids, metadata, texts, positions)
+        if texts is not None or positions is not None:
+            raise ValueError("texts and positions belong to vectors, the documents are texts")
+        return cls.of_texts(documents, ids, metadata)
 
     @classmethod
     def of_texts(

@@ -440,15 +440,10 @@ class FastLaneIndex:
         self._check_encoder()
         if ids is None:
             ids = self._contents.reserve_ids(len(items))
-        if len(items) == 0 or isinstance(items[0], str):
-            if texts is not None or positions is not None:
-                raise ValueError("texts and positions belong to vectors, the documents are texts")
-            incoming = Incoming.of_texts(items, ids, metadata)
-        else:
-            if long_texts is not None:
-                raise ValueError(f"long_texts applies to texts, got {long_texts!r} with vectors")
-            incoming = Incoming.of_embeddings(items, ids, metadata, texts, positions)
+        incoming = Incoming.of(items, ids, metadata, texts, positions)
         if long_texts is not None:
+            if incoming.embeddings is not None:
+                raise ValueError(f"long_texts applies to texts, got {long_texts!r} with vectors")
             check_long_texts(long_texts)
         if incoming.ids:
             check(incoming.ids)  # before the long work, and once more after it

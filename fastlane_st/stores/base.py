@@ -162,12 +162,7 @@ class Store(ABC):
         """
         items = check_items(documents)
         self._check_encoder()
-        if len(items) == 0 or isinstance(items[0], str):
-            if texts is not None or positions is not None:
-                raise ValueError("texts and positions belong to vectors, the documents are texts")
-            incoming = Incoming.of_texts(items, ids, metadata)
-        else:
-            incoming = Incoming.of_embeddings(items, ids, metadata, texts, positions)
+        incoming = Incoming.of(items, ids, metadata, texts, positions)
         if not incoming.ids:
             return
         encoding = self.encoding(batch_size, chunk_size, show_progress_bar)

@@ -91,6 +91,12 @@ class FastLaneEncoder(MultiVectorEncoder):
             check_device(device)
         return super()._resolve_inference_device(device)
 
+    def _input_length(self, sample: Any) -> int:
+        # By which Sentence Transformers puts texts of like lengths into one batch.
+        if isinstance(sample, str):
+            return self._model.count_tokens(sample)
+        return MultiVectorEncoder._input_length(sample)
+
     @property
     def _model(self) -> AdaptableModel:
         return cast(AdaptableModel, self[0].model)

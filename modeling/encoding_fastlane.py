@@ -135,7 +135,9 @@ class TextEncodingModel(CheckpointModel):
         self.eval()
         texts = list(texts)  # by place, also those of a pandas Series
         check_unicode(texts, "text")
-        order = sorted(range(len(texts)), key=lambda index: -len(texts[index]))
+        order = list(range(len(texts)))
+        if len(texts) > batch_size:  # texts of like lengths in one batch: little padding
+            order.sort(key=lambda index: -self.count_tokens(texts[index]))
         ordered = [texts[index] for index in order]
         encoded: list[Any] = [None] * len(texts)
         places = iter(order)
@@ -181,6 +183,14 @@ class TextEncodingModel(CheckpointModel):
             prompted = [prompt + text for text in texts]
             features = tokenize_starts(self.tokenizer, prompted, length, whole)
         return features if expansion is None else expand(features, expansion, self.tokenizer)
+
+    def count_tokens(self, text: str) -> int:
+        """The tokens of a text without its prompt, at most as many as a document may have."""
+        check_unicode([text], "text")
+        length = self.config.document_length
+        with self.tokenizing:
+            start = start_of(text, CHARACTERS * length)
+            return len(self.tokenizer(start, truncation=True, max_length=length)["input_ids"])
 
     def forward_batches(
         self, texts: Sequence[str], task: Task, batch_size: int, show_progress_bar: bool

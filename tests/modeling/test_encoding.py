@@ -77,6 +77,28 @@ def test_a_lone_surrogate_is_an_error_that_says_which_text(
 
 
 @pytest.mark.parametrize("kind", ["model", "encoder"])
+def test_batches_hold_texts_of_like_numbers_of_tokens(
+    model: FastLaneModel, checkpoint: Path, kind: str
+) -> None:
+    encoder: Any = model if kind == "model" else FastLaneEncoder(checkpoint)
+    few, many = ["internationalisation"], ["a b c d e f g h"]  # more characters, fewer tokens
+    counts = [model.count_tokens(text) for text in (*few, *many)]
+    assert counts[0] < counts[1]
+    shapes: list[torch.Size] = []
+    watched = model if kind == "model" else encoder[0].model
+    handle = watched.backbone.register_forward_pre_hook(
+        lambda _, args, options: shapes.append(options["input_ids"].shape), with_kwargs=True
+    )
+    try:
+        found = encoder.encode_document([*few, *many] * 4, batch_size=4)
+    finally:
+        handle.remove()
+    assert [tuple(shape) for shape in shapes] == [(4, max(counts)), (4, min(counts))]
+    for text, one in zip([*few, *many] * 4, found, strict=True):
+        torch.testing.assert_close(one, encoder.encode_document(text), rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("kind", ["model", "encoder"])
 def test_threads_that_query_do_not_cut_documents_of_others(
     model: FastLaneModel, checkpoint: Path, kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -60,20 +60,27 @@ def rank_by_dense(
 def stored_baselines(
     name: str, settings: dict[str, Any], options: argparse.Namespace
 ) -> tuple[Facts, Rows] | None:
-    """A set's facts in --baselines, and the values per query of its baselines; None if it isn't there.
+    """A set's facts in --baselines, and the values per query taken from there; None if it isn't there.
+
+    The facts' `baselines` say how those values were measured.
 
     Raises:
-        SystemExit: The baselines were measured with other settings.
+        SystemExit: They were measured with other settings; the dtype may be another.
     """
     if options.baselines is None:
         return None
     stored = json.loads(options.baselines.read_text("utf-8"))
     for key, wanted in settings.items():
-        if key not in ("model", "dense") and stored["settings"][key] != wanted:
+        if key not in ("model", "dense", "dtype") and stored["settings"][key] != wanted:
             raise SystemExit(
                 f"{options.baselines} was measured with {key} {stored['settings'][key]}, asked for {wanted}"
             )
     if name not in stored["sets"]:
         return None
+    facts = stored["sets"][name]
+    how = {key: facts[key] for key in ("command", "environment")}
     rows = load_rows(options.baselines)[name]
-    return stored["sets"][name], {key: rows[key] for key in STORED if key in rows}
+    taken = [*STORED, *filter(None, options.unchanged.split(","))]
+    kept = {key: rows[key] for key in taken if key in rows}
+    how = {"settings": list(kept), "measured_with": stored["settings"], **how}
+    return {**facts, "baselines": how}, kept

@@ -4,18 +4,19 @@
         --model fastlane-minilm --backbone BACKBONE --out benchmarks/results/quality.json
 
 COLLECTIONS holds a BEIR-layout folder for each set; `name:split` names the judgements where there
-are several. Settings are those of `fastlane_st.evaluation.controls`, and the baselines `bm25`, with
---backbone `dense_backbone` and `maxsim_backbone`, with --dense `dense_checkpoint`. An .npz beside the JSON
-holds the nDCG@10 of every query, by `set/setting`. A set in the JSON isn't measured again; --dense may be
-added to it later. --baselines OLD.json takes the baselines, which don't depend on the checkpoint, from
-the results of another checkpoint that were measured alike.
+are several. Settings are those of `fastlane_st.evaluation.controls` but the oracle, and the baselines
+`bm25`, with --backbone `dense_backbone` and `maxsim_backbone`, with --dense `dense_checkpoint`. An .npz
+beside the JSON holds the nDCG@10 of every query, by `set/setting`. A set in the JSON isn't measured again;
+--dense may be added to it later. --baselines OLD.json takes the baselines, which don't depend on the
+checkpoint, from the results of another checkpoint, and with them what --unchanged names: after a second stage
+(`training.routes`) `full,dense_checkpoint`, since documents and all views are the first stage's.
 """
 
 from __future__ import annotations
 
 import argparse
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -26,9 +27,10 @@ from transformers import AutoModel
 
 from fastlane_st import FastLaneEncoder
 from fastlane_st.data.collection import Collection
-from fastlane_st.evaluation.controls import FRACTIONS, measure_controls
+from fastlane_st.evaluation.controls import FRACTIONS
 from fastlane_st.evaluation.metrics import Metrics, evaluate_rankings, mean_metrics
-from fastlane_st.evaluation.scoring import DocumentViews, encode_queries
+from fastlane_st.evaluation.routes import measure_routes
+from fastlane_st.evaluation.scoring import NUM_ROUTES, DocumentViews, encode_queries
 from fastlane_st.hub import DEFAULT_CHECKPOINT
 
 from ..common.encoding import (
@@ -45,6 +47,17 @@ from ..common.results import Facts, Rows, SetResults, Values, measure_sets
 from .baselines import measure_baselines, rank_by_dense, stored_baselines
 from .summary import describe_set, summarise_sets
 
+SETTINGS = (
+    "full",
+    *(f"router_{k}" for k in NUM_ROUTES),
+    *("first", "random", "idf", "mean_view"),
+    *(
+        f"{setting}_documents_{fraction:g}"
+        for fraction in FRACTIONS
+        for setting in ("full", "router_1", "router_2", "router_4")
+    ),
+)
+
 
 def main() -> None:
     parser = sets_parser(__doc__)
@@ -52,6 +65,9 @@ def main() -> None:
     parser.add_argument("--backbone", help="folder of the untouched encoder")
     parser.add_argument("--dense", help="a Sentence Transformers checkpoint")
     parser.add_argument("--baselines", type=Path, help="results of another checkpoint")
+    parser.add_argument(
+        "--unchanged", default="", help="more settings to take from there, with commas"
+    )
     parser.add_argument("--storage", choices=("float32", "float16"), default="float16")
     options = parse(parser)
     encoder = FastLaneEncoder(options.model)
@@ -95,7 +111,9 @@ def measure_quality(
     """A set's facts and values per query."""
     collection = read_and_report(name, options)
     stored = stored_baselines(name, settings, options)  # may refuse, so before the work
-    measured, facts = measure_model(collection, encoder, options)
+    known = [] if stored is None else list(stored[1])
+    settings_left = [setting for setting in SETTINGS if setting not in known]
+    measured, facts = measure_model(collection, encoder, options, settings_left)
     if stored is None:
         with timed("baselines", facts["seconds"]):
             measured |= measure_baselines(collection, encoder, options)
@@ -111,7 +129,7 @@ def measure_quality(
     }
     if stored is not None:
         old, old_rows = stored
-        facts["baselines"] = {key: old[key] for key in ("command", "environment")}
+        facts["baselines"] = old["baselines"]
         facts["means"] |= {setting: old["means"][setting] for setting in old_rows}
         rows |= old_rows
     add_settings(measured, facts, rows)
@@ -145,9 +163,12 @@ def add_settings(measured: dict[str, Metrics], facts: Facts, rows: Rows) -> None
 
 
 def measure_model(
-    collection: Collection, encoder: FastLaneEncoder, options: argparse.Namespace
+    collection: Collection,
+    encoder: FastLaneEncoder,
+    options: argparse.Namespace,
+    settings: Sequence[str],
 ) -> tuple[dict[str, Metrics], Facts]:
-    """The metrics of the checkpoint and its controls, and facts about the encoded set."""
+    """The metrics of some settings of the checkpoint, and facts about the encoded set."""
     seconds: dict[str, float] = {}
     device = encoder.device.type
     with timed("encode queries", seconds), autocast(options, device):
@@ -157,7 +178,7 @@ def measure_model(
     with timed("encode documents", seconds):
         documents = encode_set(collection, encoder, options, options.storage, FRACTIONS)
     with timed("score controls", seconds):
-        measured = measure_controls(collection, queries, documents)
+        measured = measure_routes(collection, queries, documents, settings)
     return measured, {
         "device": str(encoder.device),
         "query_views": float(np.mean([len(query.logits) for query in queries])),

@@ -12,7 +12,7 @@ from fastlane_st.evaluation.metrics import PairedDifference, macro_difference
 from ..common.results import Facts, Rows, Values
 
 ONE_ROUTE_AGAINST = (
-    "full first random idf mean_view oracle bm25 dense_backbone dense_checkpoint maxsim_backbone"
+    "full first random idf mean_view bm25 dense_backbone dense_checkpoint maxsim_backbone"
 ).split()
 COMPARISONS = [
     *(("router_1", other) for other in ONE_ROUTE_AGAINST),

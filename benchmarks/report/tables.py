@@ -23,7 +23,6 @@ ROWS = {
     "random": "random token as the one route",
     "idf": "rarest token as the one route",
     "mean_view": "the query's mean view",
-    "oracle": "best token as the one route, with hindsight",
     "dense_checkpoint": "dense twin: one mean vector, same data and steps",
     "bm25": "BM25",
     "dense_backbone": "untouched backbone, one mean vector",

@@ -28,13 +28,12 @@ import numpy.typing as npt
 
 from ..data.collection import Collection
 from .metrics import Metrics, Ranking, evaluate_rankings, top_documents
-from .routes import OVER_DOCUMENTS
-from .scoring import DocumentViews, QueryViews, Similarities, TextViews, best_similarities
+from .routes import OVER_DOCUMENTS, RANDOM, choose_routes, mean_of, mean_view
+from .scoring import DocumentViews, QueryViews, Similarities, best_similarities
 
 FRACTIONS = (0.25,)
 """Fractions of document tokens that are compared."""
 WITH_FRACTIONS = ("full", "router_1", "router_2", "router_4")
-NUM_DRAWS = 5
 
 
 @dataclass(frozen=True)
@@ -110,13 +109,6 @@ def _few_routes(query: QueryViews) -> dict[int, npt.NDArray[np.float32]]:
     return {k: views for k, views in query.routed.items() if views is not query.vectors}
 
 
-def mean_view(vectors: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-    """Gives the direction of the mean of views (V, D) as (1, D); zeros where they cancel out."""
-    total: npt.NDArray[np.float32] = vectors.sum(axis=0, keepdims=True)
-    total /= max(float(np.linalg.norm(total)), 1e-12)
-    return total
-
-
 def ndcg_at_10(scores: Similarities, grades: npt.NDArray[np.int64]) -> float:
     """Computes trec_eval's ndcg_cut_10, ties as in `top_documents`; both arguments are (documents,).
 
@@ -156,31 +148,5 @@ def measure_controls(
         for name, values in scores.items():
             rankings.setdefault(name, []).append(top_documents(values))
     results = {name: evaluate_rankings(collection, found) for name, found in rankings.items()}
-    draws = [results.pop(f"random_{draw}") for draw in range(NUM_DRAWS)]
-    results["random"] = {
-        name: np.mean([metrics[name] for metrics in draws], axis=0) for name in draws[0]
-    }
+    results["random"] = mean_of([results.pop(name) for name in RANDOM])
     return results
-
-
-def choose_routes(
-    query: TextViews, document_frequency: Mapping[int, int], seed: int = 0
-) -> dict[str, int]:
-    """Chooses the one route of each setting, as its place among the query's views.
-
-    Equal logits go to the earlier view, as in the encoder.
-
-    Args:
-        query: The query's views.
-        document_frequency: Number of documents that hold a token id; 0 for ids that are absent.
-        seed: Seed of the random draws, different for each query.
-    """
-    rng = np.random.default_rng(seed)
-    frequencies = [document_frequency.get(int(id), 0) for id in query.token_ids]
-    draws = rng.integers(len(frequencies), size=NUM_DRAWS).tolist()
-    return {
-        "router_1": int(query.logits.argmax()),
-        "first": 0,
-        "idf": int(np.argmin(frequencies)),
-        **{f"random_{draw}": place for draw, place in enumerate(draws)},
-    }

@@ -1,16 +1,21 @@
-"""Rankings and metrics of single numbers of routes, without the controls of a router."""
+"""Rankings and metrics of single settings: all views, numbers of routes, other choices of the one route."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+
+import numpy as np
+import numpy.typing as npt
 
 from ..data.collection import Collection
 from .metrics import Metrics, Ranking, evaluate_rankings, top_documents
-from .scoring import DocumentViews, Floats, QueryViews, Similarities, best_similarities
+from .scoring import DocumentViews, Floats, QueryViews, Similarities, TextViews, best_similarities
 
 OVER_DOCUMENTS = "_documents_"
 """Stands between the name of a setting and the fraction of document tokens kept."""
+NUM_DRAWS = 5
+RANDOM = [f"random_{draw}" for draw in range(NUM_DRAWS)]
 
 
 def measure_routes(
@@ -19,14 +24,14 @@ def measure_routes(
     documents: DocumentViews,
     settings: Iterable[str],
 ) -> dict[str, Metrics]:
-    """Computes the metrics of single settings of `controls`; only their own views are scored.
+    """Computes the metrics of single settings of `controls`, but `oracle`; only their own views are scored.
 
     Args:
         collection: The judgements.
         queries: Views of the collection's queries.
         documents: Views of its documents.
-        settings: `full`, or `router_k` with k 1 or a key of `QueryViews.routed`; each may end in
-            `_documents_f` with f a key of `DocumentViews.routed`.
+        settings: As in `controls`. In `router_k`, k is 1 or a key of `QueryViews.routed`; each may end
+            in `_documents_f` with f a key of `DocumentViews.routed`.
 
     Raises:
         KeyError: There are no views for a k or an f.
@@ -35,9 +40,21 @@ def measure_routes(
     for setting in settings:
         name, _, fraction = setting.partition(OVER_DOCUMENTS)
         store = documents.routed[float(fraction)] if fraction else documents
-        rankings = rank_by_maxsim([_views(query, name) for query in queries], store)
-        found[setting] = evaluate_rankings(collection, rankings)
+        names = RANDOM if name == "random" else [name]
+        rankings = [
+            rank_by_maxsim(
+                (_views(*one, name, documents.document_frequency) for one in enumerate(queries)),
+                store,
+            )
+            for name in names
+        ]
+        found[setting] = mean_of([evaluate_rankings(collection, one) for one in rankings])
     return found
+
+
+def mean_of(draws: Sequence[Metrics]) -> Metrics:
+    """The mean of several metrics of the same queries."""
+    return {name: np.mean([one[name] for one in draws], axis=0) for name in draws[0]}
 
 
 def rank_by_maxsim(queries: Iterable[Floats], documents: DocumentViews) -> list[Ranking]:
@@ -51,11 +68,45 @@ def score_by_maxsim(queries: Iterable[Floats], documents: DocumentViews) -> Iter
     return (one[-1].sum(0) for one in best_similarities(queries, whole))
 
 
-def _views(query: QueryViews, setting: str) -> Floats:
+def _views(
+    number: int, query: QueryViews, setting: str, document_frequency: Mapping[int, int]
+) -> Floats:
     if setting == "full":
         return query.vectors
-    num_routes = int(setting.removeprefix("router_"))
-    if num_routes == 1:
-        best = int(query.logits.argmax())
-        return query.alone[best : best + 1]
-    return query.routed[num_routes]
+    if setting == "mean_view":
+        return mean_view(query.vectors)
+    choices = choose_routes(query, document_frequency, seed=number)
+    if setting in choices:
+        place = choices[setting]
+        return query.alone[place : place + 1]
+    return query.routed[int(setting.removeprefix("router_"))]
+
+
+def choose_routes(
+    query: TextViews, document_frequency: Mapping[int, int], seed: int = 0
+) -> dict[str, int]:
+    """Chooses the one route of each setting, as its place among the query's views.
+
+    Equal logits go to the earlier view, as in the encoder.
+
+    Args:
+        query: The query's views.
+        document_frequency: Number of documents that hold a token id; 0 for ids that are absent.
+        seed: Seed of the random draws, different for each query.
+    """
+    rng = np.random.default_rng(seed)
+    frequencies = [document_frequency.get(int(id), 0) for id in query.token_ids]
+    draws = rng.integers(len(frequencies), size=NUM_DRAWS).tolist()
+    return {
+        "router_1": int(query.logits.argmax()),
+        "first": 0,
+        "idf": int(np.argmin(frequencies)),
+        **dict(zip(RANDOM, draws, strict=True)),
+    }
+
+
+def mean_view(vectors: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    """Gives the direction of the mean of views (V, D) as (1, D); zeros where they cancel out."""
+    total: npt.NDArray[np.float32] = vectors.sum(axis=0, keepdims=True)
+    total /= max(float(np.linalg.norm(total)), 1e-12)
+    return total

@@ -163,7 +163,7 @@ def _encode(
     model.eval()
     for start in tqdm(range(0, len(texts), _TEXTS), task, disable=not show_progress):
         chunk = texts[start : start + _TEXTS]
-        order = sorted(range(len(chunk)), key=lambda place: -len(chunk[place]))
+        order = sorted(range(len(chunk)), key=lambda place: -model.count_tokens(chunk[place]))
         places = iter(order)
         found: list[dict[NumRoutes, Features]] = [{}] * len(chunk)
         with torch.inference_mode():

@@ -55,6 +55,7 @@ def test_the_numbers_are_those_of_the_library(
         encode_queries(encoder, QUERIES),
         encode_documents(encoder, DOCUMENTS),
     )
+    del expected["oracle"]
     for setting, metrics in expected.items():
         for name, values in metrics.items():
             assert means[setting][name] == pytest.approx(values.mean()), (setting, name)
@@ -94,8 +95,22 @@ def test_baselines_are_taken_from_results_that_were_measured_alike(
     assert new["one"]["means"] == old["means"]
     assert new["one"]["differences"] == old["differences"]
     assert new["one"]["baselines"]["command"] == old["command"]
+    assert "full" not in new["one"]["baselines"]["settings"]
     assert "baselines" not in new["two:dev"]  # not among the old results, so measured
     assert "maxsim_backbone" in new["two:dev"]["means"]
+    (results / "quality.json").unlink()
+    options = (
+        "--baselines",
+        str(results / "old.json"),
+        "--unchanged",
+        "full",
+        "--dtype",
+        "bfloat16",
+    )
+    shared = measure_quality("one", *options)["sets"]["one"]
+    assert shared["means"]["full"] == old["means"]["full"]
+    assert shared["baselines"]["settings"][-1] == "full"
+    assert shared["baselines"]["measured_with"]["dtype"] == "float32"
     (results / "quality.json").unlink()
     with pytest.raises(SystemExit, match="was measured with storage float16, asked for float32"):
         measure_quality("one", "--storage", "float32", "--baselines", str(results / "old.json"))

@@ -91,10 +91,10 @@ class FastLaneEncoder(MultiVectorEncoder):
             check_device(device)
         return super()._resolve_inference_device(device)
 
-    def _input_length(self, sample: Any) -> int:
+    def _input_length(self, sample: Any) -> int:  # type: ignore[override]  # static there, called of self
         # By which Sentence Transformers puts texts of like lengths into one batch.
         if isinstance(sample, str):
-            return self._model.count_tokens(sample)
+            return cast(FastLaneModel, self._model).count_tokens(sample)
         return MultiVectorEncoder._input_length(sample)
 
     @property

@@ -1,0 +1,149 @@
+"""Routes for a late-interaction model without any: the time of each phase, memory, and what they keep.
+
+    python -m benchmarks.quality.retrofit --config training/fastlane-minilm.yaml --documents 50000 \\
+        --pairs 2000 --scratch runs/retrofit --out benchmarks/results/retrofit.json
+
+The model is plain late interaction over the untouched backbone of the configuration, as one builds it with
+Sentence Transformers. Its index of the configuration's documents is built first; then it gets routes without
+context and with both contexts, over the vectors of that index. `benchmarks.quality.checkpoints` over
+SCRATCH/none and SCRATCH/both measures them on judged collections: all views of `none` are its own MaxSim.
+A retrofit that is in the JSON isn't run again. One that was stopped goes on, and its report then has the
+seconds of the last part alone.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from collections.abc import Sequence
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from sentence_transformers import MultiVectorEncoder
+from sentence_transformers.base.modules import Normalize, Transformer
+from sentence_transformers.multi_vector_encoder.modules import MultiVectorMask
+
+from fastlane_st import FastLaneIndex
+from fastlane_st.hub import base_weights
+from fastlane_st.modeling.projection_fastlane import Context
+from fastlane_st.retrofit.retrofit import retrofit
+from fastlane_st.retrofit.training import RouteTraining
+from training.data import check_sources
+from training.routes import drawn_pairs
+from training.training_config import Source, TrainingConfig
+
+from ..common.environment import command, environment
+from ..common.results import write_results
+
+CONTEXTS: dict[str, Context | None] = {"none": None, "both": "both"}
+ENCODED_AT_ONCE = 1_024
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--config", type=Path, required=True, help="names the sources")
+    parser.add_argument("--documents", type=int, default=50_000)
+    parser.add_argument("--pairs", type=int, default=2_000, help="drawn from each source")
+    parser.add_argument("--steps", type=int, default=RouteTraining.steps)
+    parser.add_argument("--scratch", type=Path, required=True)
+    parser.add_argument("--out", type=Path, required=True)
+    options = parser.parse_args()
+    sources = TrainingConfig.load(options.config, []).sources
+    check_sources(sources)
+    pairs = list(drawn_pairs(sources, options.pairs))
+    found = read_results(options, len(pairs))
+    options.scratch.mkdir(parents=True, exist_ok=True)
+    model = options.scratch / "model"
+    if not model.exists():
+        plain_late_interaction(base_weights()).save(str(model))
+    folder = options.scratch / "index"
+    if not folder.exists():
+        texts = documents_of(sources, pairs, options.documents)
+        index, found["encoding"] = encoded_index(
+            MultiVectorEncoder(str(model), device="cpu"), texts
+        )
+        index.save(folder)
+        write_results(options.out, found)
+    for name, context in CONTEXTS.items():
+        if name not in found["retrofits"]:
+            report = retrofit(
+                model,
+                options.scratch / name,
+                pairs=pairs,
+                index=FastLaneIndex.load(folder),
+                context=context,
+                training=RouteTraining(steps=options.steps),
+                resume=True,
+                show_progress_bar=True,
+            )
+            found["retrofits"][name] = {"environment": environment(), **report.to_dict()}
+            write_results(options.out, found)
+            print(f"{name}\n{report.render()}", flush=True)
+
+
+def read_results(options: argparse.Namespace, num_pairs: int) -> dict[str, Any]:
+    """The results so far; a SystemExit if they are of other settings."""
+    settings = {"documents": options.documents, "pairs": num_pairs, "steps": options.steps}
+    if not options.out.exists():
+        return {"command": command(), "settings": settings, "encoding": {}, "retrofits": {}}
+    found: dict[str, Any] = json.loads(options.out.read_text("utf-8"))
+    if found["settings"] != settings:
+        raise SystemExit(f"{options.out} holds {found['settings']}, asked for {settings}")
+    return found
+
+
+def plain_late_interaction(backbone: Path) -> MultiVectorEncoder:
+    """A late-interaction model of Sentence Transformers: the backbone's states, of unit length."""
+    modules = [
+        Transformer(str(backbone), query_length=48, document_length=160),
+        MultiVectorMask(),
+        Normalize(module_input_name="token_embeddings"),
+    ]
+    return MultiVectorEncoder(modules=modules, device="cpu")
+
+
+def documents_of(
+    sources: Sequence[Source], pairs: Sequence[tuple[str, str]], count: int
+) -> list[str]:
+    """So many different documents of the sources, those of the pairs first."""
+    every = (positive for _, positive in drawn_pairs(sources, count))
+    texts = dict.fromkeys([*(positive for _, positive in pairs), *every])
+    return list(islice(texts, count))
+
+
+def encoded_index(
+    encoder: MultiVectorEncoder, texts: list[str]
+) -> tuple[FastLaneIndex, dict[str, Any]]:
+    """An exact index of all vectors in float16, and what encoding took."""
+    start = time.perf_counter()
+    index: FastLaneIndex | None = None
+    seconds = 0.0
+    for first in range(0, len(texts), ENCODED_AT_ONCE):
+        chunk = texts[first : first + ENCODED_AT_ONCE]
+        numbers = range(first, first + len(chunk))
+        begun = time.perf_counter()
+        vectors = list(encoder.encode_document(chunk, convert_to_numpy=True))
+        seconds += time.perf_counter() - begun
+        if index is None:
+            index = FastLaneIndex.from_embeddings(
+                vectors, numbers, texts=chunk, kind="flat", storage="float16"
+            )
+        else:
+            index.add(vectors, numbers, texts=chunk)
+        print(f"{numbers.stop:,} of {len(texts):,} documents encoded", flush=True)
+    assert index is not None
+    return index, {
+        "environment": environment(),
+        "documents": len(texts),
+        "vectors": index.num_vectors,
+        "seconds_encoding": round(seconds, 1),
+        "seconds": round(time.perf_counter() - start, 1),
+    }
+
+
+if __name__ == "__main__":
+    main()

@@ -230,7 +230,7 @@ def apply_delta(delta_folder: Path, base_folder: Path) -> FastLaneModel:
 def save_delta(model: FastLaneModel, base_folder: Path, delta_folder: Path) -> None:
     """Writes the weights of `model` that differ from the base model, for `apply_delta`.
 
-    Changed weights of the backbone are stored in float16, which halves the file.
+    Changed weights of the backbone and the route layers are stored in float16, which halves the file.
     """
     base: dict[str, Tensor] = AutoModel.from_pretrained(base_folder, dtype=model.dtype).state_dict()
     base = {f"backbone.{name}": value for name, value in base.items()}
@@ -239,8 +239,9 @@ def save_delta(model: FastLaneModel, base_folder: Path, delta_folder: Path) -> N
         for name, value in model.state_dict().items()
         if name not in base or not value.equal(base[name])
     }
+    halved = {name for name in changed if name in base or name.startswith("route_layers.")}
     delta = {
-        name: (value.half() if name in base else value).contiguous()
+        name: (value.half() if name in halved else value).contiguous()
         for name, value in changed.items()
     }
     delta_folder.mkdir(parents=True, exist_ok=True)

@@ -5,7 +5,8 @@
 
 The pairs are those of the configuration's sources, at most so many of each; joined passages, whose file is
 that of another source, are left out. Crops of the documents are queries as well. All of the work is
-`fastlane_st.retrofit`'s, as is `--resume`.
+`fastlane_st.retrofit`'s, as is `--resume`. With `delta` in the configuration, OUT/delta gets the weights that
+differ from the backbone's.
 """
 
 from __future__ import annotations
@@ -15,11 +16,15 @@ import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from fastlane_st import FastLaneEncoder
+from fastlane_st.hub import save_delta
 from fastlane_st.retrofit.retrofit import retrofit
 from fastlane_st.retrofit.training import RouteTraining
 
+from .callbacks import module_of
 from .command_line import exit_status
 from .data import check_sources, draw_capped, read_rows, rename, texts_of
+from .runs import find_base
 from .training_config import Source, TrainingConfig
 
 
@@ -41,7 +46,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def run(options: argparse.Namespace) -> None:
     """Trains as the options say."""
-    sources = TrainingConfig.load(options.config, []).sources
+    config = TrainingConfig.load(options.config, [])
+    sources = config.sources
     check_sources(sources)
     pairs = list(drawn_pairs(sources, options.pairs, options.seed))
     print(f"{len(pairs):,} pairs of {len(sources)} sources", flush=True)
@@ -54,6 +60,9 @@ def run(options: argparse.Namespace) -> None:
         show_progress_bar=True,
     )
     print(report.render())
+    if config.delta:
+        encoder = FastLaneEncoder(str(options.out))
+        save_delta(module_of(encoder).model, find_base(config, encoder), options.out / "delta")
 
 
 def drawn_pairs(sources: Sequence[Source], most: int, seed: int = 0) -> Iterator[tuple[str, str]]:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from fastlane_st import FastLaneModel
+from fastlane_st.hub import apply_delta
 from tests.conftest import DOCUMENTS, QUERIES
 from tests.retrofit.test_retrofit import corpus, pairs
 from tests.support.training import write_pairs, write_rows
@@ -39,16 +42,17 @@ def test_pairs_are_drawn_from_each_file_once(tmp_path: Path) -> None:
 
 
 def test_the_second_stage_leaves_documents_as_they_are(
-    checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    checkpoint: Path,
+    tmp_path: Path,
+    backbone_folder: Callable[[str], Path],
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
+    backbone = backbone_folder("bert")
     rows = [{"query": query, "positive": text} for query, text in pairs(corpus(150))]
     path = write_rows(tmp_path / "pairs.jsonl", rows)
     config = tmp_path / "config.yaml"
-    config.write_text(
-        json.dumps(
-            {"output_dir": "x", "backbone": "y", "max_steps": 1, "sources": [{"path": str(path)}]}
-        )
-    )
+    settings = {"output_dir": "x", "backbone": str(backbone), "max_steps": 1, "delta": True}
+    config.write_text(json.dumps({**settings, "sources": [{"path": str(path)}]}))
     command = ["--model", str(checkpoint), "--config", str(config), "--out", str(tmp_path / "out")]
     assert main([*command, "--steps", "3"]) == 0
     assert "1 route" in capsys.readouterr().out
@@ -62,5 +66,10 @@ def test_the_second_stage_leaves_documents_as_they_are(
         for model in (before, after)
     )
     assert not np.allclose(one, other, atol=1e-6)
+    rebuilt = apply_delta(tmp_path / "out" / "delta", backbone)
+    for views, expected in zip(
+        rebuilt.encode_query(QUERIES), after.encode_query(QUERIES), strict=True
+    ):
+        torch.testing.assert_close(views, expected, rtol=0, atol=1e-3)  # in half precision
     assert main(command) == 1
     assert "exists: name a new folder" in capsys.readouterr().err

@@ -97,16 +97,42 @@ def index(
         typer.Option("--resume", help="go on with an index whose building was interrupted"),
     ] = False,
     processes: Annotated[int, typer.Option(metavar="N", help="encode in so many, on the CPU")] = 1,
+    part: Annotated[
+        str | None,
+        typer.Option(metavar="K/N", help="of shards: every N-th of them, from the K-th on"),
+    ] = None,
     text_column: TextColumn = "text",
     id_column: IdColumn = None,
 ) -> None:
-    """Builds an index over a corpus."""
+    """Builds an index over a corpus or its shards.
+
+    Shards are what 'encode' wrote.
+    """
     from ..data.corpus import STANDARD_INPUT, read_corpus
     from ..index import building, windows
     from ..index.storage.manifest import read_manifest
     from ..loading import load_encoder
     from ..modeling.search_fastlane import check_counts
+    from ..shards.index import is_shard_folder
 
+    if is_shard_folder(corpus):
+        for option, value, default in (
+            ("--model", model, None),
+            ("--document-routes", document_routes, "default"),
+            ("--long-texts", long_texts, "window"),
+            ("--batch-size", batch_size, 32),
+            ("--processes", processes, 1),
+            ("--text-column", text_column, "text"),
+            ("--id-column", id_column, None),
+        ):
+            if value != default:
+                raise ValueError(f"{option} was decided when {corpus} was encoded: leave it out")
+        index_of_shards(corpus, out, kind, storage, part, resume)
+        return
+    if part is not None:
+        raise ValueError(
+            f"--part is for shards that 'fastlane encode' wrote, and {corpus} isn't a folder of them"
+        )
     is_there = building.check_folder(out, resume)  # before reading and encoding the corpus
     check_counts(processes=processes)
     log_to_stderr()
@@ -144,6 +170,37 @@ def index(
             pool=pool,
         )
     print(f"{sizes(built)} in {out}")
+
+
+def index_of_shards(
+    shards: str, out: str, kind: Any, storage: Any, part: str | None, resume: bool
+) -> None:
+    """Builds an index over shards."""
+    from ..shards.folder import read_manifest
+    from ..shards.index import index_shards
+
+    log_to_stderr()
+    model = read_manifest(Path(shards))["settings"]["model"]
+    with explained_interruption(out, "start again"):
+        built = index_shards(
+            shards,
+            out,
+            part=None if part is None else parse_part(part),
+            kind=kind,
+            storage=storage,
+            metadata={CHECKPOINT: model},
+            resume=resume,
+            show_progress_bar=True,
+        )
+    print(f"{sizes(built)} in {out}")
+
+
+def parse_part(text: str) -> tuple[int, int]:
+    """K and N of "K/N"."""
+    number, slash, count = text.partition("/")
+    if not (slash and number.isdecimal() and count.isdecimal()):
+        raise ValueError(f"--part must be K/N, such as 1/4, got {text!r}")
+    return int(number), int(count)
 
 
 @contextmanager

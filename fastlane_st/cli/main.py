@@ -15,7 +15,7 @@ import typer
 from typer.core import TyperGroup
 
 from .. import __version__
-from . import documents, explain, export_vectors, index, measure, retrofit, search, serve
+from . import documents, encode, explain, export_vectors, index, measure, retrofit, search, serve
 from .arguments import QueryRoutes, TopK
 from .display import printable
 from .words import in_options
@@ -144,6 +144,7 @@ search.register(app)
 explain.register(app)
 serve.register(app)
 measure.register(app)
+encode.register(app)
 export_vectors.register(app)
 retrofit.register(app)
 

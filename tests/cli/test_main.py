@@ -16,7 +16,7 @@ from fastlane_st.cli import index as index_commands
 OPTIONS = {
     "export": "--code-from",
     "index": "--out --model --document-routes --long-texts --kind --storage --batch-size --resume "
-    "--processes --text-column --id-column",
+    "--processes --part --text-column --id-column",
     "add": "--model --batch-size --long-texts --replace --resume --text-column --id-column",
     "delete": "",
     "compact": "",
@@ -31,6 +31,8 @@ OPTIONS = {
     "evaluate": "--split --limit-queries --limit-documents --batch-size --json --routes "
     "--document-routes --index --rerank --runs",
     "diagnose": "--split --limit-queries --limit-documents --batch-size --json",
+    "encode": "--out --model --engine --workers --gpus-per-worker --processes --document-routes --long-texts "
+    "--storage --shard-size --batch-size --text-column --id-column --json",
     "export-vectors": "--to --name --model --storage --document-routes --long-texts --batch-size "
     "--text-column --id-column --json",
     "retrofit": "--out --corpus --index --pairs --context --layers --steps --max-documents --batch-size "

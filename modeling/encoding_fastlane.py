@@ -12,8 +12,7 @@ from tqdm.auto import tqdm
 from transformers import PreTrainedTokenizerBase
 
 from .checkpoint_fastlane import CheckpointModel
-from .output_fastlane import FastLaneOutput
-from .projection_fastlane import ViewProjection
+from .projection_fastlane import FastLaneOutput, ViewProjection
 from .routing_fastlane import (
     AskedRoutes,
     Task,

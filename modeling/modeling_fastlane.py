@@ -11,8 +11,7 @@ from transformers import initialization as init
 
 from .configuration_fastlane import FastLaneConfig
 from .encoding_fastlane import TextEncodingModel
-from .output_fastlane import FastLaneOutput
-from .projection_fastlane import ViewProjection
+from .projection_fastlane import FastLaneOutput, ViewProjection
 from .router_fastlane import RouteLayers, TokenRouter
 from .routing_fastlane import Task
 

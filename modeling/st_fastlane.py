@@ -9,7 +9,7 @@ from sentence_transformers.base.modules import Transformer
 from torch import Tensor
 
 from .encoding_fastlane import EXPANDED, tokenize_starts
-from .output_fastlane import FastLaneOutput
+from .projection_fastlane import FastLaneOutput
 from .routing_fastlane import AskedRoutes, Task
 from .search_fastlane import check_counts, check_unicode
 

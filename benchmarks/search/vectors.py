@@ -26,7 +26,7 @@ from tqdm import tqdm
 from fastlane_st import FastLaneEncoder
 from fastlane_st.data.collection import Collection, read_collection
 from fastlane_st.data.corpus import CorpusDocument
-from fastlane_st.modeling.fingerprint_fastlane import encoder_digests
+from fastlane_st.index.identity import encoder_digests
 
 from ..common.environment import command, environment
 from ..common.results import write_results

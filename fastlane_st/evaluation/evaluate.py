@@ -161,7 +161,7 @@ def run_evaluate(
     """
     from .. import FastLaneEncoder, FastLaneIndex
     from ..index.arguments import check_search
-    from ..modeling.fingerprint_fastlane import encoder_digests
+    from ..index.identity import encoder_digests
     from ..modeling.routing_fastlane import check_num_routes
     from ..modeling.search_fastlane import check_counts
 

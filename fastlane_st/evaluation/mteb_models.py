@@ -27,8 +27,8 @@ except ImportError as error:
 from ..data.corpus import CorpusDocument
 from ..encoder import FastLaneEncoder
 from ..hub import DEFAULT_CHECKPOINT
+from ..index.identity import encoder_digests
 from ..index.index import FastLaneIndex
-from ..modeling.fingerprint_fastlane import encoder_digests
 from ..modeling.search_fastlane import Hit
 
 if TYPE_CHECKING:

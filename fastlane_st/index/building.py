@@ -14,11 +14,11 @@ from tqdm.auto import tqdm
 
 from ..data.corpus import CorpusDocument
 from ..encoder import FastLaneEncoder
-from ..modeling.fingerprint_fastlane import encoder_digests
 from ..modeling.search_fastlane import Encoder, check_counts
 from .contents import IndexContents, Part
 from .encoding import DocumentRoutes, Encoding
 from .feed import CommitPace, Feed
+from .identity import encoder_digests
 from .index import FastLaneIndex
 from .long_texts import LongTexts
 from .segment import Segment, collect_segment

@@ -13,7 +13,6 @@ from typing import Any, Literal, NoReturn, overload
 
 from typing_extensions import TypedDict, Unpack
 
-from ..modeling.fingerprint_fastlane import adapter_state, encoder_digests, is_of_checkpoint
 from ..modeling.projection_fastlane import Context
 from ..modeling.search_fastlane import (
     Embeddings,
@@ -43,6 +42,7 @@ from .documents import StoredDocument
 from .encoding import DocumentRoutes, Encoding
 from .explaining import Explanation, explain_hits
 from .filters import Filter, filtered, known_fields
+from .identity import adapter_state, encoder_digests, is_of_checkpoint
 from .incoming import Incoming
 from .long_texts import LongTexts, check_long_texts
 from .ranking import DocumentRanker

@@ -9,9 +9,9 @@ import numpy.typing as npt
 
 from ..data.corpus import CorpusDocument
 from ..index.context import ContextMixing, unit_slack
+from ..index.identity import encoder_digests
 from ..index.index import FastLaneIndex
 from ..index.segment import Segment
-from ..modeling.fingerprint_fastlane import encoder_digests
 from ..modeling.modeling_fastlane import FastLaneModel
 from ..modeling.projection_fastlane import Context
 from ..modeling.search_fastlane import Encoder

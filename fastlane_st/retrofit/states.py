@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from ..modeling.modeling_fastlane import FastLaneModel
-from ..modeling.output_fastlane import FastLaneOutput
+from ..modeling.projection_fastlane import FastLaneOutput
 from .files import replace_file
 
 

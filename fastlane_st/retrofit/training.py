@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from ..modeling.modeling_fastlane import FastLaneModel
-from ..modeling.output_fastlane import FastLaneOutput
+from ..modeling.projection_fastlane import FastLaneOutput
 from .files import replace_file
 from .queries import TrainingQuery
 from .states import QueryStates, score_queries

@@ -11,8 +11,8 @@ from tqdm.auto import tqdm
 from ..data.rows import CorpusDocument
 from ..encoder import FastLaneEncoder
 from ..index.encoding import DocumentRoutes, Encoding
+from ..index.identity import encoder_digests
 from ..index.long_texts import LongTexts
-from ..modeling.fingerprint_fastlane import encoder_digests
 from ..modeling.search_fastlane import check_counts
 from ..stores.settings import StoreSettings, StoreStorage
 from .folder import Shard, ShardFolder, ShardSettings

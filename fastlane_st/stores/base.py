@@ -19,10 +19,10 @@ from ..index.arguments import check_id_list, check_items, check_search
 from ..index.documents import StoredDocument
 from ..index.encoding import Encoding
 from ..index.filters import Filter
+from ..index.identity import adapter_state
 from ..index.incoming import Incoming
 from ..index.segment import Document
 from ..index.windows import best_span
-from ..modeling.fingerprint_fastlane import adapter_state
 from ..modeling.search_fastlane import (
     Embeddings,
     Encoder,

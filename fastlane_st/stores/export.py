@@ -18,11 +18,12 @@ from tqdm.auto import tqdm
 
 from ..data.rows import CorpusDocument
 from ..index.encoding import DocumentRoutes, Encoding
+from ..index.identity import encoder_digests
 from ..index.incoming import Incoming
 from ..index.index import FastLaneIndex
 from ..index.long_texts import LongTexts
 from ..index.segment import Document
-from ..modeling.fingerprint_fastlane import encoder_digests, fastlane_model
+from ..modeling.fingerprint_fastlane import fastlane_model
 from ..modeling.search_fastlane import Encoder, FloatArray, check_counts
 from .addresses import create_store, open_store
 from .base import RETRIES, Store

@@ -12,8 +12,8 @@ import numpy.typing as npt
 from ..index.arguments import check_encoder
 from ..index.context import ContextMixing
 from ..index.encoding import DocumentRoutes
+from ..index.identity import is_of_checkpoint
 from ..index.long_texts import LongTexts
-from ..modeling.fingerprint_fastlane import is_of_checkpoint
 from ..modeling.search_fastlane import check_counts
 
 FORMAT = 1

@@ -18,9 +18,9 @@ from transformers import AutoModel
 from transformers.dynamic_module_utils import get_imports, get_relative_imports
 
 from fastlane_st import FastLaneEncoder, FastLaneModel
+from fastlane_st.index.identity import encoder_digests
 from fastlane_st.modeling import checkpoint_fastlane
 from fastlane_st.modeling.checkpoint_fastlane import HUB_FILES
-from fastlane_st.modeling.fingerprint_fastlane import encoder_digests
 from tests.conftest import DOCUMENTS, QUERIES
 from tests.support.checkpoints import (
     Runs,

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from fastlane_st import FastLaneEncoder, FastLaneIndex, FastLaneModel
-from fastlane_st.modeling.fingerprint_fastlane import encoder_digests
+from fastlane_st.index.identity import encoder_digests
 from tests.conftest import DOCUMENTS
 
 

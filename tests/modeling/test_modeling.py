@@ -17,7 +17,7 @@ from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.fsdp import fully_shard
 
 from fastlane_st import FastLaneEncoder, FastLaneModel
-from fastlane_st.modeling.output_fastlane import FastLaneOutput
+from fastlane_st.modeling.projection_fastlane import FastLaneOutput
 from fastlane_st.modeling.routing_fastlane import Task, unit
 from tests.conftest import DOCUMENTS, QUERIES
 

@@ -9,8 +9,7 @@ import torch
 from torch import Tensor
 
 from fastlane_st import FastLaneConfig
-from fastlane_st.modeling.output_fastlane import FastLaneOutput
-from fastlane_st.modeling.projection_fastlane import ViewProjection, mix_context
+from fastlane_st.modeling.projection_fastlane import FastLaneOutput, ViewProjection, mix_context
 from fastlane_st.modeling.routing_fastlane import Task, unit
 
 

@@ -12,7 +12,7 @@ import pytest
 
 from fastlane_st import FastLaneEncoder, FastLaneIndex, FastLaneModel, Hit
 from fastlane_st.index.context import ContextMixing
-from fastlane_st.modeling.fingerprint_fastlane import encoder_digests
+from fastlane_st.index.identity import encoder_digests
 from fastlane_st.stores import Store, open_store
 from tests.conftest import DOCUMENTS
 from tests.support.encoders import WordEncoder

@@ -71,7 +71,7 @@ def stored_baselines(
         return None
     stored = json.loads(options.baselines.read_text("utf-8"))
     for key, wanted in settings.items():
-        if key not in ("model", "dense", "dtype") and stored["settings"][key] != wanted:
+        if key not in ("model", "dense", "dtype", "backbone") and stored["settings"][key] != wanted:
             raise SystemExit(
                 f"{options.baselines} was measured with {key} {stored['settings'][key]}, asked for {wanted}"
             )

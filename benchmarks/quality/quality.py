@@ -51,12 +51,8 @@ SETTINGS = (
     "full",
     *(f"router_{k}" for k in NUM_ROUTES),
     *("first", "random", "idf", "mean_view"),
-    *(
-        f"{setting}_documents_{fraction:g}"
-        for fraction in FRACTIONS
-        for setting in ("full", "router_1", "router_2", "router_4")
-    ),
 )
+OVER_FRACTIONS = ("full", "router_1", "router_2", "router_4")
 
 
 def main() -> None:
@@ -67,6 +63,12 @@ def main() -> None:
     parser.add_argument("--baselines", type=Path, help="results of another checkpoint")
     parser.add_argument(
         "--unchanged", default="", help="more settings to take from there, with commas"
+    )
+    parser.add_argument(
+        "--fractions",
+        type=lambda text: [float(one) for one in text.split(",") if one],
+        default=list(FRACTIONS),
+        help="of documents' tokens, with commas; '' measures all tokens alone",
     )
     parser.add_argument("--storage", choices=("float32", "float16"), default="float16")
     options = parse(parser)
@@ -112,7 +114,12 @@ def measure_quality(
     collection = read_and_report(name, options)
     stored = stored_baselines(name, settings, options)  # may refuse, so before the work
     known = [] if stored is None else list(stored[1])
-    settings_left = [setting for setting in SETTINGS if setting not in known]
+    pooled = [
+        f"{setting}_documents_{fraction:g}"
+        for fraction in options.fractions
+        for setting in OVER_FRACTIONS
+    ]
+    settings_left = [setting for setting in (*SETTINGS, *pooled) if setting not in known]
     measured, facts = measure_model(collection, encoder, options, settings_left)
     if stored is None:
         with timed("baselines", facts["seconds"]):
@@ -176,7 +183,7 @@ def measure_model(
             encoder, list(collection.queries.values()), batch_size=options.batch_size
         )
     with timed("encode documents", seconds):
-        documents = encode_set(collection, encoder, options, options.storage, FRACTIONS)
+        documents = encode_set(collection, encoder, options, options.storage, options.fractions)
     with timed("score controls", seconds):
         measured = measure_routes(collection, queries, documents, settings)
     return measured, {

@@ -61,7 +61,10 @@ def main() -> None:
         measured: dict[str, Any] = {"library": [library_milliseconds(index, queries)], "server": {}}
         for name, size in BATCHES.items():
             measured["server"][name] = {}
-            with server(options.index, size, options.model) as url:
+            with server(options.index, options.model, "--read-only", "--max-batch", size) as (
+                url,
+                _,
+            ):
                 for clients in options.clients:
                     load = asyncio.run(measure(url, queries, clients, options.seconds))
                     measured["server"][name][str(clients)] = load
@@ -83,10 +86,9 @@ def library_milliseconds(index: FastLaneIndex, queries: Sequence[str]) -> float:
 
 
 @contextmanager
-def server(index: Path, max_batch: int, model: str | None) -> Iterator[str]:
-    """`fastlane serve` in a process of its own; gives its address."""
-    options = ["--port", "0", "--read-only", "--max-batch", str(max_batch)]
-    options += [] if model is None else ["--model", model]
+def server(index: Path, model: str | None, *more: object) -> Iterator[tuple[str, int]]:
+    """`fastlane serve` with more options in a process of its own; gives its address and its number."""
+    options = ["--port", "0", *map(str, more), *([] if model is None else ["--model", model])]
     started = [sys.executable, "-m", "fastlane_st.cli", "serve", str(index), *options]
     with subprocess.Popen(
         started, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
@@ -96,7 +98,7 @@ def server(index: Path, max_batch: int, model: str | None) -> Iterator[str]:
             address = re.search(r"http://\S+", process.stdout.readline())
             if address is None:
                 raise SystemExit(f"the server didn't start: {' '.join(started)} says why")
-            yield address[0]
+            yield address[0], process.pid
         finally:
             process.terminate()
 

@@ -1,4 +1,4 @@
-"""The server under a load of some clients, for a moment."""
+"""The server under a load of some clients, and with documents that come and go, for a moment."""
 
 from __future__ import annotations
 
@@ -32,3 +32,20 @@ def test_every_setting_is_measured(model: FastLaneModel, checkpoint: Path, tmp_p
     gain /= measured["server"]["no batches"]["4"]["per_second"]
     assert found["ratios"]["throughput_of_batches"]["4"]["median"] == pytest.approx(gain)
     assert len(measured["library"]) == 2
+
+
+@pytest.mark.slow
+def test_memory_is_watched_while_documents_come_and_go(
+    model: FastLaneModel, checkpoint: Path, tmp_path: Path
+) -> None:
+    FastLaneIndex.build(model, DOCUMENTS).save(tmp_path / "index")
+    (tmp_path / "queries.txt").write_text("\n".join(QUERIES))
+    out = tmp_path / "memory.json"
+    where = ["--index", tmp_path / "index", "--queries", tmp_path / "queries.txt", "--out", out]
+    run_command("serve.memory", *where, "--model", checkpoint, "--minutes", 0.05)
+    found = json.loads(out.read_text())
+    assert found["done"]["search"] > 10
+    assert found["done"]["add, upsert, delete"] > 1
+    assert len(found["resident_bytes"]) == 21
+    assert all(size > 50e6 for size in found["resident_bytes"])
+    assert len(FastLaneIndex.load(tmp_path / "index")) == len(DOCUMENTS)  # the copy was written to

@@ -106,10 +106,13 @@ def test_baselines_are_taken_from_results_that_were_measured_alike(
         "full",
         "--dtype",
         "bfloat16",
+        "--fractions",
+        "",
     )
     shared = measure_quality("one", *options)["sets"]["one"]
     assert shared["means"]["full"] == old["means"]["full"]
     assert shared["baselines"]["settings"][-1] == "full"
+    assert not [setting for setting in shared["means"] if "documents" in setting]
     assert shared["baselines"]["measured_with"]["dtype"] == "float32"
     (results / "quality.json").unlink()
     with pytest.raises(SystemExit, match="was measured with storage float16, asked for float32"):

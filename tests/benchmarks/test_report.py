@@ -75,6 +75,7 @@ def quality_tables(found: dict[str, Any]) -> Iterator[Numbers]:
             over["ratio_to_full"][setting],
         ]
         for setting in tables.ROWS
+        if setting in over["ndcg@10"]
     ]
     yield [[*interval(one), one["p_value"]] for one in over["differences"].values()]
     rows = []
@@ -84,6 +85,13 @@ def quality_tables(found: dict[str, Any]) -> Iterator[Numbers]:
         ends = [[route[end] / full[end], bins["mean_views"][end]] for end in (0, -1)]
         rows.append([one["ratio_to_full"]["router_1"], *chain(*ends)])
     yield rows
+
+
+def stages_tables(found: dict[str, Any]) -> Iterator[Numbers]:
+    yield [
+        [one["before"], one["after"], *interval(one["difference"])]
+        for one in found["settings"].values()
+    ]
 
 
 def seed_tables(found: dict[str, Any]) -> Iterator[Numbers]:
@@ -181,6 +189,7 @@ def medquad_tables(found: dict[str, Any]) -> Iterator[Numbers]:
     ("name", "numbers"),
     [
         ("quality", quality_tables),
+        ("stages", stages_tables),
         ("seed", seed_tables),
         ("variants", variants_tables),
         ("scale", scale_tables),

@@ -15,7 +15,7 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	@$(PYTHON) -m venv $(VENV)
 	@$(BIN)/python -m pip install --quiet --upgrade pip
 	@PYTHONWARNINGS=ignore $(BIN)/python -m pip install --quiet -c constraints.txt \
-		-e '.[cpu,offline,parquet,train,eval,mteb,plots,serve,lancedb,qdrant,milvus,ray,dev]'
+		-e '.[cpu,offline,parquet,train,eval,mteb,plots,serve,lancedb,qdrant,milvus,ray,onnx,dev]'
 	@touch $@
 
 demo: $(VENV)/.installed

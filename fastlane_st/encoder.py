@@ -21,6 +21,7 @@ from .modeling.configuration_fastlane import FastLaneConfig
 from .modeling.modeling_fastlane import FastLaneModel
 from .modeling.st_fastlane import FastLaneTransformer
 from .new_model import from_backbone
+from .onnx.backend import Backend, Chosen, Dtype, choose, graph_of
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -38,12 +39,18 @@ class FastLaneEncoder(MultiVectorEncoder):
         model_name_or_path: Checkpoint folder, Hub name, or `"fastlane-minilm"` for the model that
             this package carries (a folder of that name is `"./fastlane-minilm"`). The folder of an
             adapter loads its base and then the adapter.
+        backend: "torch"; "onnx", which runs the model as one graph (see `onnx.graph`) on the CPU, or on
+            `device="cuda"`; or "auto". A graph is taken from the checkpoint's folder `onnx`, or written
+            once into the cache.
+        dtype: "float32", "bfloat16" (of torch), "int8" (of onnx), or "auto" for what the processor is
+            fastest with (see `onnx.backend.choose`); by default the checkpoint's.
         **kwargs: Arguments of `MultiVectorEncoder`.
 
     Raises:
         FileNotFoundError: There is no such folder, and the Hub has no such repository or can't be asked.
         ValueError: The folder or repository holds no FastLane checkpoint, or an adapter for another base,
-            or `device` isn't there.
+            `device` isn't there, or `backend` can't have `dtype` or adapters.
+        ImportError: The extra `onnx` isn't installed, and a graph is to be run.
 
     Example::
 
@@ -51,8 +58,22 @@ class FastLaneEncoder(MultiVectorEncoder):
         routed = encoder.encode_query("how do I parse JSON?", num_routes=1)  # (1, 384)
     """
 
-    def __init__(self, model_name_or_path: str | os.PathLike[str] | None = None, **kwargs: Any):
+    def __init__(
+        self,
+        model_name_or_path: str | os.PathLike[str] | None = None,
+        *,
+        backend: Backend = "torch",
+        dtype: Dtype | None = None,
+        **kwargs: Any,
+    ):
         adapter = None
+        chosen = choose(backend, dtype, kwargs.get("device"))
+        graph_device = kwargs.get("device") or "cpu"
+        if chosen.backend == "onnx":
+            kwargs["device"] = "cpu"
+        elif chosen.dtype is not None:
+            weights = {"dtype": getattr(torch, chosen.dtype)}
+            kwargs["model_kwargs"] = {**(kwargs.get("model_kwargs") or {}), **weights}
         if kwargs.get("device") is not None:
             check_device(kwargs["device"])
         if model_name_or_path is not None or not kwargs.get("modules"):
@@ -66,6 +87,16 @@ class FastLaneEncoder(MultiVectorEncoder):
             raise no_checkpoint(str(model_name_or_path))
         if adapter is not None:
             self.load_adapter(adapter)
+        if chosen.backend == "onnx":
+            self._run_graph(str(model_name_or_path), chosen, str(graph_device))
+
+    def _run_graph(self, checkpoint: str, chosen: Chosen, device: str) -> None:
+        from .onnx.session import GraphForward, run_graph
+
+        if loaded_adapters(self._model):
+            raise no_adapters()
+        model = cast(FastLaneModel, self._model)
+        run_graph(model, GraphForward(graph_of(model, checkpoint, chosen.dtype), device))  # type: ignore[arg-type]
 
     @classmethod
     def from_backbone(cls, name_or_path: str | os.PathLike[str], **kwargs: Any) -> FastLaneEncoder:
@@ -84,7 +115,28 @@ class FastLaneEncoder(MultiVectorEncoder):
         device = kwargs.get("device", args[0] if args else None)
         if isinstance(device, str | torch.device):
             check_device(device)
+            if self.runs_graph and torch.device(device).type != "cpu":
+                raise ValueError(
+                    f"a graph stays where it was opened: load with backend='onnx', device={str(device)!r}"
+                )
         return super().to(*args, **kwargs)
+
+    def load_adapter(self, *args: Any, **kwargs: Any) -> Any:
+        """Loads an adapter as Sentence Transformers does; a ValueError where a graph runs."""
+        if self.runs_graph:
+            raise no_adapters()
+        return super().load_adapter(*args, **kwargs)
+
+    def add_adapter(self, *args: Any, **kwargs: Any) -> Any:
+        """Adds an adapter as Sentence Transformers does; a ValueError where a graph runs."""
+        if self.runs_graph:
+            raise no_adapters()
+        return super().add_adapter(*args, **kwargs)
+
+    @property
+    def runs_graph(self) -> bool:
+        """Whether a graph computes in place of torch."""
+        return "forward" in vars(self._model)
 
     def _resolve_inference_device(self, device: Any) -> torch.device:
         if device is not None:  # that of one call to encode
@@ -167,6 +219,13 @@ class FastLaneEncoder(MultiVectorEncoder):
         if class_ref.rpartition("--")[2] == MODULES[0]["type"]:  # here or in another repository
             return FastLaneTransformer
         return super()._load_module_class_from_ref(class_ref, *args, **kwargs)
+
+
+def no_adapters() -> ValueError:
+    """The error for an adapter on a model that runs a graph."""
+    return ValueError(
+        "a graph has no adapters: load without backend='onnx', merge_and_unload() and save, and load that"
+    )
 
 
 def check_device(device: str | int | torch.device) -> None:

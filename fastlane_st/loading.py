@@ -32,6 +32,7 @@ from .modeling.modeling_fastlane import FastLaneModel
 
 if TYPE_CHECKING:
     from .encoder import FastLaneEncoder
+    from .onnx.backend import Backend, Dtype
 
 HUB_NAME = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?", re.ASCII)
 ADAPTER_CONFIG = "adapter_config.json"
@@ -167,12 +168,14 @@ def load_model(name: str) -> FastLaneModel:
     return model
 
 
-def load_encoder(name: str) -> FastLaneEncoder:
+def load_encoder(
+    name: str, backend: Backend = "torch", dtype: Dtype | None = None
+) -> FastLaneEncoder:
     """Loads the encoder of a checkpoint for a command; transformers prints only errors."""
     quiet_transformers()
     from .encoder import FastLaneEncoder
 
-    return FastLaneEncoder(name)
+    return FastLaneEncoder(name, backend=backend, dtype=dtype)
 
 
 def quiet_transformers() -> None:

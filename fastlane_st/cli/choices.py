@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, get_args
+from typing import Annotated, Any, get_args
 
+import typer
 from typer.core import TyperCommand, TyperOption
 
 from .arguments import usage
@@ -44,6 +45,24 @@ def one_of(choices: Callable[[], tuple[str, ...]]) -> Callable[[str], str]:
         return text
 
     return usage(parse_choice)
+
+
+Backend = Annotated[
+    Any,
+    typer.Option(
+        metavar="BACKEND",
+        parser=one_of(lambda: ("torch", "onnx", "auto")),
+        help="what encodes: torch, onnx (needs the extra), or auto for this machine's fastest",
+    ),
+]
+Dtype = Annotated[
+    Any,
+    typer.Option(
+        metavar="DTYPE",
+        parser=one_of(lambda: ("float32", "bfloat16", "int8", "auto")),
+        help="what it computes in: bfloat16 is of torch, int8 of onnx; default: the checkpoint's",
+    ),
+]
 
 
 class IndexCommand(TyperCommand):

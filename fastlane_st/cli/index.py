@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from .arguments import BatchSize, DocumentRoutes
-from .choices import IndexCommand, kinds, long_texts, one_of, storages
+from .choices import Backend, Dtype, IndexCommand, kinds, long_texts, one_of, storages
 from .display import log_to_stderr, print_json, printable
 
 if TYPE_CHECKING:
@@ -97,6 +97,8 @@ def index(
         typer.Option("--resume", help="go on with an index whose building was interrupted"),
     ] = False,
     processes: Annotated[int, typer.Option(metavar="N", help="encode in so many, on the CPU")] = 1,
+    backend: Backend = "torch",
+    dtype: Dtype = None,
     part: Annotated[
         str | None,
         typer.Option(metavar="K/N", help="of shards: every N-th of them, from the K-th on"),
@@ -113,6 +115,7 @@ def index(
     from ..index.storage.manifest import read_manifest
     from ..loading import load_encoder
     from ..modeling.search_fastlane import check_counts
+    from ..onnx import backend as backends
     from ..shards.index import is_shard_folder
 
     if is_shard_folder(corpus):
@@ -122,6 +125,8 @@ def index(
             ("--long-texts", long_texts, "window"),
             ("--batch-size", batch_size, 32),
             ("--processes", processes, 1),
+            ("--backend", backend, "torch"),
+            ("--dtype", dtype, None),
             ("--text-column", text_column, "text"),
             ("--id-column", id_column, None),
         ):
@@ -136,7 +141,11 @@ def index(
     is_there = building.check_folder(out, resume)  # before reading and encoding the corpus
     check_counts(processes=processes)
     log_to_stderr()
-    for each in (building, windows):  # they log the kind and size of the index, and long documents
+    for each in (
+        building,
+        windows,
+        backends,
+    ):  # they log the kind and size of the index, and long documents
         logging.getLogger(each.__name__).setLevel(logging.INFO)
     columns: dict[str, Any] = {"text_column": text_column, "id_column": id_column}
     documents: Iterable[CorpusDocument] = read_corpus(corpus, **columns)
@@ -149,7 +158,7 @@ def index(
     if model is None:
         started = read_manifest(Path(out))["metadata"] if is_there else {}
         model = str(started.get(CHECKPOINT, DEFAULT_MODEL))
-    encoder = load_encoder(model)
+    encoder = load_encoder(model, backend, dtype)
     with (
         building.encoding_processes(encoder, processes) as pool,
         explained_interruption(out, "start again"),
@@ -238,6 +247,8 @@ def add(
         typer.Option("--resume", help="pass over documents that are there and the same"),
     ] = False,
     long_texts: LongTexts = None,
+    backend: Backend = "torch",
+    dtype: Dtype = None,
     text_column: TextColumn = "text",
     id_column: IdColumn = None,
 ) -> None:
@@ -251,7 +262,7 @@ def add(
     log_to_stderr()
     logging.getLogger(windows.__name__).setLevel(logging.INFO)  # logs long documents
     documents = list(read_corpus(corpus, text_column=text_column, id_column=id_column))
-    changed.encoder = load_encoder(model or model_of(changed))
+    changed.encoder = load_encoder(model or model_of(changed), backend, dtype)
     with explained_interruption(folder, "add again"):
         count = add_to_folder(
             changed,

@@ -15,8 +15,20 @@ import typer
 from typer.core import TyperGroup
 
 from .. import __version__
-from . import documents, encode, explain, export_vectors, index, measure, retrofit, search, serve
+from . import (
+    documents,
+    encode,
+    explain,
+    export_vectors,
+    index,
+    measure,
+    publish,
+    retrofit,
+    search,
+    serve,
+)
 from .arguments import QueryRoutes, TopK
+from .choices import one_of
 from .display import printable
 from .words import in_options
 
@@ -122,20 +134,47 @@ def export(
             help="use the source files of owner/repo at a commit; default: write copies",
         ),
     ] = None,
+    onnx: Annotated[
+        bool,
+        typer.Option(
+            "--onnx", help="write the model as one graph too; DIR may be a checkpoint then"
+        ),
+    ] = False,
+    quantize: Annotated[
+        Any,
+        typer.Option(
+            metavar="DTYPE", parser=one_of(lambda: ("int8",)), help="of the graph; default: float32"
+        ),
+    ] = None,
 ) -> None:
     """Writes the model of this package as a Hub folder."""
     from .. import hub
-    from ..loading import quiet_transformers
+    from ..loading import is_fastlane, quiet_transformers
 
     quiet_transformers()
-    try:
-        hub.export(directory, code_from)
-    except OSError as error:
-        # Not the name of a scratch folder beside it.
-        if error.errno is None or not str(error.filename).startswith(str(Path(directory).parent)):
-            raise
-        raise OSError(f"{directory} can't be written: {error.strerror}") from error
-    print(f"wrote {directory}")
+    if quantize is not None and not onnx:
+        raise ValueError("--quantize is for a graph: give --onnx as well")
+    is_there = onnx and is_fastlane(Path(directory) / "config.json")
+    if is_there and code_from is not None:
+        raise ValueError(f"--code-from is for a new folder, and {directory} holds a checkpoint")
+    if not is_there:
+        try:
+            hub.export(directory, code_from)
+        except OSError as error:
+            # Not the name of a scratch folder beside it.
+            named = str(error.filename).startswith(str(Path(directory).parent))
+            if error.errno is None or not named:
+                raise
+            raise OSError(f"{directory} can't be written: {error.strerror}") from error
+        print(f"wrote {directory}")
+    if onnx:
+        from ..loading import load_model
+        from ..onnx.backend import FOLDER
+        from ..onnx.graph import FILES, export_graph
+
+        path = Path(directory) / FOLDER / FILES[quantize or "float32"]
+        export_graph(load_model(directory), path, quantize or "float32")
+        print(f"wrote {path}")
 
 
 index.register(app)
@@ -147,6 +186,7 @@ measure.register(app)
 encode.register(app)
 export_vectors.register(app)
 retrofit.register(app)
+publish.register(app)
 
 
 @app.command()

@@ -14,10 +14,10 @@ from fastlane_st import FastLaneIndex, __version__, cli
 from fastlane_st.cli import index as index_commands
 
 OPTIONS = {
-    "export": "--code-from",
+    "export": "--code-from --onnx --quantize",
     "index": "--out --model --document-routes --long-texts --kind --storage --batch-size --resume "
-    "--processes --part --text-column --id-column",
-    "add": "--model --batch-size --long-texts --replace --resume --text-column --id-column",
+    "--processes --backend --dtype --part --text-column --id-column",
+    "add": "--model --batch-size --replace --resume --long-texts --backend --dtype --text-column --id-column",
     "delete": "",
     "compact": "",
     "info": "--json",
@@ -37,6 +37,8 @@ OPTIONS = {
     "--text-column --id-column --json",
     "retrofit": "--out --corpus --index --pairs --context --layers --steps --max-documents --batch-size "
     "--resume --trust-remote-code",
+    "push": "--private --revision --message",
+    "inspect": "--revision --json",
     "demo": "--top-k --routes",
 }
 

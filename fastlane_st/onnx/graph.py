@@ -1,0 +1,294 @@
+"""Writes the graph: from token ids to everything that routing works on, for queries and for documents.
+
+| input | | output | |
+| --- | --- | --- | --- |
+| `input_ids` | (B, T) int64 | `token_embeddings` | (B, T, D) float32, of unit length |
+| `attention_mask` | (B, T) int64 | `router_logits` | (B, T) float32, a query's; 0 for documents |
+| `is_query` | () bool | `salience` | (B, T) float32 |
+| | | `token_mask` | (B, T) bool, true at the views of a text |
+| | | `route_shifts` | (B, T, D) float32, a query's; 0 for documents |
+| | | `last_hidden_state` | (B, T, H) float32 |
+| | | `one_route` | (B, D) float32, a query's one routed vector; 0 for documents |
+
+A document's vectors are `token_embeddings` where `token_mask` is true, and so are all views of a query.
+`one_route` is all that a search by one route needs; more routes are made by `FastLaneModel.route`.
+It relies on onnx, onnxscript and onnxruntime.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from types import ModuleType
+from typing import Any, Literal, TypeAlias
+
+import torch
+from torch import Tensor, nn
+
+from ..modeling.fingerprint_fastlane import base_digest
+from ..modeling.modeling_fastlane import FastLaneModel
+from ..modeling.projection_fastlane import FastLaneOutput
+from ..modeling.routing_fastlane import Task, salience_weights, unit
+
+GraphDtype: TypeAlias = Literal["float32", "int8"]
+
+FORMAT = 1
+"""Of the inputs and outputs; a graph of another format is refused."""
+INPUTS = ("input_ids", "attention_mask", "is_query")
+OUTPUTS = (
+    "token_embeddings",
+    "router_logits",
+    "salience",
+    "token_mask",
+    "route_shifts",
+    "last_hidden_state",
+    "one_route",
+)
+OPSET = 20
+FILES: dict[GraphDtype, str] = {"float32": "model.onnx", "int8": "model_int8.onnx"}
+"""Names in a checkpoint's folder `onnx`."""
+ABOUT = "fastlane"
+
+
+class EncoderGraph(nn.Module):
+    """What is traced: the model's forward pass, with the side as an input."""
+
+    def __init__(self, model: FastLaneModel) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(
+        self, input_ids: Tensor, attention_mask: Tensor, is_query: Tensor
+    ) -> tuple[Tensor, ...]:
+        model = self.model
+        hidden = model.backbone(
+            input_ids=input_ids, attention_mask=attention_mask
+        ).last_hidden_state
+        present = attention_mask.bool()
+
+        def query(hidden: Tensor, seen: Tensor, views: Tensor, _: Tensor) -> tuple[Tensor, ...]:
+            output = model.score_tokens(hidden, seen | views, views, "query")
+            shifts = output.route_shifts
+            if shifts is None:
+                shifts = torch.zeros_like(output.token_embeddings)
+            one = one_route(model, output, views, shifts)
+            logits = output.router_logits
+            assert logits is not None
+            found = (
+                output.token_embeddings,
+                logits,
+                output.salience,
+                views,
+                shifts,
+                one,
+            )
+            return tuple(each.clone() for each in found)  # branches may not give an input back
+
+        def document(hidden: Tensor, seen: Tensor, _: Tensor, views: Tensor) -> tuple[Tensor, ...]:
+            output = model.score_tokens(hidden, seen | views, views, "document")
+            embeddings, salience = output.token_embeddings, output.salience
+            nothing = torch.zeros_like(embeddings)
+            found = (
+                embeddings,
+                torch.zeros_like(salience),
+                salience,
+                views,
+                nothing,
+                nothing[:, 0],
+            )
+            return tuple(each.clone() for each in found)
+
+        masks = [self.token_mask(input_ids, present, side) for side in ("query", "document")]
+        found = torch.cond(is_query, query, document, (hidden, present, *masks))
+        *most, one = found
+        return (*most, hidden, one)
+
+    def token_mask(self, input_ids: Tensor, present: Tensor, task: Task) -> Tensor:
+        """`FastLaneModel.token_mask` of operations that ONNX has."""
+        config = self.model.config
+        skipped = config.query_skip_ids if task == "query" else config.document_skip_ids
+        if not config.use_special_tokens:
+            skipped = [*skipped, *config.special_token_ids]
+        if not skipped:
+            return present
+        is_skipped = (input_ids.unsqueeze(-1) == torch.tensor(skipped)).any(dim=-1)
+        content = present & ~is_skipped
+        return content | (present & ~content.any(dim=-1, keepdim=True))
+
+
+def one_route(
+    model: FastLaneModel, output: FastLaneOutput, views: Tensor, shifts: Tensor
+) -> Tensor:
+    """(B, D): what `ViewProjection.routed` gives for the token of the highest logit as the one route.
+
+    That route stands for all tokens, so that none has to be assigned, which ONNX can't for any number.
+    """
+    assert output.router_logits is not None
+    best = output.router_logits.masked_fill(~views, -torch.inf).argmax(dim=-1, keepdim=True)
+    chosen = best.unsqueeze(-1).expand(-1, -1, shifts.shape[-1])
+    embeddings = output.token_embeddings
+    weights = salience_weights(output.salience, views).unsqueeze(1)
+    mean = unit(weights.to(embeddings.dtype) @ embeddings)
+    has_others = (views.sum(dim=1) > 1)[:, None, None]
+    mixed = (
+        embeddings.gather(1, chosen)
+        + model.projection.route_context_weight[0] * mean
+        + has_others * shifts.gather(1, chosen)
+    )
+    return unit(mixed).squeeze(1)
+
+
+def export_graph(
+    model: FastLaneModel, path: str | os.PathLike[str], dtype: GraphDtype = "float32"
+) -> None:
+    """Writes a model as one ONNX file; its weights are in it.
+
+    Args:
+        model: On the CPU in float32, without an adapter that isn't merged.
+        path: The file.
+        dtype: "int8" stores the weights of linear layers in a byte each and multiplies in integers, with
+            ranges of activations taken as they come ("dynamic quantisation").
+
+    Raises:
+        ImportError: The extra `onnx` isn't installed.
+        ValueError: The model can't be written.
+    """
+    onnx = import_onnx()
+    if model.dtype != torch.float32 or model.device.type != "cpu":
+        raise ValueError(
+            f"a model is exported from the CPU in float32, got {model.dtype} on {model.device}"
+        )
+    if model.config.query_expansion is not None:
+        raise ValueError(
+            "a model with query expansion can't be exported: its added tokens are no part of input_ids"
+        )
+    if getattr(model, "has_active_adapter", False):
+        raise ValueError("merge the adapter first: model.merge_and_unload()")
+    target = Path(path)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    scratch = target.with_name(f".{target.name}.{os.getpid()}.tmp.onnx")
+    try:
+        trace(model, scratch)
+        if dtype == "int8":
+            quantise(scratch)
+        written = onnx.load(scratch)
+        forget_sources(written.graph)
+        about = {"format": FORMAT, "dtype": dtype, "checkpoint": base_digest(model, torch.float32)}
+        entry = written.metadata_props.add()
+        entry.key, entry.value = ABOUT, json.dumps(about)
+        onnx.save(written, scratch)
+        os.replace(scratch, target)
+    finally:
+        scratch.unlink(missing_ok=True)
+
+
+def trace(model: FastLaneModel, path: Path) -> None:
+    """Traces the graph with two short texts, and writes it in float32."""
+    was_training = model.training
+    wanted = [parameter.requires_grad for parameter in model.parameters()]
+    model.eval().requires_grad_(False)
+    ids = torch.tensor([[5, 6, 7, 8, 9], [5, 6, 7, 0, 0]])
+    mask = torch.tensor([[1, 1, 1, 1, 1], [1, 1, 1, 0, 0]])
+    batch, tokens = torch.export.Dim.DYNAMIC, torch.export.Dim.DYNAMIC
+    shapes = {0: batch, 1: tokens}
+    exporter = logging.getLogger("torch.onnx")
+    level = exporter.level
+    exporter.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of torch's own exporter
+            program = torch.onnx.export(
+                EncoderGraph(model).eval(),
+                (ids, mask, torch.tensor(True)),
+                dynamo=True,
+                verbose=False,
+                opset_version=OPSET,
+                input_names=list(INPUTS),
+                output_names=list(OUTPUTS),
+                dynamic_shapes={"input_ids": shapes, "attention_mask": shapes, "is_query": None},
+            )
+        assert program is not None
+        program.save(path, external_data=False)
+    finally:
+        exporter.setLevel(level)
+        model.train(was_training)
+        for parameter, value in zip(model.parameters(), wanted, strict=True):
+            parameter.requires_grad_(value)
+
+
+def forget_sources(graph: Any) -> None:
+    """Removes what the exporter says of each node's origin: tracebacks with paths of this machine."""
+    for described in (graph, *graph.input, *graph.output, *graph.value_info, *graph.initializer):
+        described.doc_string = ""
+        del described.metadata_props[:]
+    for node in graph.node:
+        node.doc_string = ""
+        del node.metadata_props[:]
+        for attribute in node.attribute:
+            if attribute.HasField("g"):
+                forget_sources(attribute.g)
+
+
+def quantise(path: Path) -> None:
+    """Replaces the products of linear layers in a graph by products of integers, in place."""
+    import_onnx()
+    from onnxruntime.quantization import QuantType, quantize_dynamic
+
+    quantize_dynamic(
+        path,
+        path,
+        weight_type=QuantType.QInt8,
+        op_types_to_quantize=["MatMul", "Gemm"],
+        per_channel=True,
+        reduce_range=not has_vnni(),  # without VNNI the sums of products of a whole byte overflow
+        extra_options={"MatMulConstBOnly": True, "EnableSubgraph": True},
+    )
+
+
+def read_about(path: Path, metadata: dict[str, str]) -> dict[str, Any]:
+    """What a graph says of itself; a ValueError for one that isn't ours or of another format."""
+    try:
+        about: dict[str, Any] = json.loads(metadata[ABOUT])
+        if about["format"] != FORMAT:
+            raise ValueError(f"format {about['format']}, not {FORMAT}")
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(
+            f"{path} isn't a graph of this version of fastlane_st ({error}): write it anew with "
+            "'fastlane export DIR --onnx'"
+        ) from None
+    return about
+
+
+def has_vnni() -> bool:
+    """Whether the processor multiplies bytes without overflow: AVX-512 VNNI, AVX-VNNI, AMX, or ARM."""
+    flags = processor_flags()
+    return not flags or any(
+        name in flags for name in ("avx512_vnni", "avx_vnni", "amx_int8", "asimddp")
+    )
+
+
+def processor_flags() -> Sequence[str]:
+    """What Linux says that the processor can do; nothing elsewhere."""
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.exists() else []
+    found = (
+        line.split(":", 1)[1] for line in lines if line.lower().startswith(("flags", "features"))
+    )
+    return next(found, "").split()
+
+
+def import_onnx() -> ModuleType:
+    """The module `onnx`, with what an export needs beside it, imported at first use."""
+    try:
+        import onnx
+        import onnxruntime
+        import onnxscript  # noqa: F401
+    except ImportError as error:
+        raise ImportError('an ONNX graph needs pip install "fastlane-st[onnx]"') from error
+    del onnxruntime
+    module: ModuleType = onnx
+    return module

@@ -1,0 +1,115 @@
+"""Runs the graph in place of a model's own forward pass."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..modeling.fingerprint_fastlane import base_digest
+from ..modeling.modeling_fastlane import FastLaneModel
+from ..modeling.projection_fastlane import FastLaneOutput
+from ..modeling.routing_fastlane import Task
+from .graph import OUTPUTS, read_about
+
+PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
+READ = tuple(name for name in OUTPUTS if name != "one_route")
+
+
+class GraphForward:
+    """A forward pass that runs a graph: the same arguments and output as `FastLaneModel.forward`.
+
+    It can be pickled, so that processes that encode each open the file.
+
+    Args:
+        path: What `export_graph` wrote.
+        device: "cpu" or "cuda"; the outputs are on the CPU.
+        threads: Of one product; torch's own number by default.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: The file isn't such a graph, or the device's provider isn't there.
+        ImportError: onnxruntime isn't installed.
+    """
+
+    def __init__(
+        self, path: str | os.PathLike[str], device: str = "cpu", threads: int | None = None
+    ) -> None:
+        self.path = Path(path)
+        self.device = device
+        self.threads = threads
+        self._open()
+
+    def _open(self) -> None:
+        runtime = import_runtime()
+        if not self.path.exists():
+            raise FileNotFoundError(f"there is no graph {self.path}")
+        provider = PROVIDERS.get(self.device)
+        there = runtime.get_available_providers()
+        if provider not in there:
+            raise ValueError(
+                f"onnxruntime has no provider for device {self.device!r} here, only {', '.join(there)}: "
+                "take device='cpu', or install onnxruntime-gpu"
+            )
+        options = runtime.SessionOptions()
+        options.intra_op_num_threads = self.threads or torch.get_num_threads()
+        options.log_severity_level = 3
+        try:
+            self._session = runtime.InferenceSession(str(self.path), options, providers=[provider])
+        except Exception as error:  # classes of its own, without a common one
+            raise ValueError(f"{self.path} can't be read as ONNX: {error}") from None
+        self.about = read_about(self.path, dict(self._session.get_modelmeta().custom_metadata_map))
+
+    def __call__(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor | None = None,
+        task: Task = "document",
+        **_: Any,
+    ) -> FastLaneOutput:
+        mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
+        given = {
+            "input_ids": input_ids.cpu().numpy(),
+            "attention_mask": mask.to(torch.int64).cpu().numpy(),
+            "is_query": np.array(task == "query"),
+        }
+        values: dict[str, Any] = {
+            name: torch.from_numpy(value)
+            for name, value in zip(READ, self._session.run(READ, given), strict=True)
+        }
+        if task == "document":
+            values["router_logits"] = values["route_shifts"] = None
+        return FastLaneOutput(**values)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: getattr(self, name) for name in ("path", "device", "threads")}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        self._open()
+
+
+def run_graph(model: FastLaneModel, forward: GraphForward) -> None:
+    """Makes a model run a graph; a ValueError unless it was written of these weights."""
+    if forward.about["checkpoint"] != base_digest(model, torch.float32):
+        raise ValueError(
+            f"{forward.path} was written of other weights: write it anew with 'fastlane export DIR --onnx'"
+        )
+    model.forward = forward  # type: ignore[assignment, method-assign]
+
+
+def import_runtime() -> ModuleType:
+    """The module `onnxruntime`, imported at first use."""
+    try:
+        import onnxruntime
+    except ImportError as error:
+        raise ImportError(
+            'the backend "onnx" needs onnxruntime: pip install "fastlane-st[onnx]"'
+        ) from error
+    module: ModuleType = onnxruntime
+    return module

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from .tables import ROWS, markdown_table, mean_and_interval, quality_table
+from .tables import markdown_table, mean_and_interval, quality_table
 
 TRAINED_ON = {
     "stackexchange": "same sites",
@@ -79,29 +79,6 @@ def domains_and_lengths(sets: dict[str, Any]) -> list[str]:
         "",
         "![nDCG@10 against the length of the relevant documents](../docs/lengths.svg)",
     ]
-
-
-def stages_section(found: dict[str, Any]) -> str:
-    """The model before its second stage and after it."""
-    rows = (
-        (
-            ROWS[setting],
-            f"{one['before']:.4f}",
-            f"{one['after']:.4f}",
-            *mean_and_interval(one["difference"]),
-        )
-        for setting, one in found["settings"].items()
-    )
-    dtypes = [found[stage]["dtype"] for stage in ("before", "after")]
-    return "\n".join(
-        [
-            "Mean nDCG@10 over the test sets before `training.routes`, which trains a query's routes over "
-            f"frozen documents, and after it; before in {dtypes[0]}, after in {dtypes[1]}. All views are "
-            "the same.",
-            "",
-            *markdown_table(("nDCG@10", "before", "after", "difference", "interval"), rows),
-        ]
-    )
 
 
 def seed_section(found: dict[str, Any]) -> str:

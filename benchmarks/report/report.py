@@ -21,7 +21,6 @@ from .quality_sections import (
     quality_section,
     seed_section,
     selections_section,
-    stages_section,
     variants_section,
 )
 from .search_sections import (
@@ -109,7 +108,6 @@ def sets_of(content: dict[str, Any]) -> list[dict[str, Any]]:
 
 SECTIONS: dict[str, tuple[str, Callable[[dict[str, Any]], str]]] = {
     "quality": ("Quality", quality_section),
-    "stages": ("Before and after the second stage", stages_section),
     "seed": ("Another seed", seed_section),
     "variants": ("What was tried of the recipe", variants_section),
     "engines": ("Search engines", engines_section),

@@ -87,13 +87,6 @@ def quality_tables(found: dict[str, Any]) -> Iterator[Numbers]:
     yield rows
 
 
-def stages_tables(found: dict[str, Any]) -> Iterator[Numbers]:
-    yield [
-        [one["before"], one["after"], *interval(one["difference"])]
-        for one in found["settings"].values()
-    ]
-
-
 def seed_tables(found: dict[str, Any]) -> Iterator[Numbers]:
     yield [
         [one["released"], one["other"], *interval(one["difference"])]
@@ -189,7 +182,6 @@ def medquad_tables(found: dict[str, Any]) -> Iterator[Numbers]:
     ("name", "numbers"),
     [
         ("quality", quality_tables),
-        ("stages", stages_tables),
         ("seed", seed_tables),
         ("variants", variants_tables),
         ("scale", scale_tables),

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from .arguments import BatchSize, DocumentRoutes
-from .choices import IndexCommand, one_of
+from .choices import Backend, Dtype, IndexCommand, one_of
 from .display import log_to_stderr, print_json
 from .index import DEFAULT_MODEL, IdColumn, Json, LongTexts, TextColumn, found_anywhere
 
@@ -61,6 +61,8 @@ def encode(
     ] = "float16",
     shard_size: Annotated[int, typer.Option(metavar="N", help="documents in a file")] = SHARD_SIZE,
     batch_size: BatchSize = 32,
+    backend: Backend = "torch",
+    dtype: Dtype = None,
     text_column: TextColumn = "text",
     id_column: IdColumn = None,
     as_json: Json = False,
@@ -70,38 +72,38 @@ def encode(
     'index' makes an index of them. Called again, it goes on.
     """
     from ..data.corpus import STANDARD_INPUT, read_corpus
-    from ..index import building, windows
-    from ..loading import load_encoder
-    from ..modeling.search_fastlane import check_counts
+    from ..index import windows
+    from ..loading import quiet_transformers
+    from ..onnx import backend as backends
     from ..shards.encode import encode_corpus
 
     if corpus == STANDARD_INPUT:
         raise ValueError("a file or folder can be read again to go on: give its name, not -")
-    check_counts(processes=processes)
-    if engine == "ray" and processes != 1:
-        raise ValueError("--processes is of the local engine: Ray has --workers")
+    quiet_transformers()
     log_to_stderr()
-    logging.getLogger(windows.__name__).setLevel(logging.INFO)  # logs long documents
+    for each in (windows, backends):  # they log long documents, and what encodes
+        logging.getLogger(each.__name__).setLevel(logging.INFO)
     columns: dict[str, Any] = {"text_column": text_column, "id_column": id_column}
     num_documents = sum(1 for _ in read_corpus(corpus, **columns))
     try:
-        with building.encoding_processes(load_encoder(model), processes) as pool:
-            done = encode_corpus(
-                read_corpus(corpus, **columns, log=False),
-                out,
-                found_anywhere(model),
-                engine=engine,
-                workers=workers,
-                gpus_per_worker=gpus_per_worker,
-                num_routes=document_routes,
-                long_texts=long_texts,
-                storage=storage,
-                shard_size=shard_size,
-                batch_size=batch_size,
-                num_documents=num_documents,
-                show_progress_bar=True,
-                pool=pool,
-            )
+        done = encode_corpus(
+            read_corpus(corpus, **columns, log=False),
+            out,
+            found_anywhere(model),
+            engine=engine,
+            workers=workers,
+            gpus_per_worker=gpus_per_worker,
+            processes=processes,
+            num_routes=document_routes,
+            long_texts=long_texts,
+            storage=storage,
+            shard_size=shard_size,
+            batch_size=batch_size,
+            backend=backend,
+            dtype=dtype,
+            num_documents=num_documents,
+            show_progress_bar=True,
+        )
     except KeyboardInterrupt:
         print(
             f"fastlane: interrupted; finished shards in {out} stay: the same command goes on",

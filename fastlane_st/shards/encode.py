@@ -10,10 +10,12 @@ from tqdm.auto import tqdm
 
 from ..data.rows import CorpusDocument
 from ..encoder import FastLaneEncoder
+from ..index.building import encoding_processes
 from ..index.encoding import DocumentRoutes, Encoding
 from ..index.identity import encoder_digests
 from ..index.long_texts import LongTexts
 from ..modeling.search_fastlane import check_counts
+from ..onnx.backend import Backend, Dtype, choose
 from ..stores.settings import StoreSettings, StoreStorage
 from .folder import Shard, ShardFolder, ShardSettings
 
@@ -47,9 +49,11 @@ def encode_corpus(
     storage: StoreStorage = "float16",
     shard_size: int = SHARD_SIZE,
     batch_size: int = 32,
+    backend: Backend = "torch",
+    dtype: Dtype | None = None,
     num_documents: int | None = None,
     show_progress_bar: bool = False,
-    pool: Any = None,
+    processes: int = 1,
 ) -> EncodedCorpus:
     """Encodes documents into a folder of shards, which `index_shards` makes an index of.
 
@@ -68,9 +72,10 @@ def encode_corpus(
         storage: What a number of a vector is stored as.
         shard_size: Documents in a shard; each is in memory with its vectors.
         batch_size: Texts encoded at once.
+        backend, dtype: As for `FastLaneEncoder`; "auto" is settled here, for all workers.
         num_documents: How many there are, for the progress bar.
         show_progress_bar: Show one.
-        pool: Processes that "local" encodes in, such as `encoding_processes` starts.
+        processes: Of "local", on the CPU.
 
     Raises:
         FileExistsError: The folder holds other files.
@@ -84,7 +89,11 @@ def encode_corpus(
         check_counts(workers=workers)
     if engine == "local" and (workers is not None or gpus_per_worker):
         raise ValueError("workers and gpus_per_worker are Ray's: set engine='ray'")
-    encoder = FastLaneEncoder(model)
+    check_counts(processes=processes)
+    if engine == "ray" and processes != 1:
+        raise ValueError("processes are of engine='local': Ray has workers")
+    chosen = choose(backend, dtype, "cuda" if gpus_per_worker else None)
+    encoder = FastLaneEncoder(model, backend=chosen.backend, dtype=chosen.dtype)  # type: ignore[arg-type]
     dim = encoder.get_embedding_dimension()
     assert dim is not None
     vectors = StoreSettings(
@@ -94,32 +103,60 @@ def encode_corpus(
         document_routes=num_routes,
         long_texts=long_texts,
     )
-    folder = ShardFolder(directory, ShardSettings(vectors, shard_size, str(model)))
+    folder = ShardFolder(directory, ShardSettings(vectors, shard_size, str(model), *chosen))
     folder.prepare()
-    encoding = Encoding(encoder, num_routes, batch_size, long_texts=long_texts, pool=pool)
-    names: list[str] = []
-    waiting: dict[str, int] = {}
-    encoded = 0
-    bar: dict[str, Any] = {"unit": "doc", "disable": not show_progress_bar, "total": num_documents}
-    with tqdm(desc="Encoding", **bar) as progress:
-        for name, block in folder.shards(documents):
-            names.append(name)
-            if folder.path(name).exists():
-                progress.update(len(block))
-            elif engine == "ray":
-                folder.write_waiting(name, block)
-                waiting[name] = len(block)
+    with encoding_processes(encoder, processes) as pool:
+        encoding = Encoding(encoder, num_routes, batch_size, long_texts=long_texts, pool=pool)
+        bar = {"unit": "doc", "disable": not show_progress_bar}
+        with tqdm(desc="Encoding", total=num_documents, **bar) as progress:
+            if engine == "ray":
+                names, encoded = encode_with_ray(
+                    folder, documents, encoding, workers, gpus_per_worker, progress
+                )
             else:
-                folder.encode(name, block, encoding)
-                encoded += 1
-                progress.update(len(block))
-        if not names:
-            raise ValueError("there are no documents to encode")
-        if waiting:
-            from .ray_engine import encode_waiting
-
-            for name in encode_waiting(folder, list(waiting), encoding, workers, gpus_per_worker):
-                progress.update(waiting[name])
-                encoded += 1
+                names, encoded = encode_here(folder, documents, encoding, progress)
+    if not names:
+        raise ValueError("there are no documents to encode")
     encoding.long.tell()
     return EncodedCorpus(folder.finish(names), encoded)
+
+
+def encode_here(
+    folder: ShardFolder, documents: Iterable[CorpusDocument], encoding: Encoding, progress: Any
+) -> tuple[list[str], int]:
+    """Encodes the shards that are missing; the names of all, and how many were missing."""
+    names, encoded = [], 0
+    for name, block in folder.shards(documents):
+        names.append(name)
+        if not folder.path(name).exists():
+            folder.encode(name, block, encoding)
+            encoded += 1
+        progress.update(len(block))
+    return names, encoded
+
+
+def encode_with_ray(
+    folder: ShardFolder,
+    documents: Iterable[CorpusDocument],
+    encoding: Encoding,
+    workers: int | None,
+    gpus_per_worker: float,
+    progress: Any,
+) -> tuple[list[str], int]:
+    """As `encode_here`, by Ray: first all missing texts are written, then they are handed out."""
+    from .ray_engine import encode_waiting, import_ray
+
+    import_ray()
+    names: list[str] = []
+    waiting: dict[str, int] = {}
+    for name, block in folder.shards(documents):
+        names.append(name)
+        if folder.path(name).exists():
+            progress.update(len(block))
+        else:
+            folder.write_waiting(name, block)
+            waiting[name] = len(block)
+    if waiting:
+        for name in encode_waiting(folder, list(waiting), encoding, workers, gpus_per_worker):
+            progress.update(waiting[name])
+    return names, len(waiting)

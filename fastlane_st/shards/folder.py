@@ -48,11 +48,14 @@ class ShardSettings:
         vectors: What the vectors are, and which checkpoint made them.
         shard_size: Documents in each shard but the last.
         model: The checkpoint's folder or name.
+        backend, dtype: What encodes, settled (see `onnx.backend.choose`).
     """
 
     vectors: StoreSettings
     shard_size: int
     model: str
+    backend: str = "torch"
+    dtype: str | None = None
 
     def to_dict(self) -> dict[str, Any]:
         return {**asdict(self), "vectors": json.loads(self.vectors.to_json())}
@@ -188,8 +191,8 @@ def read_shard(path: Path) -> Iterator[Document]:
 
 def check_same(folder: Path, there: dict[str, Any], asked: dict[str, Any]) -> None:
     """Raises a ValueError that names a setting in which a folder's shards differ from those asked for."""
-    for name, value in [*asked["vectors"].items(), *asked.items()]:
-        known = there["vectors"].get(name, there.get(name))
+    for name, value in [*asked.items(), *asked["vectors"].items()]:
+        known = there.get(name, there["vectors"].get(name))
         if name != "vectors" and known != value:
             if name == "checkpoint":
                 raise ValueError(f"{folder} holds shards of another checkpoint: name a new folder")

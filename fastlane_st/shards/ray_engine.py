@@ -33,7 +33,8 @@ class ShardWorker:
 
     def __init__(self, work: Work) -> None:
         self._folder = ShardFolder(work.directory, work.settings)
-        encoder = FastLaneEncoder(work.settings.model)
+        settings = work.settings
+        encoder = FastLaneEncoder(settings.model, backend=settings.backend, dtype=settings.dtype)  # type: ignore[arg-type]
         work.settings.vectors.check_encoder(encoder, work.directory)
         self._encoding = Encoding(
             encoder, work.num_routes, work.batch_size, long_texts=work.long_texts

@@ -32,7 +32,7 @@ OPTIONS = {
     "--document-routes --index --rerank --runs",
     "diagnose": "--split --limit-queries --limit-documents --batch-size --json",
     "encode": "--out --model --engine --workers --gpus-per-worker --processes --document-routes --long-texts "
-    "--storage --shard-size --batch-size --text-column --id-column --json",
+    "--storage --shard-size --batch-size --backend --dtype --text-column --id-column --json",
     "export-vectors": "--to --name --model --storage --document-routes --long-texts --batch-size "
     "--text-column --id-column --json",
     "retrofit": "--out --corpus --index --pairs --context --layers --steps --max-documents --batch-size "

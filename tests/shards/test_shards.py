@@ -174,6 +174,8 @@ def test_bad_input_is_named(checkpoint: Path, tmp_path: Path) -> None:
         encode(folder, checkpoint, shard_size=4)
     with pytest.raises(ValueError, match="shards with storage='float32', got 'float16'"):
         encode(folder, checkpoint, storage="float16")
+    with pytest.raises(ValueError, match="shards with dtype=None, got 'bfloat16'"):
+        encode(folder, checkpoint, dtype="bfloat16")
     with pytest.raises(ValueError, match="engine must be"):
         encode(folder, checkpoint, engine="spark")
     with pytest.raises(ValueError, match="set engine='ray'"):
@@ -227,7 +229,7 @@ def test_the_commands_encode_and_index(
     assert cli.main(["index", str(corpus), "--out", f"{index}-2", "--part", "1/2"]) == 1
     assert "--part is for shards" in capsys.readouterr().err
     assert cli.main([*command, "--engine", "ray", "--processes", "2"]) == 1
-    assert "Ray has --workers" in capsys.readouterr().err
+    assert "Ray has" in capsys.readouterr().err
 
 
 @pytest.mark.slow

@@ -119,7 +119,7 @@ def facts_of(
 
 
 def spread(values: Sequence[float]) -> dict[str, float]:
-    """Median, least and greatest."""
+    """The median of some ratios, the least and the greatest."""
     return {"median": statistics.median(values), "min": min(values), "max": max(values)}
 
 

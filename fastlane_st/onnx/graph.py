@@ -29,6 +29,7 @@ from typing import Any, Literal, TypeAlias
 import torch
 from torch import Tensor, nn
 
+from ..data.files import replace_file
 from ..modeling.fingerprint_fastlane import base_digest
 from ..modeling.modeling_fastlane import FastLaneModel
 from ..modeling.projection_fastlane import FastLaneOutput
@@ -168,22 +169,20 @@ def export_graph(
         )
     if getattr(model, "has_active_adapter", False):
         raise ValueError("merge the adapter first: model.merge_and_unload()")
-    target = Path(path)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    scratch = target.with_name(f".{target.name}.{os.getpid()}.tmp.onnx")
-    try:
+    about = {"format": FORMAT, "dtype": dtype, "checkpoint": base_digest(model, torch.float32)}
+
+    def write(scratch: Path) -> None:
         trace(model, scratch)
         if dtype == "int8":
             quantise(scratch)
         written = onnx.load(scratch)
         forget_sources(written.graph)
-        about = {"format": FORMAT, "dtype": dtype, "checkpoint": base_digest(model, torch.float32)}
         entry = written.metadata_props.add()
         entry.key, entry.value = ABOUT, json.dumps(about)
         onnx.save(written, scratch)
-        os.replace(scratch, target)
-    finally:
-        scratch.unlink(missing_ok=True)
+
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    replace_file(Path(path), write)
 
 
 def trace(model: FastLaneModel, path: Path) -> None:

@@ -55,7 +55,7 @@ class CodeFile:
 
 @dataclass(frozen=True)
 class WeightsFile:
-    """A file of weights.
+    """A file of weights, as the list of files says.
 
     Attributes:
         name: Its path in the checkpoint.

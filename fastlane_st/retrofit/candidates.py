@@ -11,10 +11,10 @@ import numpy.typing as npt
 import torch
 from tqdm.auto import tqdm
 
+from ..data.files import replace_file
 from ..index.index import FastLaneIndex
 from ..index.vectors.nearest import nearest_vectors
 from ..modeling.modeling_fastlane import FastLaneModel
-from .files import replace_file
 from .states import QueryStates, score_queries
 from .training import batches
 from .vectors import TokenVectors

@@ -14,8 +14,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
-from uuid import uuid4
 
+from ..data.files import replace_file
 from ..data.rows import CorpusDocument
 from ..index.encoding import Encoding
 from ..index.incoming import Incoming
@@ -110,7 +110,7 @@ class ShardFolder:
     def write_waiting(self, name: str, documents: Sequence[CorpusDocument]) -> None:
         """Keeps the texts of a shard for a worker that encodes them."""
         lines = "".join(json.dumps(asdict(one)) + "\n" for one in documents)
-        replace_file(self._waiting(name), lines.encode())
+        replace_file(self._waiting(name), lambda path: path.write_text(lines, "utf-8"))
 
     def read_waiting(self, name: str) -> list[CorpusDocument]:
         """The texts that `write_waiting` kept."""
@@ -129,12 +129,8 @@ class ShardFolder:
         schema = schema_of(settings)
         count = sum(len(one.document.views.vectors) for one in records)
         schema = schema.with_metadata({**schema.metadata, NUM_VECTORS: str(count).encode()})
-        scratch = self.folder / f".{name}.{uuid4().hex}.tmp"  # of this worker alone
-        with scratch.open("wb") as file:
-            import_parquet().write_table(arrow_table(records, settings, schema), file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(scratch, self.path(name))
+        table = arrow_table(records, settings, schema)
+        replace_file(self.path(name), lambda path: import_parquet().write_table(table, path))
         self._waiting(name).unlink(missing_ok=True)
 
     def finish(self, names: Sequence[str]) -> list[Shard]:
@@ -163,7 +159,8 @@ class ShardFolder:
     def _write_manifest(self, shards: Sequence[Shard] | None) -> None:
         listed = None if shards is None else [one._asdict() for one in shards]
         content = {"format": FORMAT, "settings": self.settings.to_dict(), "shards": listed}
-        replace_file(self.folder / MANIFEST, (json.dumps(content, indent=1) + "\n").encode())
+        text = json.dumps(content, indent=1) + "\n"
+        replace_file(self.folder / MANIFEST, lambda path: path.write_text(text, "utf-8"))
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
@@ -199,13 +196,3 @@ def check_same(folder: Path, there: dict[str, Any], asked: dict[str, Any]) -> No
             raise ValueError(
                 f"{folder} holds shards with {name}={known!r}, got {value!r}: name a new folder"
             )
-
-
-def replace_file(path: Path, content: bytes) -> None:
-    """Writes a file whole or not at all."""
-    scratch = path.with_name(f".{path.name}.{uuid4().hex}.tmp")
-    with scratch.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(scratch, path)

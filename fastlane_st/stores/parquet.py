@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
 
+from ..data.files import replace_file
 from ..index.segment import Document
 from .arrow import SETTINGS, arrow_table, schema_of
 from .records import Record
@@ -74,12 +75,8 @@ class ParquetFolder:
         self.folder.mkdir(parents=True, exist_ok=True)
         schema = schema_of(self.settings)
         schema = schema.with_metadata({**schema.metadata, DIGEST: self._digest.encode()})
-        path, scratch = self._path, self.folder / f".{self._path.name}.tmp"
-        with scratch.open("wb") as file:
-            parquet.write_table(arrow_table(records, self.settings, schema), file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(scratch, path)
+        table = arrow_table(records, self.settings, schema)
+        replace_file(self._path, lambda path: parquet.write_table(table, path))
         self._number += 1
 
     def finish(self) -> None:

@@ -14,10 +14,11 @@ import numpy as np
 import pytest
 
 from fastlane_st import FastLaneEncoder, FastLaneIndex, cli
+from fastlane_st.cli import encode as encode_command
 from fastlane_st.data.rows import CorpusDocument
 from fastlane_st.index.building import build_folder
 from fastlane_st.shards import index as shards_index
-from fastlane_st.shards.encode import encode_corpus
+from fastlane_st.shards.encode import SHARD_SIZE, encode_corpus
 from fastlane_st.shards.folder import ShardFolder, read_shard
 from fastlane_st.shards.index import index_shards
 from tests.conftest import DOCUMENTS, QUERIES
@@ -210,6 +211,7 @@ def test_the_commands_encode_and_index(
     corpus.write_text(
         "".join(json.dumps({"_id": one.id, "text": one.text}) + "\n" for one in CORPUS)
     )
+    assert encode_command.SHARD_SIZE == SHARD_SIZE
     shards, index = str(tmp_path / "shards"), str(tmp_path / "index")
     command = ["encode", str(corpus), "--out", shards, "--model", str(checkpoint)]
     command += ["--shard-size", "8"]

@@ -1,0 +1,24 @@
+"""Files that are there or not, and never half."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+
+def replace_file(path: Path, write: Callable[[Path], Any]) -> None:
+    """Lets `write` make a file beside another, and puts it on the disk and in its place.
+
+    Several processes may do so at once: the last one's file stays.
+    """
+    scratch = path.with_name(f".{path.name}.{uuid4().hex}.tmp")
+    try:
+        write(scratch)
+        with scratch.open("rb+") as file:
+            os.fsync(file.fileno())
+        os.replace(scratch, path)
+    finally:
+        scratch.unlink(missing_ok=True)

@@ -6,6 +6,7 @@ and a task that it runs again, because a worker died, finds the shard there or w
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from types import ModuleType
@@ -62,7 +63,8 @@ def encode_waiting(
     ray = import_ray()
     is_ours = not ray.is_initialized()
     if is_ours:
-        ray.init(log_to_driver=False, configure_logging=False)
+        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # Ray would report its use
+        ray.init(log_to_driver=False, configure_logging=False, include_dashboard=False)
     try:
         ray.data.DataContext.get_current().enable_progress_bars = False
         work = Work(

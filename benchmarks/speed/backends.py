@@ -12,13 +12,12 @@ from __future__ import annotations
 
 import argparse
 import statistics
-import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
-import torch
 from sentence_transformers import SentenceTransformer
 
 from fastlane_st import FastLaneEncoder
@@ -28,7 +27,7 @@ from fastlane_st.onnx.graph import processor_flags
 
 from ..common.environment import command, environment
 from ..common.results import write_results
-from .encoding import BATCH_SIZE, queries
+from .encoding import BATCH_SIZE, call_seconds, queries
 
 CONTROL = "torch:float32"
 FLAGS = ("avx2", "avx512_vnni", "avx_vnni", "avx512_bf16", "amx_int8", "amx_bf16")
@@ -57,8 +56,8 @@ def main() -> None:
     }
     for _ in range(options.rounds):
         for name, (encode_documents, encode_query) in calls.items():
-            seconds[name]["documents"].append(timed(encode_documents, texts))
-            each = [timed(encode_query, [query]) for query in asked]
+            seconds[name]["documents"].append(call_seconds(partial(encode_documents, texts)))
+            each = [call_seconds(partial(encode_query, [query])) for query in asked]
             seconds[name]["query"].append(statistics.median(each))
     found = {
         "command": command(),
@@ -92,14 +91,6 @@ def calls_of(name: str, model: str) -> tuple[Encode, Encode]:
         lambda texts: encoder.encode_document(texts, batch_size=BATCH_SIZE, num_routes=None),
         lambda texts: encoder.encode_query(texts, num_routes=1),
     )
-
-
-@torch.inference_mode()
-def timed(encode: Encode, texts: list[str]) -> float:
-    """Seconds of one call."""
-    begun = time.perf_counter()
-    encode(texts)
-    return time.perf_counter() - begun
 
 
 def facts_of(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Annotated, Any, TypeVar
 
 import typer
@@ -72,6 +72,18 @@ def parse_query(text: str) -> str:
     except UnicodeEncodeError:
         raise ValueError(f"expected valid Unicode, got {text!r}") from None
     return text
+
+
+def check_left_out(given: Mapping[str, tuple[Any, Any]], why: str) -> None:
+    """Raises a ValueError for the first option that has another value than its default.
+
+    Args:
+        given: Value and default, by the option's name.
+        why: Follows the name, such as "applies to a corpus".
+    """
+    for option, (value, default) in given.items():
+        if value != default:
+            raise ValueError(f"{option} {why}: leave it out")
 
 
 BatchSize = Annotated[int, typer.Option(metavar="N", help="texts encoded at once")]

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from .arguments import BatchSize, DocumentRoutes
+from .arguments import BatchSize, DocumentRoutes, check_left_out
 from .choices import IndexCommand
 from .display import log_to_stderr, print_json
 from .index import DEFAULT_MODEL, IdColumn, Json, LongTexts, TextColumn, load, unfinished_note
@@ -72,17 +72,14 @@ def export_vectors(
     options: dict[str, Any] = {"storage": storage, "show_progress_bar": True}
     given: FastLaneIndex | Iterable[CorpusDocument]
     if (Path(source) / MANIFEST).is_file():
-        for option, value, default in (
-            ("--model", model, None),
-            ("--document-routes", document_routes, "default"),
-            ("--long-texts", long_texts, "window"),
-            ("--text-column", text_column, "text"),
-            ("--id-column", id_column, None),
-        ):
-            if value != default:
-                raise ValueError(
-                    f"{option} applies to a corpus, and {source} is an index: leave it out"
-                )
+        of_corpus = {
+            "--model": (model, None),
+            "--document-routes": (document_routes, "default"),
+            "--long-texts": (long_texts, "window"),
+            "--text-column": (text_column, "text"),
+            "--id-column": (id_column, None),
+        }
+        check_left_out(of_corpus, f"applies to a corpus, and {source} is an index")
         given = finished(source)
     else:
         given, more = corpus(source, model, text_column, id_column)

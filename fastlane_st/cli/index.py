@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from .arguments import BatchSize, DocumentRoutes
+from .arguments import BatchSize, DocumentRoutes, check_left_out
 from .choices import Backend, Dtype, IndexCommand, kinds, long_texts, one_of, storages
 from .display import log_to_stderr, print_json, printable
 
@@ -119,19 +119,18 @@ def index(
     from ..shards.index import is_shard_folder
 
     if is_shard_folder(corpus):
-        for option, value, default in (
-            ("--model", model, None),
-            ("--document-routes", document_routes, "default"),
-            ("--long-texts", long_texts, "window"),
-            ("--batch-size", batch_size, 32),
-            ("--processes", processes, 1),
-            ("--backend", backend, "torch"),
-            ("--dtype", dtype, None),
-            ("--text-column", text_column, "text"),
-            ("--id-column", id_column, None),
-        ):
-            if value != default:
-                raise ValueError(f"{option} was decided when {corpus} was encoded: leave it out")
+        decided = {
+            "--model": (model, None),
+            "--document-routes": (document_routes, "default"),
+            "--long-texts": (long_texts, "window"),
+            "--batch-size": (batch_size, 32),
+            "--processes": (processes, 1),
+            "--backend": (backend, "torch"),
+            "--dtype": (dtype, None),
+            "--text-column": (text_column, "text"),
+            "--id-column": (id_column, None),
+        }
+        check_left_out(decided, f"was decided when {corpus} was encoded")
         index_of_shards(corpus, out, kind, storage, part, resume)
         return
     if part is not None:
@@ -141,11 +140,8 @@ def index(
     is_there = building.check_folder(out, resume)  # before reading and encoding the corpus
     check_counts(processes=processes)
     log_to_stderr()
-    for each in (
-        building,
-        windows,
-        backends,
-    ):  # they log the kind and size of the index, and long documents
+    # They log the kind and size of the index, long documents, and what encodes.
+    for each in (building, windows, backends):
         logging.getLogger(each.__name__).setLevel(logging.INFO)
     columns: dict[str, Any] = {"text_column": text_column, "id_column": id_column}
     documents: Iterable[CorpusDocument] = read_corpus(corpus, **columns)

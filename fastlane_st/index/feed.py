@@ -122,8 +122,4 @@ class Feed:
             if one.id in self._seen:
                 raise ValueError(f"ids must all be different, got {one.id!r} twice")
             self._seen.add(one.id)
-        return Incoming.of_texts(
-            [one.content for one in piece],
-            [one.id for one in piece],
-            [one.metadata for one in piece],
-        )
+        return Incoming.of_corpus(piece)

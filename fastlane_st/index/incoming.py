@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from ..data.rows import CorpusDocument
 from ..modeling.search_fastlane import (
     Embeddings,
     Id,
@@ -55,6 +56,15 @@ class Incoming:
         if texts is not None or positions is not None:
             raise ValueError("texts and positions belong to vectors, the documents are texts")
         return cls.of_texts(documents, ids, metadata)
+
+    @classmethod
+    def of_corpus(cls, documents: Sequence[CorpusDocument]) -> Incoming:
+        """Checks documents as a corpus file gives them."""
+        return cls.of_texts(
+            [one.content for one in documents],
+            [one.id for one in documents],
+            [one.metadata for one in documents],
+        )
 
     @classmethod
     def of_texts(

@@ -14,6 +14,7 @@ import yaml
 from huggingface_hub import HfApi, ModelCard
 from huggingface_hub.errors import HfHubHTTPError
 
+from ..data.files import sha256_of
 from ..loading import ADAPTER_CONFIG, ask_hub
 from ..modeling.checkpoint_fastlane import HUB_FILES
 
@@ -194,7 +195,7 @@ class FolderFiles:
         paths = [path for path in folder.rglob("*") if path.is_file() and ".git" not in path.parts]
         self.sizes = {path.relative_to(folder).as_posix(): path.stat().st_size for path in paths}
         self.hashes = {
-            name: digest_of(folder / name) for name in self.sizes if name.endswith(WEIGHTS)
+            name: sha256_of(folder / name) for name in self.sizes if name.endswith(WEIGHTS)
         }
 
     def read(self, name: str) -> bytes:
@@ -258,12 +259,3 @@ def results_of(card: Mapping[str, Any]) -> tuple[tuple[str, str, str, float], ..
                     about = (dataset.get("name"), dataset.get("config"), metric.get("type"))
                     rows.append((*(str(one or "") for one in about), float(value)))
     return tuple(rows)  # type: ignore[arg-type]  # three texts and a number
-
-
-def digest_of(path: Path) -> str:
-    """The sha256 of a file."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(2**20):
-            digest.update(block)
-    return digest.hexdigest()

@@ -21,7 +21,7 @@ from ..index.encoding import Encoding
 from ..index.incoming import Incoming
 from ..index.segment import Document
 from ..stores.arrow import arrow_table, read_rows, schema_of
-from ..stores.export import text_digest
+from ..stores.export import blocks, text_digest
 from ..stores.parquet import import_parquet
 from ..stores.records import Record
 from ..stores.settings import StoreSettings
@@ -95,9 +95,7 @@ class ShardFolder:
     ) -> Iterator[tuple[str, list[CorpusDocument]]]:
         """Yields the documents of each shard, with its name."""
         kept = json.dumps(self.settings.to_dict(), sort_keys=True)
-        block: list[CorpusDocument] = []
-        rest = iter(documents)
-        while block := [one for _, one in zip(range(self.settings.shard_size), rest, strict=False)]:
+        for block in blocks(documents, self.settings.shard_size):
             hashed = hashlib.blake2b(digest_size=16)
             for document in block:
                 hashed.update(text_digest(document, kept).encode())
@@ -119,13 +117,10 @@ class ShardFolder:
 
     def encode(self, name: str, documents: Sequence[CorpusDocument], encoding: Encoding) -> None:
         """Encodes the documents of a shard, writes it whole or not at all, and forgets their texts."""
-        incoming = Incoming.of_texts(
-            [one.content for one in documents],
-            [one.id for one in documents],
-            [one.metadata for one in documents],
-        )
         settings = self.settings.vectors
-        records = [Record.of(one, settings) for one in incoming.documents(encoding)]
+        records = [
+            Record.of(one, settings) for one in Incoming.of_corpus(documents).documents(encoding)
+        ]
         schema = schema_of(settings)
         count = sum(len(one.document.views.vectors) for one in records)
         schema = schema.with_metadata({**schema.metadata, NUM_VECTORS: str(count).encode()})

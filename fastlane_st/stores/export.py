@@ -184,12 +184,7 @@ class CorpusSource:
         return records
 
     def _encoded(self, documents: list[CorpusDocument]) -> Iterator[Document]:
-        incoming = Incoming.of_texts(
-            [one.content for one in documents],
-            [one.id for one in documents],
-            [one.metadata for one in documents],
-        )
-        return incoming.documents(self.encoding)
+        return Incoming.of_corpus(documents).documents(self.encoding)
 
 
 def export_vectors(

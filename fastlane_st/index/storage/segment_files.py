@@ -11,6 +11,7 @@ from typing import IO, Any, Protocol, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from ...data.files import sha256_of
 from ..segment import BoolArray, Segment
 from ..vectors.store import VectorStore
 from .document_file import DocumentFile, write_document_file
@@ -145,15 +146,6 @@ def sync_and_hash(path: Path) -> FileFacts:
     with open(path, "rb+") as file:
         sync(file)
     return {"bytes": path.stat().st_size, "sha256": sha256_of(path)}
-
-
-def sha256_of(path: Path) -> str:
-    """The digest of a file, in hexadecimal."""
-    digest = hashlib.sha256()
-    with open(path, "rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 def sync(file: IO[bytes]) -> None:

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from ..data.rows import CorpusDocument
 from ..modeling.search_fastlane import (
     Embeddings,
     Id,
@@ -21,6 +20,9 @@ from .arguments import check_items, check_lengths, check_metadata
 from .encoding import Encoded, Encoding, mixed
 from .segment import Document, Segment, collect_segment
 from .vectors.store import VectorStore
+
+if TYPE_CHECKING:
+    from ..data.rows import CorpusDocument
 
 
 @dataclass(frozen=True)

@@ -29,7 +29,7 @@ from typing import Any, Literal, TypeAlias
 import torch
 from torch import Tensor, nn
 
-from ..data.files import replace_file
+from ..files import replace_file
 from ..modeling.fingerprint_fastlane import base_digest
 from ..modeling.modeling_fastlane import FastLaneModel
 from ..modeling.projection_fastlane import FastLaneOutput

@@ -14,7 +14,7 @@ import yaml
 from huggingface_hub import HfApi, ModelCard
 from huggingface_hub.errors import HfHubHTTPError
 
-from ..data.files import sha256_of
+from ..files import sha256_of
 from ..loading import ADAPTER_CONFIG, ask_hub
 from ..modeling.checkpoint_fastlane import HUB_FILES
 

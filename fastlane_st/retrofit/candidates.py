@@ -11,7 +11,7 @@ import numpy.typing as npt
 import torch
 from tqdm.auto import tqdm
 
-from ..data.files import replace_file
+from ..files import replace_file
 from ..index.index import FastLaneIndex
 from ..index.vectors.nearest import nearest_vectors
 from ..modeling.modeling_fastlane import FastLaneModel

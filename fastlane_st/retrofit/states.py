@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from ..data.files import replace_file
+from ..files import replace_file
 from ..modeling.modeling_fastlane import FastLaneModel
 from ..modeling.projection_fastlane import FastLaneOutput
 

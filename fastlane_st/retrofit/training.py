@@ -22,7 +22,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from ..data.files import replace_file
+from ..files import replace_file
 from ..modeling.modeling_fastlane import FastLaneModel
 from ..modeling.projection_fastlane import FastLaneOutput
 from .queries import TrainingQuery

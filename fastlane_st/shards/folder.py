@@ -15,8 +15,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ..data.files import replace_file
 from ..data.rows import CorpusDocument
+from ..files import replace_file
 from ..index.encoding import Encoding
 from ..index.incoming import Incoming
 from ..index.segment import Document

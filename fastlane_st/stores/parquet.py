@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
 
-from ..data.files import replace_file
+from ..files import replace_file
 from ..index.segment import Document
 from .arrow import SETTINGS, arrow_table, schema_of
 from .records import Record

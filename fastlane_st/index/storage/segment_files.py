@@ -11,7 +11,7 @@ from typing import IO, Any, Protocol, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from ...data.files import sha256_of
+from ...files import sha256_of
 from ..segment import BoolArray, Segment
 from ..vectors.store import VectorStore
 from .document_file import DocumentFile, write_document_file

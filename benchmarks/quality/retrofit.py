@@ -7,8 +7,8 @@ The model is plain late interaction over the untouched backbone of the configura
 Sentence Transformers. Its index of the configuration's documents is built first; then it gets routes without
 context and with both contexts, over the vectors of that index. `benchmarks.quality.checkpoints` over
 SCRATCH/none and SCRATCH/both measures them on judged collections: all views of `none` are its own MaxSim.
-A retrofit that is in the JSON isn't run again. One that was stopped goes on, and its report then has the
-seconds of the last part alone.
+What is in the index or in the JSON isn't computed again. A retrofit that was stopped goes on, and its report
+then has the seconds of the last part alone.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from __future__ import annotations
 import argparse
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -61,13 +61,8 @@ def main() -> None:
     if not model.exists():
         plain_late_interaction(base_weights()).save(str(model))
     folder = options.scratch / "index"
-    if not folder.exists():
-        texts = documents_of(sources, pairs, options.documents)
-        index, found["encoding"] = encoded_index(
-            MultiVectorEncoder(str(model), device="cpu"), texts
-        )
-        index.save(folder)
-        write_results(options.out, found)
+    texts = documents_of(sources, pairs, options.documents)
+    encode_rest(model, texts, folder, found["encoding"], lambda: write_results(options.out, found))
     for name, context in CONTEXTS.items():
         if name not in found["retrofits"]:
             report = retrofit(
@@ -115,34 +110,35 @@ def documents_of(
     return list(islice(texts, count))
 
 
-def encoded_index(
-    encoder: MultiVectorEncoder, texts: list[str]
-) -> tuple[FastLaneIndex, dict[str, Any]]:
-    """An exact index of all vectors in float16, and what encoding took."""
-    start = time.perf_counter()
-    index: FastLaneIndex | None = None
-    seconds = 0.0
-    for first in range(0, len(texts), ENCODED_AT_ONCE):
+def encode_rest(
+    model: Path, texts: list[str], folder: Path, facts: dict[str, Any], save: Callable[[], None]
+) -> None:
+    """Encodes what an exact index of all vectors in float16 lacks, with the seconds of all parts."""
+    facts.setdefault("parts", [])
+    index = FastLaneIndex.load(folder) if folder.exists() else None
+    done = 0 if index is None else len(index)
+    if done == len(texts):
+        return
+    encoder = MultiVectorEncoder(str(model), device="cpu")
+    part: dict[str, Any] = {"environment": environment(), "documents": 0, "seconds": 0.0}
+    facts["parts"].append(part)
+    for first in range(done, len(texts), ENCODED_AT_ONCE):
         chunk = texts[first : first + ENCODED_AT_ONCE]
         numbers = range(first, first + len(chunk))
         begun = time.perf_counter()
         vectors = list(encoder.encode_document(chunk, convert_to_numpy=True))
-        seconds += time.perf_counter() - begun
+        part["seconds"] = round(part["seconds"] + time.perf_counter() - begun, 1)
+        part["documents"] += len(chunk)
         if index is None:
             index = FastLaneIndex.from_embeddings(
                 vectors, numbers, texts=chunk, kind="flat", storage="float16"
             )
         else:
             index.add(vectors, numbers, texts=chunk)
+        index.save(folder)
+        facts |= {"documents": numbers.stop, "vectors": index.num_vectors}
+        save()
         print(f"{numbers.stop:,} of {len(texts):,} documents encoded", flush=True)
-    assert index is not None
-    return index, {
-        "environment": environment(),
-        "documents": len(texts),
-        "vectors": index.num_vectors,
-        "seconds_encoding": round(seconds, 1),
-        "seconds": round(time.perf_counter() - start, 1),
-    }
 
 
 if __name__ == "__main__":

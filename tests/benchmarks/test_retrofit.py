@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 
 from benchmarks.quality import retrofit
+from fastlane_st import FastLaneIndex
 from tests.support.benchmarks import run_command
 
 
@@ -39,9 +41,20 @@ def test_a_plain_model_gets_routes_with_and_without_context(
     out = tmp_path / "retrofit.json"
     options = ["--config", config, "--documents", 130, "--pairs", 40, "--steps", 2]
     options += ["--scratch", tmp_path / "scratch", "--out", out]
+    monkeypatch.setattr(retrofit, "ENCODED_AT_ONCE", 50)
+    with monkeypatch.context() as stopped:
+        stopped.setattr(FastLaneIndex, "add", Mock(side_effect=KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            run_command("quality.retrofit", *options)
+    assert len(FastLaneIndex.load(tmp_path / "scratch" / "index")) == 50
     run_command("quality.retrofit", *options)
     found = json.loads(out.read_text())
-    assert found["encoding"]["documents"] == 130
+    assert (
+        found["encoding"]["documents"]
+        == len(FastLaneIndex.load(tmp_path / "scratch" / "index"))
+        == 130
+    )
+    assert [part["documents"] for part in found["encoding"]["parts"]][-1] == 80
     assert list(found["retrofits"]) == ["none", "both"]
     for one in found["retrofits"].values():
         assert {"documents", "queries", "candidates", "training"} <= set(one["seconds"])

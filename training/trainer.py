@@ -10,13 +10,13 @@ from typing import Any
 import torch
 from peft import set_peft_model_state_dict
 from safetensors.torch import load_file
-from sentence_transformers import MultiVectorEncoderTrainer
 from sentence_transformers.multi_vector_encoder.data_collator import MultiVectorEncoderDataCollator
 from torch import Tensor
 from torch.utils.data import DataLoader
 
 from fastlane_st.losses import RoutedContrastiveLoss
 from fastlane_st.modeling.adapters_fastlane import loaded_adapters
+from fastlane_st.trainer import EncoderTrainer
 
 from .callbacks import FiniteGradients, module_of
 from .runs import how_to_start_from
@@ -35,15 +35,13 @@ class OriginCollator(MultiVectorEncoderDataCollator):
         return {**super().__call__(texts), "origins": [row["origin"] for row in features]}
 
 
-class FastLaneTrainer(MultiVectorEncoderTrainer):
+class FastLaneTrainer(EncoderTrainer):
     """Logs the parts of the loss, and stops if loss or gradient is infinite or NaN."""
 
     data_collator_class = OriginCollator
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        # With one, transformers would write its token ids into our configuration.
-        self.processing_class = None
         # The origins of the step's batches: each of them may have broken a gradient.
         self.batches: deque[list[str]] = deque(maxlen=self.args.gradient_accumulation_steps)
         self.add_callback(FiniteGradients(self.check_finite))
@@ -114,12 +112,3 @@ class FastLaneTrainer(MultiVectorEncoderTrainer):
         state = {name.removeprefix("base_model.model."): value for name, value in weights.items()}
         [name] = adapters
         set_peft_model_state_dict(ours, state, name)
-
-    def add_model_card_callback(self, default_args_dict: dict[str, Any]) -> None:
-        """Marks the model as retrained, which writes our card anew, and adds no card of theirs."""
-        self.model.model_card_data.add_tags("generated_from_trainer")
-
-    def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
-        # The inherited method writes in every process at once, and pickles the arguments.
-        if self.args.should_save:
-            self.model.save_pretrained(str(output_dir or self.args.output_dir))

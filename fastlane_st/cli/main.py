@@ -16,6 +16,7 @@ from typer.core import TyperGroup
 
 from .. import __version__
 from . import (
+    adapt,
     documents,
     encode,
     explain,
@@ -185,6 +186,7 @@ serve.register(app)
 measure.register(app)
 encode.register(app)
 export_vectors.register(app)
+adapt.register(app)
 retrofit.register(app)
 publish.register(app)
 

@@ -35,6 +35,7 @@ OPTIONS = {
     "--storage --shard-size --batch-size --backend --dtype --text-column --id-column --json",
     "export-vectors": "--to --name --model --storage --document-routes --long-texts --batch-size "
     "--text-column --id-column --json",
+    "adapt": "--out --model --other --steps --max-documents --seed --batch-size",
     "retrofit": "--out --corpus --index --pairs --context --layers --steps --max-documents --batch-size "
     "--resume --trust-remote-code",
     "push": "--private --revision --message",

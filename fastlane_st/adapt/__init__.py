@@ -1,0 +1,1 @@
+"""Adapts a checkpoint to a collection without labels: pairs made of its documents train an adapter."""

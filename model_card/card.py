@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING, TypedDict
+from statistics import mean
+from typing import TYPE_CHECKING, NamedTuple, TypedDict
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
+from typing_extensions import NotRequired
 
 if TYPE_CHECKING:
     from ..modeling.configuration_fastlane import FastLaneConfig
@@ -26,11 +28,58 @@ class ResultRow(TypedDict):
     value: float
 
 
+class Gain(TypedDict):
+    """A difference of mean nDCG@10 over the collections, with its 95 % interval."""
+
+    mean: float
+    low: float
+    high: float
+
+
+class BackendRow(TypedDict):
+    """How fast a backend encodes, and its speed in relation to the first one's."""
+
+    backend: str
+    documents_per_second: float
+    query_ms: float
+
+
+class Encoding(TypedDict):
+    """What encoding was measured with, and each backend."""
+
+    command: str
+    processor: str
+    rows: list[BackendRow]
+
+
 class Results(TypedDict):
-    """A committed results file: the command that wrote it, and its numbers."""
+    """A committed results file: the command that wrote it, and its numbers.
+
+    Keys:
+        command: Of the quality.
+        rows: By collection and number of routes.
+        unseen: Collections that no training pair came from.
+        others: What else ranks: its name, and its value by collection.
+        router: What the router's token gains over a random one, with one route.
+        encoding: Speeds.
+        picture: The name of a picture beside the card: quality by number of routes.
+    """
 
     command: str
     rows: list[ResultRow]
+    unseen: NotRequired[list[str]]
+    others: NotRequired[dict[str, dict[str, float]]]
+    router: NotRequired[Gain]
+    encoding: NotRequired[Encoding]
+    picture: NotRequired[str]
+
+
+class Table(NamedTuple):
+    """A table of one metric: a column for each setting, a line for each collection, and their means."""
+
+    metric: str
+    columns: list[str]
+    lines: list[tuple[str, list[str]]]
 
 
 def render_card(
@@ -71,14 +120,63 @@ def render_card(
         data,
         template_path=str(TEMPLATE),
         base_model=config.base_model,
-        command=results["command"] if results else None,
         config=config,
         model_id=model_id,
         name=name,
-        rows=rows,
+        results=results,
         summary=summary,
+        tables=quality_tables(results) if results else [],
     )
     return str(card)
+
+
+def quality_tables(results: Results) -> list[Table]:
+    """Gives a table for each metric: collections by number of routes, means, and what routes keep."""
+    metrics = dict.fromkeys(row["metric"] for row in results["rows"])
+    return [quality_table(results, metric, is_first=not n) for n, metric in enumerate(metrics)]
+
+
+def quality_table(results: Results, metric: str, is_first: bool) -> Table:
+    """Gives the table of one metric; only the first one has `others`, which are of that metric."""
+    unseen = results.get("unseen", [])
+    columns: dict[str, dict[str, float]] = {}
+    for row in results["rows"]:
+        if row["metric"] == metric:
+            name = str(row["num_routes"] or "all")
+            columns.setdefault(name, {})[row["dataset"]] = row["value"]
+    if is_first:
+        columns |= results.get("others", {})
+    every = list(dict.fromkeys(name for column in columns.values() for name in column))
+    lines = [
+        (
+            f"{name}{' *' if name in unseen else ''}",
+            [f"{column[name]:.4f}" if name in column else "" for column in columns.values()],
+        )
+        for name in every
+    ]
+    if len(every) > 1:
+        lines.append(("**mean**", _means(columns, every)))
+    if len(set(every) & {*unseen}) > 1:
+        lines.append(
+            ("**mean of \\***", _means(columns, [name for name in every if name in unseen]))
+        )
+    whole = columns.get("all", {})
+    if len(columns) > 1 and whole.keys() == {*every}:
+        shares = [
+            f"{mean(column.values()) / mean(whole.values()):.1%}"
+            if column.keys() == whole.keys()
+            else ""
+            for column in columns.values()
+        ]
+        lines.append(("of all token vectors", shares))
+    return Table(metric, list(columns), lines)
+
+
+def _means(columns: dict[str, dict[str, float]], names: list[str]) -> list[str]:
+    return [
+        f"{mean(column[name] for name in names):.4f}" if {*names} <= column.keys() else ""
+        for column in columns.values()
+    ]
 
 
 def pin_code(card: str, repository: str, commit: str) -> str:

@@ -78,6 +78,18 @@ def salience(side: str, *parts: str) -> Change:
     return zero(*(f"router.{side}_salience.{name}" for part in parts for name in names[part]))
 
 
+def all_of(*changes: Change) -> Change:
+    """Applies several changes."""
+
+    def change(model: FastLaneModel) -> None:
+        for one in changes:
+            one(model)
+
+    return change
+
+
+CENTRALITY_ALONE = zero("router.logit.weight", "router.logit.bias")
+LEAN = all_of(salience("document", "learned"), salience("query", "learned"), route_spread(0.0))
 WINDOW = "projection.window_context_weight"
 DOCUMENT = "projection.document_context_weight"
 MECHANISMS: dict[str, Change] = {
@@ -90,10 +102,14 @@ MECHANISMS: dict[str, Change] = {
     "queries: salience by norm alone": salience("query", "learned"),
     "queries: equal salience": salience("query", "learned", "norm"),
     "no route context": zero("projection.route_context_weight"),
-    "centrality alone": zero("router.logit.weight", "router.logit.bias"),
+    "centrality alone": CENTRALITY_ALONE,
     "no centrality": zero("router.centrality_weight"),
     "random tokens": draw_logits,
     "no spread": route_spread(0.0),
+    "lean: salience by norm alone, no spread": LEAN,
+    "lean, no centrality": all_of(LEAN, zero("router.centrality_weight")),
+    "lean, centrality alone": all_of(LEAN, CENTRALITY_ALONE),
+    "lean, random tokens": all_of(LEAN, draw_logits),
 }
 
 

@@ -11,7 +11,7 @@ import pytest
 from huggingface_hub import ModelCard
 
 from fastlane_st import FastLaneConfig, FastLaneEncoder
-from fastlane_st.model_card.card import Results, pin_code, render_card, unpin_code
+from fastlane_st.model_card.card import ResultRow, Results, pin_code, render_card, unpin_code
 
 RESULTS: Results = {
     "command": "python benchmarks/quality.py",
@@ -44,14 +44,51 @@ def test_the_hubs_parser_reads_licence_base_model_and_tags() -> None:
 
 def test_measured_results_stand_in_the_table_and_in_the_metadata() -> None:
     card = ModelCard(render_card(config(query_num_routes=1), RESULTS, name="fastlane-test"))
-    assert "| nq | test | 1 | ndcg_at_10 | 0.5000 |\n| nq | test | all | ndcg_at_10 | 0.6000 |" in (
-        card.text
-    )
+    assert "| ndcg_at_10 | 1 | all |\n| --- | --- | --- |\n| nq | 0.5000 | 0.6000 |" in card.text
+    assert "| of all token vectors | 83.3% | 100.0% |" in card.text
     assert "Measured with `python benchmarks/quality.py`." in card.text
     found = {
         (result.dataset_config, result.metric_value) for result in card.data.eval_results or []
     }
     assert found == {("num_routes=1", 0.5), ("num_routes=all", 0.6)}
+
+
+def test_the_card_says_what_is_unseen_what_the_router_is_worth_and_how_fast_it_encodes() -> None:
+    rows = [
+        ResultRow(dataset=name, split="test", num_routes=k, metric="ndcg_at_10", value=value)
+        for name, values in {"nq": (0.5, 0.6), "fiqa": (0.3, 0.5), "scifact": (0.2, 0.4)}.items()
+        for k, value in zip((1, None), values, strict=True)
+    ]
+    results: Results = {
+        "command": "measure",
+        "rows": rows,
+        "unseen": ["fiqa", "scifact"],
+        "others": {"a random token": {"nq": 0.4, "fiqa": 0.3, "scifact": 0.2}},
+        "router": {"mean": 0.0333, "low": 0.01, "high": 0.05},
+        "picture": "routes.svg",
+        "encoding": {
+            "command": "time it",
+            "processor": "a laptop",
+            "rows": [{"backend": "torch", "documents_per_second": 48.2, "query_ms": 7.31}],
+        },
+    }
+    card = ModelCard(render_card(config(query_num_routes=1), results, name="fastlane-test"))
+    for line in (
+        "| ndcg_at_10 | 1 | all | a random token |",
+        "| fiqa * | 0.3000 | 0.5000 | 0.3000 |",
+        "| **mean** | 0.3333 | 0.5000 | 0.3000 |",
+        "| **mean of \\*** | 0.2500 | 0.4500 | 0.2500 |",
+        "| of all token vectors | 66.7% | 100.0% | 60.0% |",
+        "\\* No training pair came from this collection.",
+        "one route, +0.0333 nDCG@10",
+        "(+0.0100 to +0.0500, 95 % interval)",
+        "![nDCG@10 by number of routes](routes.svg)",
+        "| torch | 48 | 7.3 |",
+        "Encoding, measured with `time it` on a laptop:",
+    ):
+        assert line in card.text, line
+    assert "\n\n\n" not in card.text
+    assert len(card.data.eval_results or []) == len(rows)
 
 
 def test_without_results_the_card_says_so() -> None:

@@ -160,27 +160,17 @@ def run_evaluate(
             argument is out of range or can't apply.
     """
     from .. import FastLaneEncoder, FastLaneIndex
-    from ..index.arguments import check_search
     from ..index.identity import encoder_digests
-    from ..modeling.routing_fastlane import check_num_routes
     from ..modeling.search_fastlane import check_counts
 
-    names = [setting_name(one) for one in routes]
-    if not names or len(set(names)) < len(names):
-        raise ValueError(f"routes must be different settings, got {', '.join(names) or 'none'}")
     check_pytrec_eval()
     check_counts(batch_size=batch_size)
     if index is None and rerank is not None:
         raise ValueError("rerank is for the search of an index: name one")
     if index is not None and document_routes != "default":
         raise ValueError("an index has its own document routes: leave document_routes out")
-    for one in routes:
-        check_search(["query"], min(DEPTH, rerank or DEPTH), one, None, rerank)
-    if document_routes != "default":
-        try:
-            check_num_routes(document_routes, allow_fraction=True)
-        except ValueError as error:
-            raise ValueError(str(error).replace("num_routes", "document_routes")) from None
+    names = check_routes(routes, rerank)
+    check_document_routes(document_routes)
     collection = read_collection(data, split).limit(limit_queries, limit_documents)
     stored = None
     if index is not None:
@@ -205,6 +195,29 @@ def run_evaluate(
         dict(zip(names, runs, strict=True)),
         {name: evaluate_run(collection, run) for name, run in zip(names, runs, strict=True)},
     )
+
+
+def check_routes(routes: Sequence[QueryRoutes], rerank: int | None = None) -> list[str]:
+    """Gives the names of numbers of routes; a ValueError if one is out of range or there twice."""
+    from ..index.arguments import check_search
+
+    names = [setting_name(one) for one in routes]
+    if not names or len(set(names)) < len(names):
+        raise ValueError(f"routes must be different settings, got {', '.join(names) or 'none'}")
+    for one in routes:
+        check_search(["query"], min(DEPTH, rerank or DEPTH), one, None, rerank)
+    return names
+
+
+def check_document_routes(document_routes: DocumentRoutes) -> None:
+    """Raises a ValueError if the views kept per document are out of range."""
+    from ..modeling.routing_fastlane import check_num_routes
+
+    if document_routes != "default":
+        try:
+            check_num_routes(document_routes, allow_fraction=True)
+        except ValueError as error:
+            raise ValueError(str(error).replace("num_routes", "document_routes")) from None
 
 
 def setting_name(num_routes: QueryRoutes) -> str:

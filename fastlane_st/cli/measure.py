@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from .arguments import BatchSize, DocumentRoutes, parse_route_list, usage
+from .arguments import BatchSize, DocumentRoutes, check_left_out, parse_route_list, usage
 
 if TYPE_CHECKING:
     from ..diagnostics.diagnose import RouterDiagnostics
     from ..evaluation.evaluate import Evaluation
+    from ..evaluation.nano_beir import NanoBeirEvaluation
 
 Checkpoint = Annotated[str, typer.Argument(metavar="CHECKPOINT", help="folder, or fastlane-minilm")]
 Data = Annotated[str, typer.Argument(metavar="DATA", help="BEIR folder: corpus, queries, qrels")]
@@ -37,7 +38,12 @@ def register(app: typer.Typer) -> None:
 
 def evaluate(
     checkpoint: Checkpoint,
-    data: Data,
+    data: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="DATA", show_default=False, help="BEIR folder: corpus, queries, qrels"
+        ),
+    ] = None,
     split: Split = None,
     limit_queries: LimitQueries = None,
     limit_documents: LimitDocuments = None,
@@ -48,9 +54,9 @@ def evaluate(
         typer.Option(
             metavar="N,N",
             parser=usage(parse_route_list),
-            help="token views of the queries: numbers, 'all'",
+            help="token views of the queries: numbers, 'all'; default: 1,2,4,8,all, of NanoBEIR 1,2,all",
         ),
-    ] = "1,2,4,8,all",
+    ] = None,
     document_routes: DocumentRoutes = "default",
     index: Annotated[
         str | None,
@@ -63,26 +69,70 @@ def evaluate(
     runs: Annotated[
         Path | None, typer.Option(metavar="DIR", help="write TREC run files there")
     ] = None,
+    nano_beir: Annotated[
+        bool, typer.Option("--nano-beir", help="measure NanoBEIR in place of DATA")
+    ] = False,
+    data_sets: Annotated[
+        str | None,
+        typer.Option(metavar="NAME,NAME", help="with --nano-beir: some, such as msmarco,nq"),
+    ] = None,
+    nano_beir_data: Annotated[
+        str | None,
+        typer.Option(metavar="DIR|REPO", help="with --nano-beir: a copy of it; default: the Hub's"),
+    ] = None,
 ) -> None:
     """Measures quality on judged data, by number of routes."""
+    if not nano_beir:
+        of_nano_beir = {
+            "--data-sets": (data_sets, None),
+            "--nano-beir-data": (nano_beir_data, None),
+        }
+        check_left_out(of_nano_beir, "is for --nano-beir")
+        if data is None:
+            raise typer.BadParameter("name a BEIR folder, or give --nano-beir", param_hint="DATA")
+    else:
+        of_a_folder = {
+            "DATA": (data, None),
+            "--split": (split, None),
+            "--limit-queries": (limit_queries, None),
+            "--limit-documents": (limit_documents, None),
+            "--index": (index, None),
+            "--rerank": (rerank, None),
+            "--runs": (runs, None),
+        }
+        check_left_out(of_a_folder, "can't be given with --nano-beir")
     check_file(json_file)
     check_new_folder(runs)
-    from ..evaluation.evaluate import run_evaluate
     from ..loading import quiet_transformers
 
     quiet_transformers()
+    options: dict[str, Any] = {
+        "document_routes": document_routes,
+        "batch_size": batch_size,
+        "show_progress": True,
+    }
+    if routes is not None:
+        options["routes"] = routes
+    if data is None:
+        from ..evaluation.nano_beir import run_nano_beir
+
+        if data_sets is not None:
+            options["data_sets"] = [name.strip() for name in data_sets.split(",")]
+        if nano_beir_data is not None:
+            options["nano_beir_data"] = nano_beir_data
+        report(run_nano_beir(checkpoint, **options), json_file)
+        return
+    from ..evaluation.evaluate import run_evaluate
+
     found = run_evaluate(
         checkpoint,
         data,
-        routes=routes,
-        document_routes=document_routes,
         index=index,
         rerank=rerank,
         split=split,
         limit_queries=limit_queries,
         limit_documents=limit_documents,
-        batch_size=batch_size,
-        show_progress=True,
+        **options,
     )
     report(found, json_file)
     if runs is not None:
@@ -148,7 +198,9 @@ def check_new_folder(path: Path | None) -> None:
         raise PermissionError(f"{path} can't be written: permission denied")
 
 
-def report(found: Evaluation | RouterDiagnostics, json_file: Path | None) -> None:
+def report(
+    found: Evaluation | NanoBeirEvaluation | RouterDiagnostics, json_file: Path | None
+) -> None:
     """Prints a measurement as a table, and writes it to a JSON file if one is named."""
     print(found.render())
     if json_file is not None:

@@ -7,9 +7,11 @@ import re
 OPTIONS = {
     "batch_size": "--batch-size",
     "code_from": "--code-from",
+    "data_sets": "--data-sets",
     "document_routes": "--document-routes",
     "id_column": "--id-column",
     "long_texts": "--long-texts",
+    "nano_beir_data": "--nano-beir-data",
     "num_documents": "--limit-documents",
     "num_queries": "--limit-queries",
     "num_routes": "--routes",

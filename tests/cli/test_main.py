@@ -29,7 +29,7 @@ OPTIONS = {
     "serve": "--host --port --model --api-key-env --read-only --memory-map --max-batch --max-wait-ms "
     "--max-queue --max-body-bytes --max-texts --max-text-length --max-top-k",
     "evaluate": "--split --limit-queries --limit-documents --batch-size --json --routes "
-    "--document-routes --index --rerank --runs",
+    "--document-routes --index --rerank --runs --nano-beir --data-sets --nano-beir-data",
     "diagnose": "--split --limit-queries --limit-documents --batch-size --json",
     "encode": "--out --model --engine --workers --gpus-per-worker --processes --document-routes --long-texts "
     "--storage --shard-size --batch-size --backend --dtype --text-column --id-column --json",
@@ -176,6 +176,7 @@ def test_a_number_of_routes_is_a_number(capsys: pytest.CaptureFixture[str]) -> N
         (["search", "index", "query", "--top-k", "few"], "Invalid value for '--top-k'"),
         (["index", "corpus.jsonl"], "Missing option '--out'"),
         (["evaluate", "model", "data", "--routes", "1,few"], "expected a number or 'all'"),
+        (["evaluate", "model"], "Invalid value for DATA: name a BEIR folder, or give --nano-beir"),
         (["delete", "index"], "Missing argument 'ID'"),
     ],
 )

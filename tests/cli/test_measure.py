@@ -82,6 +82,62 @@ def test_runs_that_cannot_be_written_are_refused_before_any_work(
     assert "no-data: no such folder" in capsys.readouterr().err
 
 
+def test_nano_beir_prints_and_writes(
+    checkpoint: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    pytest.importorskip("datasets")
+    pytest.importorskip("pyarrow")
+    from tests.support.nano_beir import two_data_sets
+
+    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "cache")
+    folder, out = two_data_sets(tmp_path / "nano"), tmp_path / "found.json"
+    arguments = ["--nano-beir", "--nano-beir-data", str(folder), "--data-sets", "nq, msmarco"]
+    assert cli.main(["evaluate", str(checkpoint), *arguments, "--json", str(out)]) == 0
+    found = json.loads(out.read_text())
+    assert list(found["means"]) == ["1", "2", "all"]
+    assert list(found["data_sets"]) == ["NanoNQ", "NanoMSMARCO"]
+    printed = capsys.readouterr().out
+    assert printed.startswith(f"NanoBEIR from {folder}, nDCG@10")
+    assert f"{found['means']['1']['ndcg@10']:.4f}" in printed.splitlines()[-1]
+    assert cli.main(["evaluate", str(checkpoint), *arguments, "--routes", "4"]) == 0
+    assert capsys.readouterr().out.splitlines()[1].endswith("documents         4")
+
+    arguments[-1] = "fever"
+    assert cli.main(["evaluate", "no-such-checkpoint", *arguments]) == 1
+    error = capsys.readouterr().err.replace("\r", "\n").splitlines()[-1]
+    assert error.startswith("fastlane: NanoFEVER can't be read: ")
+    assert error.endswith("makes a folder to name with --nano-beir-data")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["data", "--nano-beir"], "DATA can't be given with --nano-beir: leave it out"),
+        (["--nano-beir", "--index", "x"], "--index can't be given with --nano-beir"),
+        (["--nano-beir", "--rerank", "9"], "--rerank can't be given with --nano-beir"),
+        (["--nano-beir", "--split", "dev"], "--split can't be given with --nano-beir"),
+        (["--nano-beir", "--limit-queries", "9"], "--limit-queries can't be given"),
+        (["--nano-beir", "--limit-documents", "9"], "--limit-documents can't be given"),
+        (["--nano-beir", "--runs", "x"], "--runs can't be given with --nano-beir"),
+        (["--nano-beir", "--data-sets", "nqq"], "--data-sets must be different ones of climate"),
+        (["--nano-beir", "--routes", "1,1"], "--routes must be different settings, got 1, 1"),
+        (["--nano-beir", "--nano-beir-data", "x"], "there is no folder x"),
+        (["data", "--data-sets", "nq"], "--data-sets is for --nano-beir: leave it out"),
+        (["--nano-beir-data", "x"], "--nano-beir-data is for --nano-beir: leave it out"),
+    ],
+)
+def test_options_that_do_not_go_with_nano_beir_are_one_line(
+    arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(["evaluate", "no-such-checkpoint", *arguments]) == 1
+    [line] = capsys.readouterr().err.splitlines()
+    assert line.startswith("fastlane: ")
+    assert message in line
+
+
 def test_diagnose_prints_and_writes(
     checkpoint: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -136,6 +136,13 @@ class FastLaneConfig(PreTrainedConfig):
         backbone_config: Any = self.backbone_config
         return int(backbone_config.hidden_size)
 
+    def get_text_config(
+        self, decoder: bool | None = None, encoder: bool | None = None
+    ) -> PreTrainedConfig:
+        """The backbone's configuration: where other tools look for the sizes of vocabulary and layers."""
+        assert isinstance(self.backbone_config, PreTrainedConfig)
+        return self.backbone_config
+
     def to_dict(self) -> dict[str, Any]:
         """The configuration as saved, with the references by which the Hub finds our classes."""
         settings = super().to_dict()

@@ -62,7 +62,6 @@ class Results(TypedDict):
         others: What else ranks: its name, and its value by collection.
         router: What the router's token gains over a random one, with one route.
         encoding: Speeds.
-        picture: The name of a picture beside the card: quality by number of routes.
     """
 
     command: str
@@ -71,7 +70,6 @@ class Results(TypedDict):
     others: NotRequired[dict[str, dict[str, float]]]
     router: NotRequired[Gain]
     encoding: NotRequired[Encoding]
-    picture: NotRequired[str]
 
 
 class Table(NamedTuple):

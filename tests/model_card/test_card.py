@@ -65,7 +65,6 @@ def test_the_card_says_what_is_unseen_what_the_router_is_worth_and_how_fast_it_e
         "unseen": ["fiqa", "scifact"],
         "others": {"a random token": {"nq": 0.4, "fiqa": 0.3, "scifact": 0.2}},
         "router": {"mean": 0.0333, "low": 0.01, "high": 0.05},
-        "picture": "routes.svg",
         "encoding": {
             "command": "time it",
             "processor": "a laptop",
@@ -82,7 +81,6 @@ def test_the_card_says_what_is_unseen_what_the_router_is_worth_and_how_fast_it_e
         "\\* No training pair came from this collection.",
         "one route, +0.0333 nDCG@10",
         "(+0.0100 to +0.0500, 95 % interval)",
-        "![nDCG@10 by number of routes](routes.svg)",
         "| torch | 48 | 7.3 |",
         "Encoding, measured with `time it` on a laptop:",
     ):

@@ -18,6 +18,9 @@ if [ ! -d runs/dense-twin ]; then
 fi
 python -m benchmarks.quality.quality --data data/eval --sets "$sets" --dtype bfloat16 --backbone "$backbone" \
   --dense runs/dense-twin --out "$results"/quality.json
+python -m benchmarks.quality.ablation --data data/eval \
+  --sets mlquestions:dev,scitldr:dev,stackexchange:dev,wikiqa:dev --limit-queries 300 --limit-documents 3000 \
+  --states runs/states --out "$results"/ablation.json
 python -m benchmarks.quality.variants --config training/fastlane-minilm.yaml --steps 64 --data data/eval \
   --sets mlquestions:dev,scitldr:dev,stackexchange:dev,wikiqa:dev --limit-queries 300 --limit-documents 1000 \
   --dtype bfloat16 --scratch runs/variants --out "$results"/variants.json

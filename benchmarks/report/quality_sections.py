@@ -121,6 +121,33 @@ def variants_section(found: dict[str, Any]) -> str:
     )
 
 
+def ablation_section(found: dict[str, Any]) -> str:
+    """The released model without each of its mechanisms."""
+    asked = found["settings"]
+    settings = {"router_1": "one route", "router_2": "two", "router_4": "four", "router_8": "eight"}
+    settings = {"full": "all views", **settings}
+    rows = (
+        (
+            name.replace("_", " "),
+            *(f"{one['ndcg@10'][setting]:.4f}" for setting in settings),
+            *mean_and_interval(one["gain"]["router_1"]),
+        )
+        for name, one in found["sets"].items()
+    )
+    return "\n".join(
+        [
+            "The released model with one mechanism switched off, without training again: mean nDCG@10 over "
+            f"{asked['sets'].replace(',', ', ')}, {asked['limit_queries']} queries and "
+            f"{asked['limit_documents']:,} documents of each at most, and how much better one route is than "
+            "in the first line. `benchmarks/quality/ablation.py` says what each line leaves out.",
+            "",
+            *markdown_table(
+                ("switched off", *settings.values(), "one route's gain", "interval"), rows
+            ),
+        ]
+    )
+
+
 def pooling_section(found: dict[str, Any]) -> str:
     """Pooled documents beside routed ones, of when the model had a router of documents."""
     over = found["over_sets"]

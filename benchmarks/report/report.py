@@ -15,6 +15,7 @@ from typing import Any
 from ..common.environment import ROOT
 from .plots import PLOTS
 from .quality_sections import (
+    ablation_section,
     long_documents_section,
     medquad_section,
     pooling_section,
@@ -110,6 +111,7 @@ SECTIONS: dict[str, tuple[str, Callable[[dict[str, Any]], str]]] = {
     "quality": ("Quality", quality_section),
     "seed": ("Another seed", seed_section),
     "variants": ("What was tried of the recipe", variants_section),
+    "ablation": ("What each mechanism is worth", ablation_section),
     "engines": ("Search engines", engines_section),
     "peers": ("Search engines, with xtr-warp-rs", partial(engines_section, figure="peers")),
     "small": ("Every search engine, over few documents", partial(engines_section, figure="small")),

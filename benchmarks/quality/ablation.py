@@ -106,10 +106,10 @@ MECHANISMS: dict[str, Change] = {
     "no centrality": zero("router.centrality_weight"),
     "random tokens": draw_logits,
     "no spread": route_spread(0.0),
-    "lean: salience by norm alone, no spread": LEAN,
-    "lean, no centrality": all_of(LEAN, zero("router.centrality_weight")),
-    "lean, centrality alone": all_of(LEAN, CENTRALITY_ALONE),
-    "lean, random tokens": all_of(LEAN, draw_logits),
+    "lean: salience by norm alone and no spread": LEAN,
+    "lean without centrality": all_of(LEAN, zero("router.centrality_weight")),
+    "lean with centrality alone": all_of(LEAN, CENTRALITY_ALONE),
+    "lean with random tokens": all_of(LEAN, draw_logits),
 }
 
 

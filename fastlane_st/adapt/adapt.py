@@ -6,10 +6,8 @@ import copy
 import json
 import random
 import tempfile
-import time
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +19,7 @@ from ..encoder import FastLaneEncoder
 from ..index.index import FastLaneIndex
 from ..losses import LossWeights, RoutedContrastiveLoss
 from ..modeling.adapters_fastlane import loaded_adapters
+from ..retrofit.report import timed
 from .held_out import AdaptReport, Measured, hold_out, measure
 from .pairs import MadePair, make_pairs
 
@@ -261,11 +260,3 @@ def train(
         trainer.remove_callback(PrinterCallback)
         trainer.train()
     encoder.eval()
-
-
-@contextmanager
-def timed(seconds: dict[str, float], phase: str) -> Iterator[None]:
-    """Adds the seconds of its block to a phase."""
-    start = time.perf_counter()
-    yield
-    seconds[phase] = round(seconds.get(phase, 0.0) + time.perf_counter() - start, 1)

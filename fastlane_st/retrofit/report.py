@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -153,3 +155,11 @@ def compare(
     ranks = 1 + np.argmax(found == own[:, None], axis=1)
     reciprocal = np.where((found == own[:, None]).any(axis=1), 1 / ranks, 0.0)
     return RouteQuality(float(np.mean(overlaps)), float(reciprocal.mean()))
+
+
+@contextmanager
+def timed(seconds: dict[str, float], phase: str) -> Iterator[None]:
+    """Adds the seconds of its block to those of a phase."""
+    start = time.perf_counter()
+    yield
+    seconds[phase] = seconds.get(phase, 0.0) + time.perf_counter() - start

@@ -13,9 +13,7 @@ import random
 import resource
 import shutil
 import sys
-import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +27,7 @@ from ..modeling.projection_fastlane import Context
 from .candidates import mine
 from .existing import StoredDocuments
 from .queries import TrainingQuery, make_queries
-from .report import HeldOut, RetrofitReport, measure_routes
+from .report import HeldOut, RetrofitReport, measure_routes, timed
 from .source import is_fastlane, read_fastlane, read_late_interaction
 from .states import QueryStates, query_states, read_states, write_states
 from .training import RouteTraining, TrainingData, train_routes
@@ -98,7 +96,7 @@ def retrofit(
     seconds: dict[str, float] = {}
     _check_output(target, work, resume)
     torch.manual_seed(settings.seed)  # of the new parameters: a resumed run starts with the same
-    with _timed(seconds, "loading"):
+    with timed(seconds, "loading"):
         options: dict[str, Any] = {"num_route_layers": num_route_layers, "query_num_routes": 1}
         if is_fastlane(name_or_path):
             if context is not None:
@@ -113,14 +111,14 @@ def retrofit(
         if stored:
             stored.check(model, texts)
     _check_work(work, texts, queries, {"name": str(name_or_path), "context": context})
-    with _timed(seconds, "documents"):
+    with timed(seconds, "documents"):
         vectors = encode_documents(model, texts, work, stored, batch_size, show_progress_bar)
-    with _timed(seconds, "queries"):
+    with timed(seconds, "queries"):
         states = encode_queries(model, queries, work, batch_size, show_progress_bar)
     held_out, trained = split(queries)
     ranked = documents_to_rank([queries[number] for number in held_out], len(texts), settings.seed)
 
-    with _timed(seconds, "report"):
+    with timed(seconds, "report"):
         measured = HeldOut(
             model,
             [queries[number] for number in held_out],
@@ -129,7 +127,7 @@ def retrofit(
             ranked,
         )
         before = measure_routes(model, measured)
-    with _timed(seconds, "candidates"):
+    with timed(seconds, "candidates"):
         candidates = mine(model, states, vectors, work, show_progress_bar)
     data = TrainingData(
         [queries[number] for number in trained],
@@ -137,9 +135,9 @@ def retrofit(
         vectors,
         candidates[trained],
     )
-    with _timed(seconds, "training"):
+    with timed(seconds, "training"):
         losses = train_routes(model, data, settings, work, show_progress_bar)
-    with _timed(seconds, "report"):
+    with timed(seconds, "report"):
         after = measure_routes(model, measured)
     report = RetrofitReport(
         num_documents=len(ranked),
@@ -298,13 +296,6 @@ def encode_queries(
     states = query_states(model, [query.text for query in queries], batch_size, show_progress_bar)
     write_states(path, states)
     return states
-
-
-@contextmanager
-def _timed(seconds: dict[str, float], phase: str) -> Iterator[None]:
-    start = time.perf_counter()
-    yield
-    seconds[phase] = seconds.get(phase, 0.0) + time.perf_counter() - start
 
 
 def peak_memory() -> int:

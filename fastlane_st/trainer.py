@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from sentence_transformers import MultiVectorEncoderTrainer
@@ -26,3 +27,13 @@ class EncoderTrainer(MultiVectorEncoderTrainer):
         # The inherited method writes in every process at once, and pickles the arguments.
         if self.args.should_save:
             self.model.save_pretrained(str(output_dir or self.args.output_dir))
+
+
+def prompts_by_column(
+    prompts: Mapping[str, str | None], columns: Iterable[str]
+) -> dict[str, str] | None:
+    """Gives each column the model's prompt, as the trainer adds none by itself; None without prompts."""
+    query, document = (prompts.get(side) or "" for side in ("query", "document"))
+    if not (query or document):
+        return None
+    return {name: query if name == "query" else document for name in columns}

@@ -47,7 +47,7 @@ from .runs import CONFIG_NAME, backbone_folder, find_checkpoint
 from .train import (
     build_encoder,
     load_dataset,
-    prompts_by_column,
+    prompts_by_source,
     set_dropout,
     training_arguments,
 )
@@ -110,7 +110,7 @@ def train_twin(
     twin = build_twin(config, encoder.fastlane_config)
     freeze(twin, config)
     dataset = load_dataset(config, encoder)
-    arguments.prompts = prompts_by_column(twin.prompts, dataset)
+    arguments.prompts = prompts_by_source(twin.prompts, dataset)
     trainer = DenseTrainer(
         model=twin,
         args=arguments,

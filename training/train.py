@@ -31,6 +31,7 @@ from transformers import TrainerCallback
 from fastlane_st import FastLaneEncoder
 from fastlane_st.hub import BASE_MODEL, save_delta
 from fastlane_st.losses import CachedRoutedContrastiveLoss, RoutedContrastiveLoss
+from fastlane_st.trainer import prompts_by_column
 
 from .callbacks import GateSchedule, JsonLog, explain_out_of_memory, module_of
 from .command_line import HOW_TO_RESUME, add_run_options, announce, exit_status
@@ -95,7 +96,7 @@ def train(
     base = find_base(config, encoder) if config.delta else None
     teacher = build_teacher(config, encoder, arguments.device)
     dataset = load_dataset(config, encoder, arguments.world_size)
-    arguments.prompts = prompts_by_column(encoder.prompts, dataset)
+    arguments.prompts = prompts_by_source(encoder.prompts, dataset)
     add_adapter(encoder, config)
     freeze_unused(encoder, config)
 
@@ -206,17 +207,14 @@ def build_teacher(
     return teacher.to(device)
 
 
-def prompts_by_column(
+def prompts_by_source(
     prompts: Mapping[str, str | None], dataset: DatasetDict
 ) -> dict[str, dict[str, str]] | None:
-    """Gives each column of each source the model's prompt; the trainer adds none by itself."""
-    query, document = (prompts.get(side) or "" for side in ("query", "document"))
-    if not (query or document):
-        return None
-    return {
-        source: {name: query if name == "query" else document for name in names}
-        for source, names in dataset.column_names.items()
+    """Gives each column of each source the model's prompt; None without prompts."""
+    found = {
+        source: prompts_by_column(prompts, names) for source, names in dataset.column_names.items()
     }
+    return {source: each for source, each in found.items() if each is not None} or None
 
 
 def training_arguments(config: TrainingConfig) -> MultiVectorEncoderTrainingArguments:

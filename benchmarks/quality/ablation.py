@@ -79,7 +79,7 @@ def salience(side: str, *parts: str) -> Change:
 
 
 def all_of(*changes: Change) -> Change:
-    """Applies several changes."""
+    """Gives a change that makes several, one after the other."""
 
     def change(model: FastLaneModel) -> None:
         for one in changes:

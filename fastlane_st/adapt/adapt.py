@@ -220,14 +220,10 @@ def train(
     from sentence_transformers import MultiVectorEncoderTrainingArguments
     from transformers import PrinterCallback
 
-    from ..trainer import EncoderTrainer
+    from ..trainer import EncoderTrainer, prompts_by_column
 
     module: Any = encoder[0]
     module.temperature = TEMPERATURE
-    prompts = {
-        name: encoder.prompts.get("query" if name == "query" else "document") or ""
-        for name in rows[0]
-    }
     with tempfile.TemporaryDirectory() as scratch:
         arguments = MultiVectorEncoderTrainingArguments(
             scratch,
@@ -241,7 +237,7 @@ def train(
             warmup_steps=0.1,
             batch_sampler="no_duplicates",
             max_length={"query": settings.query_length, "document": settings.document_length},
-            prompts=prompts if any(prompts.values()) else None,
+            prompts=prompts_by_column(encoder.prompts, rows[0]),
             use_cpu=encoder.device.type == "cpu",
             dataloader_drop_last=True,
             dataloader_pin_memory=False,

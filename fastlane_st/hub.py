@@ -219,8 +219,7 @@ def apply_delta(delta_folder: Path, base_folder: Path) -> FastLaneModel:
     prefixed = {f"backbone.{name}": value for name, value in backbone.items()}
     state.update({name: value for name, value in prefixed.items() if name in state})
     delta = load_file(delta_folder / "delta.safetensors")
-    shaped = {name: value.reshape(state[name].shape) for name, value in delta.items()}
-    state.update({name: value.to(model.dtype) for name, value in shaped.items()})
+    state.update({name: value.to(model.dtype) for name, value in delta.items()})
     model.load_state_dict(state)
     model.tokenizer = AutoTokenizer.from_pretrained(base_folder)
     model.eval()

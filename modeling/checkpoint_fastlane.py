@@ -26,6 +26,7 @@ HUB_FILES = (
     "encoding_fastlane.py",
     "fingerprint_fastlane.py",
     "modeling_fastlane.py",
+    "pooling_fastlane.py",
     "projection_fastlane.py",
     "router_fastlane.py",
     "routing_fastlane.py",
@@ -70,19 +71,6 @@ class CheckpointModel(AdaptableModel):
         if load_tokenizer:
             with suppress(OSError):  # a folder of weights alone: the first text raises
                 model.tokenizer = model._load_tokenizer()
-        return loaded
-
-    @staticmethod
-    def _load_pretrained_model(model: Any, *args: Any, **kwargs: Any) -> Any:
-        """As transformers' own, and takes learned scalars that were saved without a dimension."""
-        load = AdaptableModel._load_pretrained_model
-        loaded = load(model, *args, **kwargs)
-        scalars = {name for name, saved, _ in loaded[0].mismatched_keys if not saved}
-        for shape in ((), (1,)) if scalars else ():
-            for name in scalars:
-                parameter = model.get_parameter(name)
-                parameter.data = parameter.data.reshape(shape)
-            loaded = loaded if shape else load(model, *args, **kwargs)
         return loaded
 
     @property

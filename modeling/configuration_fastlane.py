@@ -19,12 +19,13 @@ class FastLaneConfig(PreTrainedConfig):
         backbone_config: Configuration of the encoder (BERT, ModernBERT, XLM-R …), or its dict with a
             `model_type`. Without one, transformers' default BERT.
         embedding_dim: Dimension D of a token embedding.
-        route_context_weight: Initial value of `ViewProjection`'s c_r.
-        window_context_weight: Initial value of c_w.
-        document_context_weight: Initial value of c_d; with all three at 0 the model is ColBERT.
+        route_context_weight: `ViewProjection`'s c_r.
+        window_context_weight: Its c_w.
+        document_context_weight: Its c_d; with all three at 0 the model is ColBERT.
         window_size: Standard deviation, in tokens, of the window that c_w weighs.
-        route_spread: Logit that a token loses next to an equal token that is routed before it (see
-            `spread_out`); 0 routes the best tokens however alike they are.
+        query_length_power: How much more a query's token of a longer state weighs in the mean of a route
+            (see `length_weights`).
+        document_length_power: The same in the context of a document's tokens; 0 weighs all alike.
         router_dim: Width of the router's self-attention layer.
         router_num_heads: Attention heads of the router; they divide `router_dim`.
         num_route_layers: Transformer layers that shift a query's route views (see `RouteLayers`); 0
@@ -62,7 +63,8 @@ class FastLaneConfig(PreTrainedConfig):
     window_context_weight: float | int = 1.0
     document_context_weight: float | int = 1.0
     window_size: float | int = 6.0
-    route_spread: float | int = 3.0
+    query_length_power: float | int = 2.0
+    document_length_power: float | int = 1.0
     router_dim: int = 128
     router_num_heads: int = 4
     num_route_layers: int = 0
@@ -101,11 +103,8 @@ class FastLaneConfig(PreTrainedConfig):
         ):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
-        if self.window_size <= 0 or self.route_spread < 0:
-            raise ValueError(
-                "window_size must be above 0 and route_spread at least 0, got "
-                f"{self.window_size} and {self.route_spread}"
-            )
+        if self.window_size <= 0:
+            raise ValueError(f"window_size must be above 0, got {self.window_size}")
         if self.num_route_layers < 0:
             raise ValueError(f"num_route_layers must be at least 0, got {self.num_route_layers}")
         if self.router_dim % self.router_num_heads:
@@ -129,6 +128,19 @@ class FastLaneConfig(PreTrainedConfig):
             return self.query_num_routes if task == "query" else self.document_num_routes
         check_num_routes(num_routes, allow_fraction=task == "document")
         return num_routes
+
+    @property
+    def view_settings(self) -> dict[str, float]:
+        """What the vectors of a text depend on beside the weights and the tokens."""
+        names = (
+            "route_context_weight",
+            "window_context_weight",
+            "document_context_weight",
+            "window_size",
+            "query_length_power",
+            "document_length_power",
+        )
+        return {name: float(getattr(self, name)) for name in names}
 
     @property
     def hidden_size(self) -> int:

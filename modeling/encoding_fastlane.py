@@ -12,15 +12,9 @@ from tqdm.auto import tqdm
 from transformers import PreTrainedTokenizerBase
 
 from .checkpoint_fastlane import CheckpointModel
+from .pooling_fastlane import pool_tokens
 from .projection_fastlane import FastLaneOutput, ViewProjection
-from .routing_fastlane import (
-    AskedRoutes,
-    Task,
-    gumbel_top_k_gate,
-    pool_tokens,
-    spread_out,
-    top_k_mask,
-)
+from .routing_fastlane import AskedRoutes, Task, gumbel_top_k_gate, top_k_mask
 from .search_fastlane import ExactIndex, check_unicode
 
 CHARACTERS = 16  # a token, when a long text is cut before it is tokenised; English has 4 or 5
@@ -42,7 +36,7 @@ class TextEncodingModel(CheckpointModel):
     ) -> tuple[Tensor, Tensor]:
         """Leaves fewer views: a query's routes, or a document's pooled tokens (`pool_tokens`).
 
-        A query's routes are the top k of the spread logits, ties to the earlier token.
+        A query's routes are the top k of its logits, ties to the earlier token.
 
         Args:
             output: Of `forward`.
@@ -59,7 +53,8 @@ class TextEncodingModel(CheckpointModel):
             return output.token_embeddings, mask
         if task == "document":
             return pool_tokens(output.token_embeddings, mask, count)
-        routes = top_k_mask(self._spread_logits(output, int(count)), mask, int(count))
+        assert output.router_logits is not None
+        routes = top_k_mask(output.router_logits, mask, int(count))
         return self.projection.routed(output, routes), routes
 
     def gate(
@@ -70,14 +65,10 @@ class TextEncodingModel(CheckpointModel):
         Returns:
             The views (B, T, D) float, and the gate (B, T) float.
         """
-        logits = self._spread_logits(output, num_routes)
+        logits = output.router_logits
+        assert logits is not None
         gate = gumbel_top_k_gate(logits, output.token_mask, num_routes, temperature, noise)
         return self.projection.routed(output, gate.detach() > 0.5), gate
-
-    def _spread_logits(self, output: FastLaneOutput, num_routes: int) -> Tensor:
-        assert output.router_logits is not None
-        states, mask = output.last_hidden_state, output.token_mask
-        return spread_out(output.router_logits, states, mask, num_routes, self.config.route_spread)
 
     tokenizing = threading.RLock()  # reentrant: Sentence Transformers tokenises prompts within
     """Held while texts are tokenised: a tokenizer's length and padding are state that both sides set."""

@@ -28,8 +28,14 @@ def base_state(model: nn.Module) -> dict[str, Tensor]:
 
 
 def base_digest(model: nn.Module, dtype: torch.dtype) -> str:
-    """Identifies a base: the sha256 of the weights below all adapters, converted to `dtype`."""
+    """Identifies a base: the sha256 of the weights below all adapters, converted to `dtype`.
+
+    The digest of a FastLaneModel depends on its `FastLaneConfig.view_settings`, too.
+    """
     digest = hashlib.sha256()
+    settings = getattr(getattr(model, "config", None), "view_settings", {})
+    for name, setting in sorted(settings.items()):
+        digest.update(f"{name} {setting}\n".encode())
     for name, value in sorted(base_state(model).items()):
         value = value.detach().cpu()
         value = value.to(dtype) if value.is_floating_point() else value
@@ -40,9 +46,7 @@ def base_digest(model: nn.Module, dtype: torch.dtype) -> str:
 
 def heading(name: str, value: Tensor) -> bytes:
     """What a digest reads before a weight: its name and shape."""
-    # Learned scalars had no dimension once: what was built then keeps its digest.
-    is_scalar = value.numel() == 1 and name.endswith("_weight")
-    return f"{name} {[] if is_scalar else list(value.shape)}\n".encode()
+    return f"{name} {list(value.shape)}\n".encode()
 
 
 def base_digests(model: nn.Module, dtype: torch.dtype) -> dict[str, str]:

@@ -104,14 +104,14 @@ class FastLaneModel(TextEncodingModel):
             token_mask: (B, T) bool, true at the tokens that are views of the text.
             task: The side.
         """
-        router_logits, salience = self.router(hidden_states, attention_mask, token_mask, task)
-        shifts = None
-        if task == "query" and self.route_layers is not None:
-            shifts = self.route_layers(hidden_states, attention_mask)
+        logits = shifts = None
+        if task == "query":
+            logits = self.router(hidden_states, attention_mask)
+            if self.route_layers is not None:
+                shifts = self.route_layers(hidden_states, attention_mask)
         return FastLaneOutput(
-            token_embeddings=self.projection(hidden_states, token_mask, salience, task),
-            router_logits=router_logits,
-            salience=salience,
+            token_embeddings=self.projection(hidden_states, token_mask, task),
+            router_logits=logits,
             token_mask=token_mask,
             route_shifts=shifts,
             last_hidden_state=hidden_states,

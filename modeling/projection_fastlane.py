@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from transformers.utils.generic import ModelOutput
 
 from .configuration_fastlane import FastLaneConfig
-from .routing_fastlane import Task, assign_to_routes, salience_weights, unit
+from .routing_fastlane import Task, assign_to_routes, length_weights, unit
 
 Context = Literal["window", "document", "both"]
 """What is mixed into a document's token embeddings with weight 1: c_w, c_d or both (see `mix_context`)."""
@@ -32,9 +32,8 @@ class FastLaneOutput(ModelOutput):
     Attributes:
         token_embeddings: (B, T, D) float of unit length, padding included: the views of a text that
             keeps every token, in their context (see `ViewProjection`).
-        router_logits: (B, T) float; the highest one's token is the first route (see `spread_out`). None
-            for documents, which are pooled (see `pool_tokens`).
-        salience: (B, T) float: a token's weight in a mean over several, as a logit.
+        router_logits: (B, T) float; the tokens of the highest ones are routed. None for documents, which
+            are pooled (see `pool_tokens`).
         token_mask: (B, T) bool, true at the tokens that are views of the text and may be routed. A
             text of special tokens alone (an empty one) keeps those, so that no row is empty.
         route_shifts: (B, T, D) float, what the route layers add to a route's view; None without them.
@@ -45,7 +44,6 @@ class FastLaneOutput(ModelOutput):
 
     token_embeddings: Tensor = None  # type: ignore[assignment]  # ModelOutput wants defaults
     router_logits: Tensor | None = None
-    salience: Tensor = None  # type: ignore[assignment]
     token_mask: Tensor = None  # type: ignore[assignment]
     route_shifts: Tensor | None = None
     last_hidden_state: Tensor = None  # type: ignore[assignment]
@@ -63,9 +61,9 @@ class ViewProjection(nn.Module):
     A route speaks for the tokens that are dropped in its favour: its view is the direction of
     `e_i + c_r m_i + o_i s_i`, where m_i is the direction of the mean of their embeddings, s_i what the
     query's route layers say (`RouteLayers`; 0 without them), and o_i the share of the query's other
-    tokens that it speaks for. All means are weighted by the router's salience. So the number of routes k
-    goes from one vector of the whole text, centred on the routed token, to all tokens, where each
-    stands for itself.
+    tokens that it speaks for. In all means a token of a longer state weighs more (`length_weights`). So
+    the number of routes k goes from one vector of the whole text, centred on the routed token, to all
+    tokens, where each stands for itself.
 
     With all three weights at 0 and no route layers the model is ColBERT. `docs/decisions/model.md` has the
     numbers.
@@ -73,21 +71,15 @@ class ViewProjection(nn.Module):
 
     def __init__(self, config: FastLaneConfig) -> None:
         super().__init__()
-        self.window_size: float = config.window_size
+        self.config = config
         self.linear = nn.Linear(config.hidden_size, config.embedding_dim, bias=False)
-        self.route_context_weight = _weight(config.route_context_weight)
-        self.window_context_weight = _weight(config.window_context_weight)
-        self.document_context_weight = _weight(config.document_context_weight)
 
-    def forward(
-        self, hidden_states: Tensor, token_mask: Tensor, salience: Tensor, task: Task
-    ) -> Tensor:
+    def forward(self, hidden_states: Tensor, token_mask: Tensor, task: Task) -> Tensor:
         """Gives the views of a text that keeps every token.
 
         Args:
             hidden_states: (B, T, H) float, the backbone's token states.
             token_mask: (B, T) bool, true at the tokens that are views of the text.
-            salience: (B, T) float, the router's.
             task: The side.
 
         Returns:
@@ -96,12 +88,16 @@ class ViewProjection(nn.Module):
         embeddings = unit(self.linear(unit(hidden_states)))
         if task == "query":
             return embeddings
+        config = self.config
+        weights = length_weights(
+            hidden_states, token_mask.unsqueeze(1), config.document_length_power
+        )
         return mix_context(
             embeddings,
-            salience_weights(salience, token_mask),
-            self.window_context_weight[0],
-            self.document_context_weight[0],
-            self.window_size,
+            weights.squeeze(1),
+            config.window_context_weight,
+            config.document_context_weight,
+            config.window_size,
         )
 
     def routed(self, output: FastLaneOutput, routes: Tensor) -> Tensor:
@@ -116,10 +112,12 @@ class ViewProjection(nn.Module):
             (B, T, D) float.
         """
         embeddings = output.token_embeddings
-        shares = assign_to_routes(output.last_hidden_state, output.token_mask, routes)
-        weights = salience_weights(output.salience.unsqueeze(1), shares.transpose(1, 2) > 0)
+        states = output.last_hidden_state
+        shares = assign_to_routes(states, output.token_mask, routes)
+        power = self.config.query_length_power
+        weights = length_weights(states, shares.transpose(1, 2) > 0, power)
         means = unit(weights.to(shares.dtype) @ embeddings)
-        mixed = embeddings + self.route_context_weight[0] * (shares @ means)
+        mixed = embeddings + self.config.route_context_weight * (shares @ means)
         sizes = shares @ shares.sum(dim=1).unsqueeze(-1)
         counts = output.token_mask.sum(1)[:, None, None].to(sizes.dtype)
         if output.route_shifts is not None:
@@ -133,8 +131,8 @@ class ViewProjection(nn.Module):
 def mix_context(
     embeddings: Tensor,
     weights: Tensor,
-    window_weight: Tensor | float,
-    document_weight: Tensor | float,
+    window_weight: float,
+    document_weight: float,
     window_size: float,
     positions: Tensor | None = None,
 ) -> Tensor:
@@ -166,10 +164,6 @@ def mix_context(
     window = window_weights(positions, window_size).to(embeddings)
     around, text = unit(window @ weighted), unit(weighted.sum(dim=1, keepdim=True))
     return unit(embeddings + window_weight * around + document_weight * text)
-
-
-def _weight(value: float) -> nn.Parameter:
-    return nn.Parameter(torch.tensor([float(value)]))  # FSDP shards no scalar
 
 
 def window_weights(positions: Tensor, window_size: float) -> Tensor:

@@ -1,6 +1,6 @@
-"""The router: a head on the backbone that scores every token of a text; and a query's route layers.
+"""What a query has beside its token views: the router, which scores its tokens, and its route layers.
 
-`routing_fastlane` makes routes of a query's scores.
+`routing_fastlane` makes routes of the scores.
 """
 
 from __future__ import annotations
@@ -11,18 +11,14 @@ import torch
 from torch import Tensor, nn
 
 from .configuration_fastlane import FastLaneConfig
-from .routing_fastlane import Task, salience_weights, unit
 
 
 class TokenRouter(nn.Module):
-    """Scores the tokens of a text: one self-attention layer, then a few linear scores of its output.
+    """Scores the tokens of a query: one self-attention layer, then a linear *logit* of its output.
 
-    Attention lets a token's scores depend on what else the text says, so that the choice is made
-    for this text and not for the word (FastLane, arXiv 2601.06389, section on the router). The
-    *logit* of a query's token decides which tokens are routed. At initialisation it is
-    -10 · cos(token, mean): a route carries the mean of its tokens already, so the best route is the
-    token of which that mean says least. The *salience* of either side's token is its weight in the
-    means that stand for several (`Salience`). A document's tokens have no logits: they are pooled.
+    The tokens with the highest logits are routed. Attention lets the choice be made for this text and not
+    for the word (FastLane, arXiv 2601.06389, section on the router). A document's tokens have no logits:
+    they are pooled.
     """
 
     def __init__(self, config: FastLaneConfig) -> None:
@@ -32,68 +28,23 @@ class TokenRouter(nn.Module):
         self.attention_output = nn.Linear(config.router_dim, config.router_dim)
         self.norm = nn.LayerNorm(config.router_dim)
         self.logit = nn.Linear(config.router_dim, 1)
-        self.centrality_weight = nn.Parameter(torch.tensor([-10.0]))
-        self.query_salience = Salience(config.router_dim, norm_weight=2.0)
-        self.document_salience = Salience(config.router_dim, norm_weight=1.0)
 
-    def forward(
-        self, hidden_states: Tensor, attention_mask: Tensor, token_mask: Tensor, task: Task
-    ) -> tuple[Tensor | None, Tensor]:
-        """Gives a query's router logits, None for documents, and the salience.
+    def forward(self, hidden_states: Tensor, attention_mask: Tensor) -> Tensor:
+        """Gives the router logits, (B, T) float.
 
         Args:
             hidden_states: (B, T, H) float, the backbone's token states.
             attention_mask: (B, T), 0 at padding, which is not attended to.
-            token_mask: (B, T) bool, true at the tokens that are views of the text.
-            task: The side.
-
-        Returns:
-            Two of (B, T) float; at tokens that are no views they mean nothing.
         """
         projected = self.attention_input(hidden_states)
         own = projected.chunk(3, dim=-1)[2]
         context = attend(projected, attention_mask, self.num_heads)
-        mixed = self.norm(own + self.attention_output(context))
-        if task == "document":
-            return None, self.document_salience(mixed, hidden_states)
-        salience = self.query_salience(mixed, hidden_states)
-        # Detached: the router must not bend the states towards their mean.
-        central = centrality(hidden_states.detach(), salience.detach(), token_mask)
-        return self.logit(mixed).squeeze(-1) + self.centrality_weight[0] * central, salience
+        logits: Tensor = self.logit(self.norm(own + self.attention_output(context)))
+        return logits.squeeze(-1)
 
     def heads(self, hidden_states: Tensor) -> tuple[Tensor, ...]:
         """Queries, keys and values of the attention: (B, heads, T, router_dim / heads) each."""
         return split_heads(self.attention_input(hidden_states), self.num_heads)
-
-
-class Salience(nn.Module):
-    """The weight of a token in a mean over several, as a logit: learned(mixed) + norm_weight · log‖state‖.
-
-    A backbone trained with mean pooling of raw states already gives longer states more weight.
-
-    Args:
-        router_dim: Width of the attention's output, `mixed`.
-        norm_weight: Initial weight of the state's length.
-    """
-
-    def __init__(self, router_dim: int, norm_weight: float) -> None:
-        super().__init__()
-        self.learned = nn.Linear(router_dim, 1)
-        self.norm_weight = nn.Parameter(torch.tensor([norm_weight]))
-
-    def forward(self, mixed: Tensor, hidden_states: Tensor) -> Tensor:
-        """(B, T) from (B, T, router_dim) and (B, T, H)."""
-        tiny = torch.finfo(torch.float32).tiny
-        norms = hidden_states.float().norm(dim=-1).clamp_min(tiny).log().to(mixed.dtype)
-        salience: Tensor = self.learned(mixed).squeeze(-1) + self.norm_weight[0] * norms
-        return salience
-
-
-def centrality(hidden_states: Tensor, salience: Tensor, token_mask: Tensor) -> Tensor:
-    """Cosine of each token with the mean of its text's tokens, weighted by salience: (B, T)."""
-    directions = unit(hidden_states)
-    weights = salience_weights(salience, token_mask).to(directions.dtype)
-    return (directions * unit(weights.unsqueeze(1) @ directions)).sum(dim=-1)
 
 
 class RouteLayers(nn.Module):

@@ -74,7 +74,7 @@ def test_too_few_calibration_tokens_are_refused() -> None:
         ({"query_num_routes": 0}, "num_routes must be a positive integer or None, got 0"),
         (
             {"window_size": 0},
-            "window_size must be above 0 and route_spread at least 0, got 0 and 3.0",
+            "window_size must be above 0, got 0",
         ),
     ],
 )

@@ -113,12 +113,6 @@ class JsonLog(TrainerCallback):
             **logs,
             **self.rates,
             "temperature": module.temperature,
-            **{
-                f"{name}_context_weight": getattr(
-                    module.model.projection, f"{name}_context_weight"
-                ).item()
-                for name in ("route", "window", "document")
-            },
             "pairs_per_second": pairs * (state.global_step - last_step) / (now - then),
             "peak_memory_mb": peak_memory() / 2**20,
         }

@@ -53,18 +53,10 @@ def freeze_unused(encoder: FastLaneEncoder, config: TrainingConfig) -> None:
             part.requires_grad_(False)
     routed = weights.routed or weights.distillation
     compared = routed or weights.full or weights.teacher
-    projection, router = model.projection, model.router
     if not compared:  # the oracle part has no gradient to the views
-        projection.requires_grad_(False)
-    # Logits choose routes. Salience weighs the tokens in routed views and in documents' context.
-    if not routed:
-        projection.route_context_weight.requires_grad_(False)
-        router.query_salience.requires_grad_(False)
-    if not compared:
-        router.document_salience.requires_grad_(False)
+        model.projection.requires_grad_(False)
     if not routed and not weights.oracle:
-        router.logit.requires_grad_(False)
-        router.centrality_weight.requires_grad_(False)
+        model.router.requires_grad_(False)
     for name, parameter in model.named_parameters():
         if any(re.search(pattern, plain_name(name)) for pattern in config.frozen):
             parameter.requires_grad_(False)

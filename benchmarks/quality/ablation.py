@@ -14,7 +14,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 from unittest.mock import patch
 
 import torch
@@ -37,22 +36,12 @@ CONTROL = "as_released"
 Change = Callable[[FastLaneModel], None]
 
 
-def zero(*parameters: str) -> Change:
-    """Gives a change that sets parameters to 0."""
+def settings(**values: float) -> Change:
+    """Gives a change of fields of the configuration."""
 
     def change(model: FastLaneModel) -> None:
-        named = dict(model.named_parameters())
-        for name in parameters:
-            named[name].data.zero_()
-
-    return change
-
-
-def route_spread(value: float) -> Change:
-    """Sets how far routes are kept apart."""
-
-    def change(model: FastLaneModel) -> None:
-        model.config.route_spread = value
+        for name, value in values.items():
+            setattr(model.config, name, value)
 
     return change
 
@@ -60,56 +49,21 @@ def route_spread(value: float) -> Change:
 def draw_logits(model: FastLaneModel) -> None:
     """Routes random tokens: the same for a text wherever it is asked for."""
 
-    def drawn(mixed: Tensor) -> Tensor:
-        return torch.frac(mixed.sum(dim=-1, keepdim=True).abs() * 1e4)
+    def drawn(hidden_states: Tensor, attention_mask: Tensor) -> Tensor:
+        return torch.frac(hidden_states.sum(dim=-1).abs() * 1e4)
 
-    zero("router.centrality_weight")(model)
-    logit_of(model).forward = drawn
-
-
-def logit_of(model: FastLaneModel) -> Any:
-    """The linear layer that gives the router's logits."""
-    return model.router.logit
+    model.router.forward = drawn  # type: ignore[method-assign]  # taken back by `changed`
 
 
-def salience(side: str, *parts: str) -> Change:
-    """Sets parts of a side's salience to 0."""
-    names = {"learned": ("learned.weight", "learned.bias"), "norm": ("norm_weight",)}
-    return zero(*(f"router.{side}_salience.{name}" for part in parts for name in names[part]))
-
-
-def all_of(*changes: Change) -> Change:
-    """Gives a change that makes several, one after the other."""
-
-    def change(model: FastLaneModel) -> None:
-        for one in changes:
-            one(model)
-
-    return change
-
-
-CENTRALITY_ALONE = zero("router.logit.weight", "router.logit.bias")
-LEAN = all_of(salience("document", "learned"), salience("query", "learned"), route_spread(0.0))
-WINDOW = "projection.window_context_weight"
-DOCUMENT = "projection.document_context_weight"
 MECHANISMS: dict[str, Change] = {
     CONTROL: lambda model: None,
-    "no window context": zero(WINDOW),
-    "no document context": zero(DOCUMENT),
-    "no context": zero(WINDOW, DOCUMENT),
-    "documents: salience by norm alone": salience("document", "learned"),
-    "documents: equal salience": salience("document", "learned", "norm"),
-    "queries: salience by norm alone": salience("query", "learned"),
-    "queries: equal salience": salience("query", "learned", "norm"),
-    "no route context": zero("projection.route_context_weight"),
-    "centrality alone": CENTRALITY_ALONE,
-    "no centrality": zero("router.centrality_weight"),
+    "no window context": settings(window_context_weight=0.0),
+    "no document context": settings(document_context_weight=0.0),
+    "no context": settings(window_context_weight=0.0, document_context_weight=0.0),
+    "documents: all tokens weigh alike": settings(document_length_power=0.0),
+    "queries: all tokens weigh alike": settings(query_length_power=0.0),
+    "no route context": settings(route_context_weight=0.0),
     "random tokens": draw_logits,
-    "no spread": route_spread(0.0),
-    "lean: salience by norm alone and no spread": LEAN,
-    "lean without centrality": all_of(LEAN, zero("router.centrality_weight")),
-    "lean with centrality alone": all_of(LEAN, CENTRALITY_ALONE),
-    "lean with random tokens": all_of(LEAN, draw_logits),
 }
 
 
@@ -137,16 +91,12 @@ def main() -> None:
 
 @contextmanager
 def changed(model: FastLaneModel, change: Change) -> Iterator[None]:
-    """Applies a change to the parts after the backbone, and takes it back."""
-    heads = (model.projection, model.router)
-    kept = [{name: value.clone() for name, value in head.state_dict().items()} for head in heads]
-    spread, logit = model.config.route_spread, logit_of(model)
-    with patch.object(logit, "forward", logit.forward):
+    """Applies a change to what comes after the backbone, and takes it back."""
+    kept = model.config.view_settings
+    with patch.object(model.router, "forward", model.router.forward):
         change(model)
         yield
-    model.config.route_spread = spread
-    for head, state in zip(heads, kept, strict=True):
-        head.load_state_dict(state)
+    settings(**kept)(model)
 
 
 if __name__ == "__main__":

@@ -91,21 +91,17 @@ class ContextMixing:
         model = fastlane_model(encoder)
         if model is None:
             return False
-        projection = model.projection
-        weights = (
-            projection.window_context_weight.item(),
-            projection.document_context_weight.item(),
-        )
+        config = model.config
+        weights = (config.window_context_weight, config.document_context_weight)
         if not any(weights):
             return False
-        salience = model.router.document_salience.parameters()
-        is_window_alike = not weights[0] or projection.window_size == self.window_size
-        is_alike = is_window_alike and not any(bool(one.any()) for one in salience)
+        is_window_alike = not weights[0] or config.window_size == self.window_size
+        is_alike = is_window_alike and not config.document_length_power
         if weights != self.weights or not is_alike:
             raise ValueError(
                 f"the index mixes the context {self.context!r} into vectors, and its encoder mixes another "
                 f"one into documents (weights {weights[0]:g} and {weights[1]:g}, window_size "
-                f"{projection.window_size:g}): use an encoder that read_late_interaction made with "
+                f"{config.window_size:g}): use an encoder that read_late_interaction made with "
                 "the index's context or with none, or give vectors"
             )
         return True

@@ -4,8 +4,7 @@
 | --- | --- | --- | --- |
 | `input_ids` | (B, T) int64 | `token_embeddings` | (B, T, D) float32, of unit length |
 | `attention_mask` | (B, T) int64 | `router_logits` | (B, T) float32, a query's; 0 for documents |
-| `is_query` | () bool | `salience` | (B, T) float32 |
-| | | `token_mask` | (B, T) bool, true at the views of a text |
+| `is_query` | () bool | `token_mask` | (B, T) bool, true at the views of a text |
 | | | `route_shifts` | (B, T, D) float32, a query's; 0 for documents |
 | | | `last_hidden_state` | (B, T, H) float32 |
 | | | `one_route` | (B, D) float32, a query's one routed vector; 0 for documents |
@@ -33,17 +32,16 @@ from ..files import replace_file
 from ..modeling.fingerprint_fastlane import base_digest
 from ..modeling.modeling_fastlane import FastLaneModel
 from ..modeling.projection_fastlane import FastLaneOutput
-from ..modeling.routing_fastlane import Task, salience_weights, unit
+from ..modeling.routing_fastlane import Task, length_weights, unit
 
 GraphDtype: TypeAlias = Literal["float32", "int8"]
 
-FORMAT = 1
+FORMAT = 2
 """Of the inputs and outputs; a graph of another format is refused."""
 INPUTS = ("input_ids", "attention_mask", "is_query")
 OUTPUTS = (
     "token_embeddings",
     "router_logits",
-    "salience",
     "token_mask",
     "route_shifts",
     "last_hidden_state",
@@ -82,7 +80,6 @@ class EncoderGraph(nn.Module):
             found = (
                 output.token_embeddings,
                 logits,
-                output.salience,
                 views,
                 shifts,
                 one,
@@ -91,12 +88,11 @@ class EncoderGraph(nn.Module):
 
         def document(hidden: Tensor, seen: Tensor, _: Tensor, views: Tensor) -> tuple[Tensor, ...]:
             output = model.score_tokens(hidden, seen | views, views, "document")
-            embeddings, salience = output.token_embeddings, output.salience
+            embeddings = output.token_embeddings
             nothing = torch.zeros_like(embeddings)
             found = (
                 embeddings,
-                torch.zeros_like(salience),
-                salience,
+                torch.zeros_like(embeddings[..., 0]),
                 views,
                 nothing,
                 nothing[:, 0],
@@ -132,12 +128,15 @@ def one_route(
     best = output.router_logits.masked_fill(~views, -torch.inf).argmax(dim=-1, keepdim=True)
     chosen = best.unsqueeze(-1).expand(-1, -1, shifts.shape[-1])
     embeddings = output.token_embeddings
-    weights = salience_weights(output.salience, views).unsqueeze(1)
+    config = model.config
+    weights = length_weights(
+        output.last_hidden_state, views.unsqueeze(1), config.query_length_power
+    )
     mean = unit(weights.to(embeddings.dtype) @ embeddings)
     has_others = (views.sum(dim=1) > 1)[:, None, None]
     mixed = (
         embeddings.gather(1, chosen)
-        + model.projection.route_context_weight[0] * mean
+        + config.route_context_weight * mean
         + has_others * shifts.gather(1, chosen)
     )
     return unit(mixed).squeeze(1)

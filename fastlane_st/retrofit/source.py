@@ -25,7 +25,6 @@ from ..index.context import ContextMixing
 from ..modeling.configuration_fastlane import FastLaneConfig
 from ..modeling.modeling_fastlane import FastLaneModel
 from ..modeling.projection_fastlane import Context
-from ..modeling.router_fastlane import TokenRouter
 from ..new_model import framing_ids, model_over
 
 
@@ -74,6 +73,7 @@ def read_late_interaction(
         embedding_dim=len(weight),
         window_context_weight=window_weight,
         document_context_weight=document_weight,
+        document_length_power=0.0,  # stored vectors have lost the lengths of their states
         use_special_tokens=True,
         base_model=None if os.path.isdir(name) else name,
         **_text_settings(source, transformer, mask),
@@ -81,7 +81,6 @@ def read_late_interaction(
     )
     model = model_over(config, backbone, transformer.tokenizer)
     model.projection.linear.weight.data.copy_(weight)
-    weigh_alike(model.router)
     model.eval()
     return model
 
@@ -110,12 +109,6 @@ def read_fastlane(name: str, num_route_layers: int, **config_kwargs: Any) -> Fas
     model: FastLaneModel = FastLaneModel.from_pretrained(found, config=config)
     model.eval()
     return model
-
-
-def weigh_alike(router: TokenRouter) -> None:
-    """Gives all tokens of a document the same salience, as stored vectors have no other."""
-    for parameter in router.document_salience.parameters():
-        parameter.data.zero_()
 
 
 def _check_kind(name: str, revision: str | None) -> None:

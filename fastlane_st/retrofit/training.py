@@ -33,15 +33,8 @@ logger = logging.getLogger(__name__)
 
 ALIKE = 16
 """Queries of a step that are padded to one length."""
-QUERY_PARTS = (
-    "router.logit.",
-    "router.centrality_weight",
-    "router.query_salience.",
-    "route_layers.",
-    "projection.route_context_weight",
-)
-ATTENTION = ("router.attention_input.", "router.attention_output.", "router.norm.")
-"""The router's attention, which the salience of documents reads as well."""
+QUERY_PARTS = ("router.", "route_layers.")
+"""Prefixes of the parameters that may change while documents' vectors stay what they are."""
 
 
 @dataclass(frozen=True)
@@ -110,9 +103,8 @@ def train_routes(
         ValueError: The folder holds a run with other settings.
         FloatingPointError: The loss is not finite.
     """
-    trained = trained_parts(model)
     for name, parameter in model.named_parameters():
-        parameter.requires_grad_(name.startswith(trained))
+        parameter.requires_grad_(name.startswith(QUERY_PARTS))
     optimizer = make_optimizer(model, settings)
     run = RunState(folder, settings)
     first = run.load(model, optimizer)
@@ -140,13 +132,6 @@ def train_routes(
     for parameter in model.parameters():
         parameter.requires_grad_(True)
     return lines
-
-
-def trained_parts(model: FastLaneModel) -> tuple[str, ...]:
-    """Prefixes of the parameters that may change while documents' vectors stay what they are."""
-    learned = model.router.document_salience.learned
-    is_read = any(bool(parameter.any()) for parameter in learned.parameters())
-    return QUERY_PARTS if is_read else (*QUERY_PARTS, *ATTENTION)
 
 
 def training_step(

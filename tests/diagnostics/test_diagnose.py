@@ -28,9 +28,8 @@ class ByPosition(torch.nn.Module):
         super().__init__()
         self.slope = slope
 
-    def forward(self, states: torch.Tensor, *_: object) -> tuple[torch.Tensor, torch.Tensor]:
-        logits = (self.slope * torch.arange(float(states.shape[1]))).expand(states.shape[:2])
-        return logits, torch.zeros_like(logits)
+    def forward(self, states: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
+        return (self.slope * torch.arange(float(states.shape[1]))).expand(states.shape[:2])
 
 
 @pytest.fixture
@@ -198,11 +197,11 @@ def as_one_route(encoder: FastLaneEncoder, text: str) -> torch.Tensor:
     model = encoder[0].model
     with torch.inference_mode():
         output = model(**model.tokenize([text], "query"))
-        states, salience = output.last_hidden_state[0, 1:-1], output.salience[0, 1:-1]
+        states = output.last_hidden_state[0, 1:-1]
         projected = states @ model.projection.linear.weight.T
         embeddings = projected / projected.norm(dim=-1, keepdim=True)
-        total = salience.exp() @ embeddings
-        views = embeddings + model.projection.route_context_weight * total / total.norm()
+        total = states.norm(dim=-1) ** model.config.query_length_power @ embeddings
+        views = embeddings + model.config.route_context_weight * total / total.norm()
         return views / views.norm(dim=-1, keepdim=True)
 
 

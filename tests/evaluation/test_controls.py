@@ -49,17 +49,15 @@ COLLECTION = Collection(
 
 
 class Picks(torch.nn.Module):
-    """A router that prefers one position of the text, with the salience of another router."""
+    """A router that prefers one position of the text."""
 
-    def __init__(self, position: int, router: torch.nn.Module) -> None:
+    def __init__(self, position: int) -> None:
         super().__init__()
         self.position = position
-        self.router = router
 
-    def forward(self, states: torch.Tensor, *rest: object) -> tuple[torch.Tensor, torch.Tensor]:
-        _, salience = self.router(states, *rest)
+    def forward(self, states: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
         chosen = torch.arange(states.shape[1]) == self.position
-        return chosen.float().expand(states.shape[:2]), salience
+        return chosen.float().expand(states.shape[:2])
 
 
 @pytest.fixture(scope="module")
@@ -81,13 +79,12 @@ def documents(encoder: FastLaneEncoder) -> DocumentViews:
 def one_routes(checkpoint: Path) -> list[list[torch.Tensor]]:
     """Of each query the view of each token, (1, D), where a router has chosen that token."""
     encoder = FastLaneEncoder(checkpoint)
-    router = encoder[0].model.router
     found = []
     for text in QUERIES:
         num_tokens = len(encoder.encode_query(text, num_routes=None))
         views = []
         for position in range(1, num_tokens + 1):  # after [CLS]
-            encoder[0].model.router = Picks(position, router)
+            encoder[0].model.router = Picks(position)
             views.append(encoder.encode_query(text, num_routes=1))
         found.append(views)
     return found

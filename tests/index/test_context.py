@@ -160,9 +160,9 @@ def test_texts_are_mixed_once_by_the_encoder_or_the_index(
 def test_an_encoder_of_another_context_adds_no_texts(original: Path, plain: FastLaneModel) -> None:
     vectors, _ = stored(plain)
     other = read_late_interaction(original, context="both", window_size=3.0)
-    salient = read_late_interaction(original, context="both")
-    salient.router.document_salience.norm_weight.data.fill_(1.0)
-    for encoder, context in ((other, "both"), (salient, "both"), (salient, "document")):
+    by_length = read_late_interaction(original, context="both")
+    by_length.config.document_length_power = 1.0
+    for encoder, context in ((other, "both"), (by_length, "both"), (by_length, "document")):
         index = FastLaneIndex.from_embeddings(vectors, encoder=encoder, context=context)
         before = len(index)
         with pytest.raises(ValueError, match="its encoder mixes another one into documents"):

@@ -18,7 +18,6 @@ from transformers import AutoModel
 from transformers.dynamic_module_utils import get_imports, get_relative_imports
 
 from fastlane_st import FastLaneEncoder, FastLaneModel
-from fastlane_st.index.identity import encoder_digests
 from fastlane_st.modeling import checkpoint_fastlane
 from fastlane_st.modeling.checkpoint_fastlane import HUB_FILES
 from tests.conftest import DOCUMENTS, QUERIES
@@ -28,7 +27,6 @@ from tests.support.checkpoints import (
     embeddings_of,
     lay_into_hub_cache,
     run_without_package,
-    without_dimensions,
 )
 
 
@@ -44,25 +42,6 @@ def test_three_ways_in_give_one_result(any_model: FastLaneModel, tmp_path: Path)
     assert_same(embeddings_of(AutoModel.from_pretrained(path, trust_remote_code=True)), expected)
     assert_same(embeddings_of(MultiVectorEncoder(path, trust_remote_code=True)), expected)
     assert_same(embeddings_of(FastLaneEncoder(path)), expected)
-
-
-def test_scalars_saved_without_a_dimension_load_in_three_ways(
-    any_model: FastLaneModel, tmp_path: Path
-) -> None:
-    any_model.save_pretrained(tmp_path)
-    without_dimensions(tmp_path / "model.safetensors")
-    expected = embeddings_of(any_model)
-    assert_same(embeddings_of(FastLaneModel.from_pretrained(tmp_path)), expected)
-    ways = (AutoModel.from_pretrained, MultiVectorEncoder)
-    for load in ways:
-        loaded = load(str(tmp_path), trust_remote_code=True)
-        assert_same(embeddings_of(loaded), expected)
-    loaded, report = FastLaneModel.from_pretrained(
-        tmp_path, dtype=torch.bfloat16, output_loading_info=True
-    )
-    assert loaded.projection.route_context_weight.shape == (1,)
-    assert not any(report.values())
-    assert encoder_digests(loaded)[0] in encoder_digests(any_model)
 
 
 # Without the package

@@ -52,7 +52,7 @@ def test_special_tokens_are_sorted() -> None:
         ({"query_num_routes": True}, "num_routes must be a positive integer or None, got True"),
         ({"document_num_routes": 1.5}, r"a fraction in \(0, 1\] or None, got 1.5"),
         ({"router_dim": 0}, "router_dim must be at least 1, got 0"),
-        ({"route_spread": -1}, "route_spread at least 0, got 6.0 and -1"),
+        ({"window_size": 0.0}, "window_size must be above 0, got 0.0"),
     ],
 )
 def test_values_out_of_range_are_refused(settings: dict[str, Any], message: str) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from math import exp, log
+from math import exp
 
 import pytest
 import torch
@@ -23,13 +23,10 @@ def projection() -> ViewProjection:
     return made
 
 
-def forward(
-    projection: ViewProjection, states: Tensor, mask: Tensor, salience: Tensor, task: Task
-) -> FastLaneOutput:
+def forward(projection: ViewProjection, states: Tensor, mask: Tensor, task: Task) -> FastLaneOutput:
     """What a model's output holds of `projection`."""
     return FastLaneOutput(
-        token_embeddings=projection(states, mask, salience, task),
-        salience=salience,
+        token_embeddings=projection(states, mask, task),
         token_mask=mask,
         last_hidden_state=states,
     )
@@ -43,8 +40,7 @@ def test_a_documents_view_is_its_token_in_the_context_of_window_and_text(
     projection: ViewProjection,
 ) -> None:
     # y counts three times as much as x; padding, far off, doesn't count.
-    states, mask = torch.tensor([[[3.0, 0], [0, 5], [-9, -9]]]), torch.tensor([[1, 1, 0]]).bool()
-    salience = torch.tensor([[0.0, log(3), 99]])
+    states, mask = torch.tensor([[[3.0, 0], [0, 9], [-99, -99]]]), torch.tensor([[1, 1, 0]]).bool()
     next_to = exp(-0.5)
     x, y = torch.tensor([1.0, 0]), torch.tensor([0, 1.0])
     text = direction(1, 3)
@@ -54,25 +50,23 @@ def test_a_documents_view_is_its_token_in_the_context_of_window_and_text(
     ]
 
     def views(task: Task) -> Tensor:
-        return forward(projection, states, mask, salience, task).token_embeddings[0, :2]
+        return forward(projection, states, mask, task).token_embeddings[0, :2]
 
     torch.testing.assert_close(views("document"), torch.stack(expected))
     torch.testing.assert_close(views("query"), torch.eye(2))
-    for weight in (projection.window_context_weight, projection.document_context_weight):
-        weight.data.zero_()
+    projection.config.window_context_weight = projection.config.document_context_weight = 0.0
     torch.testing.assert_close(views("document"), torch.eye(2))
 
 
 def test_routed_views_worked_out_by_hand(projection: ViewProjection) -> None:
     # x stands for itself and for x', y for itself: of three tokens, two and one, over 1.5 a route.
-    states = torch.tensor([[[3.0, 0], [0.8, 0.6], [0, 5], [-9, -9]]])
+    states = torch.tensor([[[3.0, 0], [4.8, 3.6], [0, 5], [-9, -9]]])
     mask = torch.tensor([[True, True, True, False]])
     routes = torch.tensor([[True, False, True, False]])
-    salience = torch.tensor([[0.0, log(3), 9, 99]])  # x' counts three times as much as x
-    output = forward(projection, states, mask, salience, "query")
+    output = forward(projection, states, mask, "query")
     views = projection.routed(output, routes)[0]
     torch.testing.assert_close(views[2], torch.tensor([0, 1 / 1.5]))
-    mean = torch.tensor([1 + 3 * 0.8, 3 * 0.6])
+    mean = torch.tensor([1 + 4 * 0.8, 4 * 0.6])  # twice as long, x' counts four times as much as x
     mean /= mean.norm()
     view = torch.tensor([1.0, 0.0]) + 2 * mean
     torch.testing.assert_close(views[0], view / view.norm() * 2 / 1.5)
@@ -84,7 +78,7 @@ def test_route_layers_shift_a_view_before_its_direction_is_taken(
     projection: ViewProjection,
 ) -> None:
     states, mask = torch.tensor([[[1.0, 0], [0, 1.0]]]), torch.ones(1, 2, dtype=torch.bool)
-    output = forward(projection, states, mask, torch.zeros(1, 2), "query")
+    output = forward(projection, states, mask, "query")
     output.route_shifts = torch.tensor([[[0.0, 0.5], [7.0, 7.0]]])
     views = projection.routed(output, torch.tensor([[True, False]]))[0]
     # e + 2 m + s = (1, 0) + 2 (√½, √½) + (0, ½), and the route stands for both tokens: length 1
@@ -92,10 +86,10 @@ def test_route_layers_shift_a_view_before_its_direction_is_taken(
 
 
 def test_a_shift_counts_by_what_a_route_stands_for(projection: ViewProjection) -> None:
-    states = torch.tensor([[[3.0, 0], [0.8, 0.6], [0, 5], [-9, -9]]])
+    states = torch.tensor([[[3.0, 0], [2.4, 1.8], [0, 5], [-9, -9]]])
     mask = torch.tensor([[True, True, True, False]])
     routes = torch.tensor([[True, False, True, False]])  # the first stands for one of two others
-    output = forward(projection, states, mask, torch.zeros(1, 4), "query")
+    output = forward(projection, states, mask, "query")
     output.route_shifts = torch.tensor([[[0.0, 3.0], [7.0, 7.0], [5.0, 5.0], [9.0, 9.0]]])
     views = projection.routed(output, routes)[0]
     torch.testing.assert_close(views[2], torch.tensor([0, 1 / 1.5]))  # its token's own view
@@ -109,10 +103,10 @@ def test_a_shift_counts_by_what_a_route_stands_for(projection: ViewProjection) -
 def test_the_projection_comes_before_the_context(projection: ViewProjection) -> None:
     weight = torch.tensor([[2.0, 0.0], [0.0, 1.0]])
     projection.linear.weight.data.copy_(weight)
-    states, mask = torch.tensor([[[3.0, 3.0], [0, 5]]]), torch.ones(1, 2, dtype=torch.bool)
-    projection.window_context_weight.data.zero_()
-    views = forward(projection, states, mask, torch.zeros(1, 2), "document").token_embeddings[0]
-    tokens = torch.stack([direction(2, 1), direction(0, 1)])
+    states, mask = torch.tensor([[[3.0, 4.0], [0, 5]]]), torch.ones(1, 2, dtype=torch.bool)
+    projection.config.window_context_weight = 0.0
+    views = forward(projection, states, mask, "document").token_embeddings[0]
+    tokens = torch.stack([direction(6, 4), direction(0, 1)])
     text = unit(tokens.mean(dim=0))
     torch.testing.assert_close(views, unit(tokens + 2 * text))
 

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from safetensors.torch import load_file, save_file
 
 from tests.conftest import DOCUMENTS, QUERIES
 
@@ -34,14 +33,6 @@ def assert_same(one: dict[str, np.ndarray], other: dict[str, np.ndarray]) -> Non
     assert one.keys() == other.keys()
     for name in one:
         np.testing.assert_allclose(one[name], other[name], rtol=0, atol=1e-5, err_msg=name)
-
-
-def without_dimensions(file: Path) -> None:
-    """Rewrites a weights file as it once was: learned scalars had no dimension."""
-    state = load_file(file)
-    old = {name: value.reshape(()) for name, value in state.items() if name.endswith("_weight")}
-    assert len(old) == 6
-    save_file({**state, **old}, file, metadata={"format": "pt"})
 
 
 WITHOUT_PACKAGE = """

@@ -67,7 +67,7 @@ def test_each_part_has_its_learning_rate(run: Run) -> None:
     assert {rate for name, rate in rates.items() if ".backbone." in name} == {1e-3}
     assert {rate for name, rate in rates.items() if ".projection." in name} == {2e-3}
     assert {rate for name, rate in rates.items() if ".router." in name} == {1e-2}
-    assert "0.model.projection.route_context_weight" in rates
+    assert "0.model.projection.linear.weight" in rates
 
 
 @pytest.fixture(scope="module")

@@ -68,7 +68,7 @@ class JsonLog(TrainerCallback):
 
     An object holds the step, the loss and its parts (means over the steps since the last line, parts
     without their weights), the router's entropy in nats, the gradient's norm, learning rates,
-    temperature, context weights, pairs per second of all processes, and this process's peak memory.
+    temperature, pairs per second of all processes, and this process's peak memory.
     """
 
     def __init__(self, path: Path) -> None:

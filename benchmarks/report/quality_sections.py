@@ -122,7 +122,7 @@ def variants_section(found: dict[str, Any]) -> str:
 
 
 def ablation_section(found: dict[str, Any]) -> str:
-    """The released model without each of its mechanisms."""
+    """The first trained model without each of its mechanisms."""
     asked = found["settings"]
     settings = {"router_1": "one route", "router_2": "two", "router_4": "four", "router_8": "eight"}
     settings = {"full": "all views", **settings}
@@ -136,10 +136,11 @@ def ablation_section(found: dict[str, Any]) -> str:
     )
     return "\n".join(
         [
-            "The released model with one mechanism switched off, without training again: mean nDCG@10 over "
+            "The model as it was trained, with learned salience, centrality and spread, with one mechanism "
+            "switched off and without training again. The last line is what is released. Mean nDCG@10 over "
             f"{asked['sets'].replace(',', ', ')}, {asked['limit_queries']} queries and "
             f"{asked['limit_documents']:,} documents of each at most, and how much better one route is than "
-            "in the first line. `benchmarks/quality/ablation.py` says what each line leaves out.",
+            "in the first line. `benchmarks/quality/ablation.py` switches off what is left.",
             "",
             *markdown_table(
                 ("switched off", *settings.values(), "one route's gain", "interval"), rows

@@ -111,7 +111,7 @@ SECTIONS: dict[str, tuple[str, Callable[[dict[str, Any]], str]]] = {
     "quality": ("Quality", quality_section),
     "seed": ("Another seed", seed_section),
     "variants": ("What was tried of the recipe", variants_section),
-    "ablation": ("What each mechanism is worth", ablation_section),
+    "ablation_before": ("What each mechanism was worth", ablation_section),
     "engines": ("Search engines", engines_section),
     "peers": ("Search engines, with xtr-warp-rs", partial(engines_section, figure="peers")),
     "small": ("Every search engine, over few documents", partial(engines_section, figure="small")),

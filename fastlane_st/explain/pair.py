@@ -158,7 +158,7 @@ def routes_of(
 
 
 def logits_of(encoder: FastLaneEncoder, query: str) -> tuple[tuple[Span | None, float], ...]:
-    """The router's logit of each query token that is a view, before routes are kept apart."""
+    """The router's logit of each query token that is a view."""
     encoded: Any
     [encoded] = encoder.encode_query([query], output_value=None, num_routes=1)
     positions = encoded["token_mask"].nonzero()[:, 0].tolist()

@@ -26,6 +26,9 @@ def measure_routes(
 ) -> dict[str, Metrics]:
     """Computes the metrics of single settings of `controls`, but `oracle`; only their own views are scored.
 
+    Settings over the same documents are scored at once: their views span what a query's tokens span, so that
+    they cost little more than all views alone (see `factorise`).
+
     Args:
         collection: The judgements.
         queries: Views of the collection's queries.
@@ -36,20 +39,50 @@ def measure_routes(
     Raises:
         KeyError: There are no views for a k or an f.
     """
-    found = {}
-    for setting in settings:
-        name, _, fraction = setting.partition(OVER_DOCUMENTS)
+    settings = list(settings)
+    frequency = documents.document_frequency
+    found: dict[str, Metrics] = {}
+    for fraction, names in _by_fraction(settings).items():
         store = documents.routed[float(fraction)] if fraction else documents
-        names = RANDOM if name == "random" else [name]
-        rankings = [
-            rank_by_maxsim(
-                (_views(*one, name, documents.document_frequency) for one in enumerate(queries)),
-                store,
+        views = [
+            {name: _views(number, query, name, frequency) for name in names}
+            for number, query in enumerate(queries)
+        ]
+        stacked = (np.concatenate(list(one.values())) for one in views)
+        rankings: dict[str, list[Ranking]] = {name: [] for name in names}
+        for one, best in zip(
+            views, best_similarities(stacked, replace(store, routed={})), strict=True
+        ):
+            ends = np.cumsum([len(rows) for rows in one.values()])
+            for name, part in zip(names, np.split(best[-1], ends[:-1]), strict=True):
+                rankings[name].append(top_documents(part.sum(0)))
+        found |= {
+            f"{name}{OVER_DOCUMENTS}{fraction}" if fraction else name: evaluate_rankings(
+                collection, rankings[name]
             )
             for name in names
-        ]
-        found[setting] = mean_of([evaluate_rankings(collection, one) for one in rankings])
-    return found
+        }
+    for setting in settings:
+        draws = _draws(setting)
+        if draws != [setting]:
+            found[setting] = mean_of([found[name] for name in draws])
+    return {setting: found[setting] for setting in settings}
+
+
+def _by_fraction(settings: Iterable[str]) -> dict[str, list[str]]:
+    """The settings by the fraction of document tokens, "" for all; one of random tokens by its draws."""
+    names: dict[str, list[str]] = {}
+    for setting in settings:
+        for drawn in _draws(setting):
+            name, _, fraction = drawn.partition(OVER_DOCUMENTS)
+            names.setdefault(fraction, []).append(name)
+    return names
+
+
+def _draws(setting: str) -> list[str]:
+    """The settings whose mean a setting is: itself, or those of random draws."""
+    name, mark, fraction = setting.partition(OVER_DOCUMENTS)
+    return [f"{draw}{mark}{fraction}" for draw in RANDOM] if name == "random" else [setting]
 
 
 def mean_of(draws: Sequence[Metrics]) -> Metrics:

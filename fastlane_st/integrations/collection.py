@@ -19,6 +19,7 @@ from ..index.filters import Filter, check_filter, is_scalar
 from ..index.index import FastLaneIndex
 from ..modeling.search_fastlane import (
     Encoder,
+    FloatArray,
     Hit,
     Id,
     Metadata,
@@ -196,6 +197,34 @@ class Collection:
         [hits] = self.index.search(queries, top_k, where=where, ids=only, **options)
         return hits
 
+    def search_diverse(
+        self,
+        query: str | Sequence[float],
+        top_k: int,
+        fetched: int,
+        relevance: float,
+        where: Filter | None = None,
+        **options: Any,
+    ) -> list[Hit]:
+        """`top_k` of the `fetched` best hits, each chosen for what the others don't say (`diversified`)."""
+        check_counts(top_k=top_k, fetched=fetched)
+        if not 0 <= relevance <= 1:
+            raise ValueError(f"the weight of relevance must be in [0, 1], got {relevance}")
+        hits = self.search(query, max(top_k, fetched), where, **options)
+        means = self._means([hit.id for hit in hits])
+        there = [hit for hit in hits if hit.id in means]  # not deleted meanwhile
+        return diversified(there, [means[hit.id] for hit in there], top_k, relevance)
+
+    def _means(self, ids: Sequence[Id]) -> dict[Id, FloatArray]:
+        """The direction of the mean of each document's vectors, (D,)."""
+        means = {}
+        for part in self.index.parts if ids else ():
+            numbers = part.segment.documents.find(ids).values()
+            for document in part.segment.read([one for one in numbers if part.is_live[one]]):
+                total = document.views.vectors.sum(axis=0)
+                means[document.id] = total / max(float(np.linalg.norm(total)), 1e-12)
+        return means
+
     def check_fields(self, where: Filter) -> None:
         """Raises a ValueError for a filter on a field that holds lists or objects: it would miss them."""
         nested = [name for name in sorted(check_filter(where)) if self.has_field(NESTED + name)]
@@ -213,6 +242,27 @@ class Collection:
         there = set(self._index.select(ids=[*wanted, *numbers.values()]))
         as_index: dict[str, Id] = {id: id if id in there else numbers.get(id, id) for id in wanted}
         return {id: known for id, known in as_index.items() if known in there}
+
+
+def diversified(
+    hits: Sequence[Hit], means: Sequence[FloatArray], top_k: int, relevance: float
+) -> list[Hit]:
+    """Hits by maximal marginal relevance (Carbonell & Goldstein, SIGIR 1998), the best one first.
+
+    Each next hit has the greatest `relevance` · similarity - (1 - `relevance`) · closeness: its mean
+    similarity with the query's routes, and the cosine of its mean vector with the closest one chosen before.
+    """
+    left = list(range(len(hits)))
+    gains = [relevance * hit.score / len(hit.matches) for hit in hits]
+    closest = np.full(len(hits), -1.0)
+    chosen: list[int] = []
+    while left and len(chosen) < top_k:
+        cost = (1 - relevance) * closest if chosen else np.zeros(len(hits))
+        best = max(left, key=lambda one: gains[one] - cost[one])
+        left.remove(best)
+        chosen.append(best)
+        closest = np.maximum(closest, np.array(means) @ means[best])
+    return [hits[one] for one in chosen]
 
 
 def passage(hit: Hit, windows: bool = False) -> Passage:

@@ -235,6 +235,48 @@ class FastLaneVectorStore(VectorStore):
         """The documents with the token vectors nearest to one query vector, such as one route."""
         return [_document(passage(hit)) for hit in self._search(embedding, k, **kwargs)]
 
+    def max_marginal_relevance_search(
+        self, query: str, k: int = 4, fetch_k: int = 20, lambda_mult: float = 0.5, **kwargs: Any
+    ) -> list[Document]:
+        """`k` documents of the `fetch_k` best ones that say different things (maximal marginal relevance).
+
+        Args:
+            query: The query.
+            k: How many.
+            fetch_k: How many to choose from.
+            lambda_mult: From 0, the most different, to 1, the most relevant.
+            **kwargs: As for `similarity_search`.
+
+        Raises:
+            ValueError: As for `similarity_search`, or `lambda_mult` is outside [0, 1].
+        """
+        return self._search_diverse(query, k, fetch_k, lambda_mult, **kwargs)
+
+    def max_marginal_relevance_search_by_vector(
+        self,
+        embedding: list[float],
+        k: int = 4,
+        fetch_k: int = 20,
+        lambda_mult: float = 0.5,
+        **kwargs: Any,
+    ) -> list[Document]:
+        """As `max_marginal_relevance_search`, for one query vector, such as one route."""
+        return self._search_diverse(embedding, k, fetch_k, lambda_mult, **kwargs)
+
+    def _search_diverse(
+        self,
+        query: str | list[float],
+        k: int,
+        fetch_k: int,
+        lambda_mult: float,
+        *,
+        filter: Filter | FilterDirective | None = None,
+        **options: Any,
+    ) -> list[Document]:
+        where = where_of(filter)
+        hits = self._collection.search_diverse(query, k, fetch_k, lambda_mult, where, **options)
+        return [_document(passage(hit)) for hit in hits]
+
     def _similarity_search_with_relevance_scores(
         self, query: str, k: int = 4, **kwargs: Any
     ) -> list[tuple[Document, float]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pytest
 
 pytest.importorskip("langchain_core")
@@ -26,12 +27,14 @@ from langchain_tests.integration_tests import (
 )
 
 from fastlane_st import FastLaneEncoder, FastLaneIndex
+from fastlane_st.integrations.collection import diversified
 from fastlane_st.integrations.langchain import (
     FastLaneReranker,
     FastLaneRetriever,
     FastLaneTranslator,
     FastLaneVectorStore,
 )
+from fastlane_st.modeling.search_fastlane import Hit, Match
 from tests.conftest import DOCUMENTS
 from tests.integrations.conftest import HashEncoder
 
@@ -259,6 +262,42 @@ def test_a_vector_finds_the_document_with_the_nearest_one(words: HashEncoder) ->
     store = FastLaneVectorStore.from_texts(["red car", "blue sky"], words, ids=["a", "b"])
     vector = words.encode_query(["car"])[0]["token_embeddings"][0].tolist()
     assert [one.id for one in store.similarity_search_by_vector(vector, k=1)] == ["a"]
+
+
+def test_marginal_relevance_leaves_out_what_was_said(words: HashEncoder) -> None:
+    texts = ["read a file", "read a file again", "read a sorted list", "write bytes"]
+    years = [{"year": year} for year in (1, 1, 1, 2)]
+    store = FastLaneVectorStore.from_texts(texts, words, years, ids=["a", "a2", "b", "c"])
+
+    def found(lambda_mult: float, **options: Any) -> list[str | None]:
+        documents = store.max_marginal_relevance_search(
+            "read a file", k=2, lambda_mult=lambda_mult, **options
+        )
+        return [one.id for one in documents]
+
+    best = [one.id for one in store.similarity_search("read a file", k=2)]
+    assert found(1.0) == best
+    assert found(0.0)[0] == best[0]
+    assert found(0.0)[1] == "c"  # of all the least like the first
+    assert found(0.0, fetch_k=1) == best  # no fewer are fetched than asked for
+    assert found(0.0, filter={"year": 1}) == [best[0], "b"]
+    retriever = store.as_retriever(search_type="mmr", search_kwargs={"k": 3})
+    assert len({one.id for one in retriever.invoke("read a file")}) == 3
+    with pytest.raises(ValueError, match=r"the weight of relevance must be in \[0, 1\], got 2"):
+        found(2)
+
+
+def test_marginal_relevance_worked_out_by_hand() -> None:
+    def hit(id: str, score: float) -> Hit:
+        return Hit(id, score, (Match(1, 1, score / 2), Match(2, 1, score / 2)), None)
+
+    hits = [hit("a", 1.6), hit("b", 1.4), hit("c", 0.8)]  # similarities of .8, .7 and .4
+    means = [np.float32(one) for one in ([1, 0], [0.8, 0.6], [0, 1])]
+    # Beside a: b has .5 · .7 - .5 · .8 = -.05, c has .5 · .4 - .5 · 0 = .2.
+    assert [one.id for one in diversified(hits, means, 2, 0.5)] == ["a", "c"]
+    # With .9: b has .63 - .08, c has .36.
+    assert [one.id for one in diversified(hits, means, 3, 0.9)] == ["a", "b", "c"]
+    assert diversified([], [], 2, 0.5) == []
 
 
 def test_a_saved_store_is_loaded_as_an_index(words: HashEncoder, tmp_path: Any) -> None:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from fnmatch import fnmatch
 from pathlib import Path
 
-from huggingface_hub import CommitOperationAdd, HfApi
+from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
 from huggingface_hub.errors import (
     HfHubHTTPError,
     LocalTokenNotFoundError,
@@ -20,6 +21,8 @@ from ..loading import ADAPTER_CONFIG, HUB_NAME, is_fastlane
 PLACEHOLDER = re.compile(r"\byour-name/[\w.-]+")
 """The checkpoint's name in the card of a folder that was never pushed."""
 PUSHED = ("*.json", "*.txt", "*.py", "*.md", "*.safetensors", "*.model", "onnx/*.onnx")
+REPLACED = ("*_fastlane.py", "*.safetensors", "onnx/*.onnx", ADAPTER_CONFIG)
+"""What an older push may have left: code, weights and graphs of another checkpoint."""
 LOGIN = "log in with 'hf auth login', or set HF_TOKEN"
 
 
@@ -35,7 +38,8 @@ def push(
     """Pushes a checkpoint's folder, or an adapter's, to a repository, which is created if it isn't there.
 
     The repository holds all of the folder or, after an error, nothing of it: there is one commit. Only files
-    of a checkpoint are pushed. In the card, the name of the repository takes the place of "your-name/…".
+    of a checkpoint are pushed, and code and weights that the folder doesn't have are deleted. In the card,
+    the name of the repository takes the place of "your-name/…".
 
     Args:
         directory: What `save_pretrained`, `fastlane export` or a training wrote.
@@ -65,9 +69,11 @@ def push(
         api.create_repo(repository, private=private, exist_ok=True)
         if revision not in (None, "main"):
             api.create_branch(repository, branch=revision, exist_ok=True)
+        added = list(additions(folder, repository))
+        there = api.list_repo_files(repository, revision=revision)
         commit = api.create_commit(
             repository,
-            list(additions(folder, repository)),
+            [*added, *deletions(there, {one.path_in_repo for one in added})],
             commit_message=message or "Push a FastLane checkpoint",
             revision=revision,
         )
@@ -98,3 +104,10 @@ def additions(folder: Path, repository: str) -> Iterator[CommitOperationAdd]:
         if name == "README.md":
             content = PLACEHOLDER.sub(repository, path.read_text("utf-8")).encode()
         yield CommitOperationAdd(name, content)
+
+
+def deletions(there: Iterable[str], added: set[str]) -> Iterator[CommitOperationDelete]:
+    """Yields the files of a repository that an older push put there and this one has not."""
+    for name in there:
+        if name not in added and any(fnmatch(name, pattern) for pattern in REPLACED):
+            yield CommitOperationDelete(name)

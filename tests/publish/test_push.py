@@ -98,8 +98,16 @@ def test_a_pushed_checkpoint_loads_by_its_name_in_all_three_ways(
     said = fastlane(hub, tmp_path / "other", "inspect", REPOSITORY, token=None)
     assert "the Hub has no repository of that name, or it is private" in said
     # Pushed again unchanged, nothing is committed.
-    fastlane(hub, tmp_path / "pusher", "push", str(folder), REPOSITORY)
+    said = fastlane(hub, tmp_path / "pusher", "push", str(folder), REPOSITORY)
+    assert said.startswith("pushed"), said
     assert len(repository.commits) == 2
+    # What an older version pushed goes, what somebody else put there stays.
+    older = {"old_fastlane.py": b"", "onnx/model.onnx": b"", "adapter_config.json": b"{}"}
+    repository.commit("main", {**files, **older, "notes.md": b"mine"})
+    said = fastlane(hub, tmp_path / "pusher", "push", str(folder), REPOSITORY)
+    assert said.startswith("pushed"), said
+    left = repository.commits[repository.branches["main"]]
+    assert left == {**files, "notes.md": b"mine"}
 
 
 @pytest.mark.slow

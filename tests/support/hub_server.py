@@ -58,9 +58,10 @@ class Hub:
 class AnswerError(Exception):
     """An answer that isn't 200."""
 
-    def __init__(self, status: int, code: str = "", message: str = "") -> None:
+    def __init__(self, status: int, code: str = "", message: str = "", **content: str) -> None:
         super().__init__(message)
         self.status, self.code, self.message = status, code, message
+        self.content = {"error": message, **content}
 
 
 @contextmanager
@@ -105,7 +106,7 @@ class Handler(BaseHTTPRequestHandler):
             raise AnswerError(404, message=f"no {self.command} {path}")
         except AnswerError as problem:
             headers = {"X-Error-Code": problem.code, "X-Error-Message": problem.message}
-            self.send(json.dumps({"error": problem.message}).encode(), problem.status, headers)
+            self.send(json.dumps(problem.content).encode(), problem.status, headers)
 
     def send(
         self, content: bytes, status: int = 200, headers: dict[str, str] | None = None
@@ -156,7 +157,8 @@ class Handler(BaseHTTPRequestHandler):
         asked = json.loads(self.body)
         id = f"{asked.get('organization') or 'me'}/{asked['name']}"
         if id in self.hub.repositories:
-            raise AnswerError(409, message="You already created this model repo")
+            url = f"{self.hub.url}/{id}"
+            raise AnswerError(409, message="You already created this model repo", url=url)
         self.hub.repositories[id] = Repository(
             asked.get("visibility") == "private" or bool(asked.get("private"))
         )
@@ -215,6 +217,8 @@ class Handler(BaseHTTPRequestHandler):
                 files[value["path"]] = base64.b64decode(value["content"])
             elif row["key"] == "lfsFile":
                 files[value["path"]] = self.hub.uploads[value["oid"]]
+            elif row["key"] == "deletedFile":
+                del files[value["path"]]
         commit = self.hub.repositories[id].commit(revision, files)
         url = f"{self.hub.url}/{id}/commit/{commit}"
         self.send_json({"success": True, "commitOid": commit, "commitUrl": url, "hookOutput": ""})

@@ -21,6 +21,11 @@ python -m benchmarks.quality.quality --data data/eval --sets "$sets" --dtype bfl
 python -m benchmarks.quality.ablation --data data/eval \
   --sets mlquestions:dev,scitldr:dev,stackexchange:dev,wikiqa:dev --limit-queries 300 --limit-documents 3000 \
   --states runs/states --out "$results"/ablation.json
+python -m benchmarks.quality.retrofit --config training/fastlane-minilm.yaml --documents 50000 --pairs 2000 \
+  --scratch runs/retrofit --out "$results"/retrofit.json
+python -m benchmarks.quality.checkpoints --checkpoints runs/retrofit/none,runs/retrofit/both --data data/eval \
+  --sets mlquestions:dev,scitldr:dev,stackexchange:dev,wikiqa:dev --limit-queries 300 --limit-documents 3000 \
+  --states runs/states --out "$results"/retrofit_quality.json
 python -m benchmarks.quality.variants --config training/fastlane-minilm.yaml --steps 64 --data data/eval \
   --sets mlquestions:dev,scitldr:dev,stackexchange:dev,wikiqa:dev --limit-queries 300 --limit-documents 1000 \
   --dtype bfloat16 --scratch runs/variants --out "$results"/variants.json
@@ -39,6 +44,10 @@ if [ ! -d runs/medquad ]; then
 fi
 python -m benchmarks.quality.domain --base fastlane-minilm --adapter runs/medquad --data data/eval --target medquad \
   --others nqgold --dtype bfloat16 --out "$results"/medquad.json
+python -m benchmarks.quality.backends --data data/eval \
+  --sets mlquestions:dev,scitldr:dev,stackexchange:dev,wikiqa:dev --limit-queries 300 --limit-documents 1000 \
+  --out "$results"/backends_quality.json
+python -m benchmarks.speed.backends --out "$results"/backends.json
 python -m benchmarks.speed.training --config training/fastlane-minilm.yaml --steps 6 --rounds 3 \
   --settings st_trainer,st_trainer_st_loss,configured --out "$results"/training_speed.json
 
@@ -57,6 +66,8 @@ python -m benchmarks.search.vectors --judged data/eval/nqgold --num-queries 500 
   --out runs/peers-14k/vectors
 python -m benchmarks.search.engines --collection runs/peers-14k/vectors --scratch runs/peers-14k --queries 300 \
   --dense runs/dense-twin --out "$results"/small.json
+python -m benchmarks.search.stores --collection runs/peers-14k/vectors --scratch runs/stores \
+  --out "$results"/stores.json
 python -m benchmarks.search.recall --collection runs/peers-50k/vectors --documents 10000 --out "$results"/recall.json
 python -m benchmarks.search.scale --collection runs/peers-50k/vectors --scratch runs/scale --queries 300 \
   --efforts 0.125,0.25,0.5,1,2,4 --out "$results"/scale.json
@@ -66,3 +77,14 @@ python -m benchmarks.quality.routes --data data/eval --sets cranfield,wikiqa:tes
   --index runs/scale/100000 --out "$results"/by_routes.json
 python -m benchmarks.search.growth --scratch runs/growth --out "$results"/growth.json
 python -m tests.stress.soak --out "$results"/soak.json
+
+# A server under load, and its memory. Its index has all views of 14,086 passages.
+if [ ! -d runs/nqgold ]; then
+  zcat data/eval/nqgold/corpus.jsonl.gz > runs/nqgold.jsonl
+  fastlane index runs/nqgold.jsonl --out runs/nqgold --storage int8
+fi
+zcat data/eval/nqgold/queries.jsonl.gz | python -c 'import json, sys; [print(json.loads(line)["text"]) for line in sys.stdin]' \
+  > runs/nqgold.txt
+python -m benchmarks.serve.load --index runs/nqgold --queries runs/nqgold.txt --out "$results"/serve.json
+python -m benchmarks.serve.memory --index runs/nqgold --queries runs/nqgold.txt --minutes 10 \
+  --out "$results"/serve_memory.json

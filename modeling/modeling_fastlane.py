@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -14,6 +15,8 @@ from .encoding_fastlane import TextEncodingModel
 from .projection_fastlane import FastLaneOutput, ViewProjection
 from .router_fastlane import RouteLayers, TokenRouter
 from .routing_fastlane import Task
+
+CPU_TOKENS = 1_024  # that a CPU's forward pass is given at a time, padding included
 
 
 class FastLaneModel(TextEncodingModel):
@@ -79,19 +82,36 @@ class FastLaneModel(TextEncodingModel):
         if attention_mask is None:
             attention_mask = torch.ones_like(input_ids)
         backbone_kwargs["return_dict"] = True
-        states = self.backbone(
-            input_ids=input_ids, attention_mask=attention_mask, **backbone_kwargs
-        )
-        hidden = states.last_hidden_state
         token_mask = self.token_mask(input_ids, attention_mask, task)
         if query_expansion_positions is not None:
             token_mask = token_mask | query_expansion_positions.bool()
         seen = attention_mask.bool() | token_mask
+        inputs = {"input_ids": input_ids, "attention_mask": attention_mask}
+        states = self._run_backbone(seen, inputs | backbone_kwargs)
+        hidden = states["last_hidden_state"]
         output = self.score_tokens(hidden, seen, token_mask, task)
         output.hidden_states = states.get("hidden_states")
         output.attentions = states.get("attentions")
         is_wanted = self.config.return_dict if return_dict is None else return_dict
         return output if is_wanted else output.to_tuple()
+
+    def _run_backbone(self, seen: Tensor, inputs: dict[str, Any]) -> Any:
+        """The backbone's output. A CPU gets some texts at a time, so that it spends little on padding."""
+        tensors = {name: each for name, each in inputs.items() if isinstance(each, Tensor)}
+        is_alone = inputs.keys() - tensors.keys() <= {"return_dict"} and all(
+            each.shape == seen.shape for each in tensors.values()
+        )
+        is_learning = self.training or torch.is_grad_enabled() or torch.compiler.is_compiling()
+        if seen.device.type != "cpu" or not is_alone or is_learning:
+            return self.backbone(**inputs)
+        states = None
+        for rows, length in parts_of_batch(seen):
+            part = {name: each[rows, :length] for name, each in tensors.items()}
+            found = self.backbone(**inputs | part).last_hidden_state
+            if states is None:
+                states = found.new_zeros(*seen.shape, found.shape[-1])
+            states[rows, :length] = found
+        return {"last_hidden_state": states}
 
     def score_tokens(
         self, hidden_states: Tensor, attention_mask: Tensor, token_mask: Tensor, task: Task
@@ -157,6 +177,25 @@ class FastLaneModel(TextEncodingModel):
         super()._init_weights(module)
         if isinstance(module, RouteLayers):  # untrained, they change no route
             init.zeros_(module.output)
+
+
+def parts_of_batch(seen: Tensor) -> Iterator[tuple[slice, int]]:
+    """Parts a batch into rows that have at most `CPU_TOKENS` tokens together, or into single rows.
+
+    Args:
+        seen: (B, T) bool, false at padding; texts of like lengths stand beside each other.
+
+    Yields:
+        Rows, and their length up to the padding of the longest of them.
+    """
+    lengths = (seen.int() * torch.arange(1, seen.shape[1] + 1)).amax(dim=1).tolist()
+    first, longest = 0, lengths[0]
+    for row, length in enumerate(lengths[1:], 1):
+        if max(longest, length) * (row + 1 - first) > CPU_TOKENS:
+            yield slice(first, row), longest
+            first, longest = row, 0
+        longest = max(longest, length)
+    yield slice(first, len(lengths)), longest
 
 
 def count_positions(backbone: nn.Module) -> int | None:

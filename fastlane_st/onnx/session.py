@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from ..modeling.fingerprint_fastlane import base_digest
-from ..modeling.modeling_fastlane import FastLaneModel
+from ..modeling.modeling_fastlane import FastLaneModel, parts_of_batch
 from ..modeling.projection_fastlane import FastLaneOutput
 from ..modeling.routing_fastlane import Task
 from .graph import OUTPUTS, read_about
@@ -73,15 +73,22 @@ class GraphForward:
         **_: Any,
     ) -> FastLaneOutput:
         mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
-        given = {
-            "input_ids": input_ids.cpu().numpy(),
-            "attention_mask": mask.to(torch.int64).cpu().numpy(),
-            "is_query": np.array(task == "query"),
-        }
-        values: dict[str, Any] = {
-            name: torch.from_numpy(value)
-            for name, value in zip(READ, self._session.run(READ, given), strict=True)
-        }
+        ids, mask = input_ids.cpu(), mask.to(torch.int64).cpu()
+        is_whole = self.device != "cpu"
+        parts = [(slice(None), mask.shape[1])] if is_whole else list(parts_of_batch(mask.bool()))
+        values: dict[str, Any] = {}
+        for rows, length in parts:
+            given = {
+                "input_ids": ids[rows, :length].numpy(),
+                "attention_mask": mask[rows, :length].numpy(),
+                "is_query": np.array(task == "query"),
+            }
+            for name, found in zip(READ, self._session.run(READ, given), strict=True):
+                if name not in values:
+                    values[name] = torch.from_numpy(
+                        np.zeros((*mask.shape, *found.shape[2:]), found.dtype)
+                    )
+                values[name][rows, :length] = torch.from_numpy(found)
         if task == "document":
             values["router_logits"] = values["route_shifts"] = None
         return FastLaneOutput(**values)

@@ -17,6 +17,8 @@ from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.fsdp import fully_shard
 
 from fastlane_st import FastLaneEncoder, FastLaneModel
+from fastlane_st.modeling import modeling_fastlane
+from fastlane_st.modeling.modeling_fastlane import parts_of_batch
 from fastlane_st.modeling.projection_fastlane import FastLaneOutput
 from fastlane_st.modeling.routing_fastlane import Task, unit
 from tests.conftest import DOCUMENTS, QUERIES
@@ -291,6 +293,48 @@ def test_a_configured_length_beyond_the_positions_is_an_error_of_ours(
         ValueError, match="at most 40 tokens, the backbone's positions, got 502: low"
     ):
         encode("set " * 500)
+
+
+def test_a_batch_is_parted_into_texts_of_few_tokens(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(modeling_fastlane, "CPU_TOKENS", 6)
+    lengths = torch.tensor([7, 3, 2, 2, 2, 2, 1])
+    seen = torch.arange(8) < lengths[:, None]
+    rows = [(part.start, part.stop, length) for part, length in parts_of_batch(seen)]
+    assert rows == [(0, 1, 7), (1, 3, 3), (3, 6, 2), (6, 7, 1)]
+    on_the_left = seen.flip(-1)  # the padding is before the text, and stays
+    assert [length for _, length in parts_of_batch(on_the_left)] == [8] * 7
+    assert list(parts_of_batch(seen[:1])) == [(slice(0, 1), 7)]
+
+
+@pytest.mark.parametrize("tokens", [1, 12, 10**6])
+def test_a_cpu_gives_what_a_whole_batch_gives(
+    any_model: FastLaneModel, monkeypatch: pytest.MonkeyPatch, tokens: int
+) -> None:
+    def encoded() -> list[torch.Tensor]:
+        queries = any_model.encode_query(QUERIES, num_routes=2)
+        return [*queries, *any_model.encode_document(DOCUMENTS, num_routes=None)]
+
+    expected = encoded()
+    lengths: list[tuple[int, ...]] = []
+    backbone = any_model.backbone.forward
+
+    def forward(*args: Any, **kwargs: Any) -> Any:
+        lengths.append(tuple(kwargs["input_ids"].shape))
+        return backbone(*args, **kwargs)
+
+    monkeypatch.setattr(modeling_fastlane, "CPU_TOKENS", tokens)
+    monkeypatch.setattr(any_model.backbone, "forward", forward)
+    for one, other in zip(encoded(), expected, strict=True):
+        torch.testing.assert_close(one, other, rtol=0, atol=1e-5)
+    assert all(rows == 1 or rows * length <= tokens for rows, length in lengths)
+    assert (len(lengths) == 2) == (tokens == 10**6)
+
+
+def test_a_batch_stays_whole_where_more_than_states_is_asked_for(any_model: FastLaneModel) -> None:
+    features = any_model.tokenize(QUERIES, "query")
+    with torch.no_grad():
+        output = any_model.eval()(**features, output_hidden_states=True)
+    assert output.hidden_states[-1].shape == output.last_hidden_state.shape
 
 
 # FSDP

@@ -30,8 +30,8 @@ class FastLaneOutput(ModelOutput):
     """The tensors of a batch of texts; nothing is routed yet (see `FastLaneModel.route`).
 
     Attributes:
-        token_embeddings: (B, T, D) float of unit length, padding included: the views of a text that
-            keeps every token, in their context (see `ViewProjection`).
+        token_embeddings: (B, T, D) float of unit length: the views of a text that keeps every token, in
+            their context (see `ViewProjection`). Those of padding mean nothing.
         router_logits: (B, T) float; the tokens of the highest ones are routed. None for documents, which
             are pooled (see `pool_tokens`).
         token_mask: (B, T) bool, true at the tokens that are views of the text and may be routed. A

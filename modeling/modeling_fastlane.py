@@ -101,8 +101,7 @@ class FastLaneModel(TextEncodingModel):
         is_alone = inputs.keys() - tensors.keys() <= {"return_dict"} and all(
             each.shape == seen.shape for each in tensors.values()
         )
-        is_learning = self.training or torch.is_grad_enabled() or torch.compiler.is_compiling()
-        if seen.device.type != "cpu" or not is_alone or is_learning:
+        if seen.device.type != "cpu" or not is_alone or torch.compiler.is_compiling():
             return self.backbone(**inputs)
         states = None
         for rows, length in parts_of_batch(seen):
@@ -179,23 +178,22 @@ class FastLaneModel(TextEncodingModel):
             init.zeros_(module.output)
 
 
-def parts_of_batch(seen: Tensor) -> Iterator[tuple[slice, int]]:
-    """Parts a batch into rows that have at most `CPU_TOKENS` tokens together, or into single rows.
+def parts_of_batch(seen: Tensor) -> Iterator[tuple[Tensor, int]]:
+    """Parts a batch, the longest texts first, into texts that have at most `CPU_TOKENS` tokens together.
 
     Args:
-        seen: (B, T) bool, false at padding; texts of like lengths stand beside each other.
+        seen: (B, T) bool, false at padding.
 
     Yields:
-        Rows, and their length up to the padding of the longest of them.
+        The rows of some texts, at least one, int64; and their length up to the padding of the longest.
     """
-    lengths = (seen.int() * torch.arange(1, seen.shape[1] + 1)).amax(dim=1).tolist()
-    first, longest = 0, lengths[0]
-    for row, length in enumerate(lengths[1:], 1):
-        if max(longest, length) * (row + 1 - first) > CPU_TOKENS:
-            yield slice(first, row), longest
-            first, longest = row, 0
-        longest = max(longest, length)
-    yield slice(first, len(lengths)), longest
+    lengths = (seen.int() * torch.arange(1, seen.shape[1] + 1)).amax(dim=1)
+    order = lengths.argsort(descending=True, stable=True)
+    while len(order):
+        longest = int(lengths[order[0]])
+        count = max(1, CPU_TOKENS // max(1, longest))
+        yield order[:count], longest
+        order = order[count:]
 
 
 def count_positions(backbone: nn.Module) -> int | None:

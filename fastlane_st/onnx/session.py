@@ -74,8 +74,8 @@ class GraphForward:
     ) -> FastLaneOutput:
         mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
         ids, mask = input_ids.cpu(), mask.to(torch.int64).cpu()
-        is_whole = self.device != "cpu"
-        parts = [(slice(None), mask.shape[1])] if is_whole else list(parts_of_batch(mask.bool()))
+        every: list[tuple[Tensor, int]] = [(torch.arange(len(mask)), mask.shape[1])]
+        parts = every if self.device != "cpu" else list(parts_of_batch(mask.bool()))
         values: dict[str, Any] = {}
         for rows, length in parts:
             given = {

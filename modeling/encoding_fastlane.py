@@ -99,7 +99,7 @@ class TextEncodingModel(CheckpointModel):
             texts: One text or several. Texts are cut at `query_length` or `document_length`.
             task: The side: its prompt, length and default number of routes.
             num_routes: As in `route`.
-            batch_size: Texts in one forward pass.
+            batch_size: Texts in one forward pass, of which a CPU takes some at a time.
             output_value: `"token_embeddings"`, or None for everything.
             convert_to_numpy: Give float32 arrays instead of tensors on the model's device.
             show_progress_bar: Show one.

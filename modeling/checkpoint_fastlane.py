@@ -26,7 +26,6 @@ HUB_FILES = (
     "encoding_fastlane.py",
     "fingerprint_fastlane.py",
     "modeling_fastlane.py",
-    "pooling_fastlane.py",
     "projection_fastlane.py",
     "router_fastlane.py",
     "routing_fastlane.py",

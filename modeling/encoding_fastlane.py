@@ -12,9 +12,8 @@ from tqdm.auto import tqdm
 from transformers import PreTrainedTokenizerBase
 
 from .checkpoint_fastlane import CheckpointModel
-from .pooling_fastlane import pool_tokens
 from .projection_fastlane import FastLaneOutput, ViewProjection
-from .routing_fastlane import AskedRoutes, Task, gumbel_top_k_gate, top_k_mask
+from .routing_fastlane import AskedRoutes, Task, gumbel_top_k_gate, pool_tokens, top_k_mask
 from .search_fastlane import ExactIndex, check_unicode
 
 CHARACTERS = 16  # a token, when a long text is cut before it is tokenised; English has 4 or 5

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sentence_transformers.multi_vector_encoder.modules import HierarchicalTokenPooling
 
-from fastlane_st.modeling.pooling_fastlane import pool_tokens
+from fastlane_st.modeling.routing_fastlane import pool_tokens
 
 
 def units(*shape: int, seed: int = 0) -> torch.Tensor:

@@ -57,7 +57,6 @@ class Results(TypedDict):
 
     Keys:
         command: Of the quality.
-        note: What a reader must know of it.
         rows: By collection and number of routes.
         unseen: Collections that no training pair came from.
         others: What else ranks: its name, and its value by collection.
@@ -66,7 +65,6 @@ class Results(TypedDict):
     """
 
     command: str
-    note: NotRequired[str]
     rows: list[ResultRow]
     unseen: NotRequired[list[str]]
     others: NotRequired[dict[str, dict[str, float]]]

@@ -63,8 +63,8 @@ benchmarks/measure.sh runs/results
 python -m benchmarks.report.report --results runs/results
 ```
 
-All was measured with the weights as they were trained, before learned salience, centrality and spread were
-taken out of them, which moves no mean over six of the test sets beyond chance. Intervals are of 95 %, by
+"Quality" is of the released weights. The other sections were measured with the weights as they were
+trained, before learned salience, centrality and spread were taken out of them. Intervals are of 95 %, by
 paired bootstrap over queries."""
 
 

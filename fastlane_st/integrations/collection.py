@@ -254,6 +254,7 @@ def diversified(
     """
     left = list(range(len(hits)))
     gains = [relevance * hit.score / len(hit.matches) for hit in hits]
+    directions = np.array(means)
     closest = np.full(len(hits), -1.0)
     chosen: list[int] = []
     while left and len(chosen) < top_k:
@@ -261,7 +262,7 @@ def diversified(
         best = max(left, key=lambda one: gains[one] - cost[one])
         left.remove(best)
         chosen.append(best)
-        closest = np.maximum(closest, np.array(means) @ means[best])
+        closest = np.maximum(closest, directions @ directions[best])
     return [hits[one] for one in chosen]
 
 

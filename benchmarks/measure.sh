@@ -48,6 +48,7 @@ python -m benchmarks.quality.backends --data data/eval \
   --sets mlquestions:dev,scitldr:dev,stackexchange:dev,wikiqa:dev --limit-queries 300 --limit-documents 1000 \
   --out "$results"/backends_quality.json
 python -m benchmarks.speed.backends --out "$results"/backends.json
+python -m benchmarks.speed.encoding --out "$results"/speed.json
 python -m benchmarks.speed.training --config training/fastlane-minilm.yaml --steps 6 --rounds 3 \
   --settings st_trainer,st_trainer_st_loss,configured --out "$results"/training_speed.json
 
@@ -66,7 +67,7 @@ python -m benchmarks.search.vectors --judged data/eval/nqgold --num-queries 500 
   --out runs/peers-14k/vectors
 python -m benchmarks.search.engines --collection runs/peers-14k/vectors --scratch runs/peers-14k --queries 300 \
   --dense runs/dense-twin --out "$results"/small.json
-python -m benchmarks.search.stores --collection runs/peers-14k/vectors --scratch runs/stores \
+python -m benchmarks.search.stores --collection runs/peers-14k/vectors --queries 200 --scratch runs/stores \
   --out "$results"/stores.json
 python -m benchmarks.search.recall --collection runs/peers-50k/vectors --documents 10000 --out "$results"/recall.json
 python -m benchmarks.search.scale --collection runs/peers-50k/vectors --scratch runs/scale --queries 300 \

@@ -286,3 +286,115 @@ def medquad_section(found: dict[str, Any]) -> str:
     )
     columns = ("collection", "setting", "before", "after", "difference", "interval")
     return "\n".join(markdown_table(columns, rows))
+
+
+ROUTE_COLUMNS = {
+    "router_1": "one route",
+    "router_2": "two",
+    "router_4": "four",
+    "router_8": "eight",
+    "full": "all views",
+}
+MIXED = {"none": "untouched", "both": "with context mixed in"}
+
+
+def retrofit_section(found: dict[str, Any]) -> str:
+    """Routes for a plain late-interaction model: what they keep of its MaxSim, and the time."""
+    runs, asked = found["retrofits"], found["settings"]
+    encoding = sum(part["seconds"] for part in found["encoding"]["parts"])
+    rows = (
+        (
+            MIXED[context],
+            ranking,
+            *(f"{run[when][ranking]['overlap']:.3f}" for when in ("before", "after")),
+            *(f"{run[when][ranking]['reciprocal_rank']:.3f}" for when in ("before", "after")),
+        )
+        for context, run in runs.items()
+        for ranking in run["after"]
+    )
+    times = (
+        (
+            MIXED[context],
+            *(f"{seconds / 60:.1f}" for seconds in run["seconds"].values()),
+            f"{sum(run['seconds'].values()) / 60:.0f}",
+            f"{run['peak_memory'] / 2**30:.1f}",
+        )
+        for context, run in runs.items()
+    )
+    one = next(iter(runs.values()))
+    threads = one["environment"]["threads"]
+    return "\n".join(
+        [
+            "A plain late-interaction model, the untouched backbone's states of unit length, gets routes "
+            f"over an index of its own vectors of {asked['documents']:,} documents: {asked['steps']:,} "
+            f"steps, the query side alone, with {asked['pairs']:,} pairs and made queries. On "
+            f"{one['num_queries']:,} held-out pairs over {one['num_documents']:,} documents, the share of "
+            "MaxSim's ten best documents that are among the ten best, before training and after:",
+            "",
+            *markdown_table(
+                (
+                    "documents' vectors",
+                    "of the query",
+                    "of the ten best, before",
+                    "after",
+                    "MRR@10, before",
+                    "after",
+                ),
+                rows,
+            ),
+            "",
+            f"Minutes by phase, {one['environment']['processor']}, on {threads} "
+            f"thread{'s' * (threads > 1)}; the index took {encoding / 60:.1f} to encode before:",
+            "",
+            *markdown_table(("documents' vectors", *one["seconds"], "in all", "GiB"), times),
+        ]
+    )
+
+
+def retrofit_quality_section(found: dict[str, Any]) -> str:
+    """Both retrofits on judged collections, as shares of the plain model's own MaxSim."""
+    asked = found["settings"]
+    maxsim = found["sets"]["none"]["ndcg@10"]["full"]
+    rows = (
+        (
+            MIXED.get(name, name.replace("_", " ")),
+            *(
+                f"{one['ndcg@10'][setting]:.4f} ({one['ndcg@10'][setting] / maxsim:.1%})"
+                for setting in ROUTE_COLUMNS
+            ),
+        )
+        for name, one in found["sets"].items()
+    )
+    return "\n".join(
+        [
+            f"Mean nDCG@10 over {asked['sets'].replace(',', ', ')}, {asked['limit_queries']} queries and "
+            f"{asked['limit_documents']:,} documents of each at most, brute force; in brackets the share of "
+            "the model's own MaxSim, which is all views of the query over untouched vectors.",
+            "",
+            *markdown_table(("documents' vectors", *ROUTE_COLUMNS.values()), rows),
+        ]
+    )
+
+
+def backends_quality_section(found: dict[str, Any]) -> str:
+    """What a backend's numbers cost."""
+    asked = found["settings"]
+    rows = (
+        (
+            name.replace(":", ", "),
+            *(f"{one['ndcg@10'][setting]:.4f}" for setting in ROUTE_COLUMNS),
+            *mean_and_interval(one["gain"]["router_1"]),
+        )
+        for name, one in found["sets"].items()
+    )
+    return "\n".join(
+        [
+            f"Mean nDCG@10 over {asked['sets'].replace(',', ', ')}, {asked['limit_queries']} queries and "
+            f"{asked['limit_documents']:,} documents of each at most, brute force, and what one route gains "
+            "on the first line. Queries and documents are encoded by the same backend.",
+            "",
+            *markdown_table(
+                ("backend", *ROUTE_COLUMNS.values(), "one route's gain", "interval"), rows
+            ),
+        ]
+    )

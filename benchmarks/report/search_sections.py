@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from .tables import engines_table, markdown_table, scale_table
@@ -140,4 +141,43 @@ def soak_section(found: dict[str, Any]) -> str:
         f"{mutations['mutations']:,} damaged files: {mutations['refused']:,} refused, "
         f"{mutations['unchanged']:,} read as they were. {readers['searches']:,} searches and "
         f"{readers['loads']:,} loads beside {readers['changes']:,} changes in {readers['seconds']} s."
+    )
+
+
+def stores_section(found: dict[str, Any]) -> str:
+    """Vector stores beside FastLaneIndex over the same vectors."""
+    efforts = ("effort", "nprobes", "refine_factor")
+    builds: dict[str, list[dict[str, Any]]] = {}
+    for one in found["settings"]:
+        builds.setdefault(build_label(one, efforts), []).append(one)
+    rows = []
+    for build, settings in builds.items():
+        best = max(one["overlap"] for one in settings)
+        good = [one for one in settings if one["overlap"] >= 0.99 * best]
+        one = min(good, key=lambda each: float(each["ms_median"]))
+        how = [f"{name} {one['options'][name]:g}" for name in efforts if name in one["options"]]
+        compared = f"{one['ratio']:.1f}" if one.get("ratio") else ""
+        times = (f"{one['ms_median']:.1f}", f"{one['ms_p95']:.1f}")
+        rows.append((build, ", ".join(how), f"{one['overlap']:.3f}", *times, compared))
+    return "\n".join(
+        [
+            f"One route over {found['documents']:,} passages ({found['vectors']:,} vectors, all of the same "
+            "numbers), one query at a time: the share of the ten best documents that a store finds, and its "
+            "time. A row is the fastest of a build's settings within 1 % of the most that it finds; the last "
+            "column is its time over that of the fastest FastLaneIndex that finds at least as much.",
+            "",
+            *markdown_table(
+                ("store", "setting", "of the ten best", "p50 ms", "p95 ms", "times FastLaneIndex"),
+                rows,
+            ),
+        ]
+    )
+
+
+def build_label(setting: dict[str, Any], efforts: Sequence[str]) -> str:
+    """A store and how its index was built, such as "lancedb, IVF_RQ, 64 partitions"."""
+    built = {key: value for key, value in setting["options"].items() if key not in efforts}
+    named = {"num_bits": "{} bits", "num_partitions": "{} partitions", "exact": "exact"}
+    return ", ".join(
+        [setting["engine"], *(named.get(key, "{}").format(value) for key, value in built.items())]
     )

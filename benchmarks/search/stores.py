@@ -1,6 +1,6 @@
 """Vector stores beside FastLaneIndex over the same vectors: what one route finds, and in what time.
 
-    python -m benchmarks.search.stores --collection runs/peers/vectors --documents 10000 \
+    python -m benchmarks.search.stores --collection runs/peers-14k/vectors --queries 200 \
         --scratch runs/stores --out benchmarks/results/stores.json
 
 `vectors.py` makes the collection. The best documents are those of exhaustive search. Each setting of a store
@@ -53,10 +53,12 @@ class Setting(NamedTuple):
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--collection", type=Path, required=True)
-    parser.add_argument("--documents", type=int, required=True, help="the first N")
+    parser.add_argument("--documents", type=int, help="the first N")
     parser.add_argument("--queries", type=int, help="the first N")
     parser.add_argument("--stores", default=",".join(PACKAGES), help="names with commas")
-    parser.add_argument("--partitions", type=int, help="of LanceDB's indexes")
+    parser.add_argument(
+        "--partitions", type=int, nargs="+", help="of LanceDB's indexes; by default its own number"
+    )
     parser.add_argument("--rounds", type=int, default=3, help="each query is timed so often")
     parser.add_argument("--scratch", type=Path, required=True, help="a folder for the stores")
     parser.add_argument("--out", type=Path, required=True)
@@ -100,7 +102,7 @@ def fastlane_settings(documents: Sequence[Any]) -> Iterator[Setting]:
 
 
 def store_settings(
-    name: str, index: FastLaneIndex, scratch: Path, partitions: int | None
+    name: str, index: FastLaneIndex, scratch: Path, partitions: Sequence[int] | None
 ) -> Iterator[Setting]:
     """A store, filled from the index, with each way to search it."""
     place = scratch / (f"{name}.db" if name == "milvus" else name)
@@ -128,7 +130,7 @@ def filled(address: str, index: FastLaneIndex) -> Store:
     return open_store(address)
 
 
-def lance_settings(store: LanceStore, partitions: int | None) -> Iterator[Setting]:
+def lance_settings(store: LanceStore, partitions: Sequence[int] | None) -> Iterator[Setting]:
     """LanceDB with each kind of index, clusters looked into, and refinement."""
     builds: list[dict[str, Any]] = [
         {"kind": "IVF_RQ"},
@@ -137,9 +139,10 @@ def lance_settings(store: LanceStore, partitions: int | None) -> Iterator[Settin
         {"kind": "IVF_FLAT"},
         {"kind": "IVF_HNSW_SQ"},
     ]
-    for build in builds:
+    counts = [{"num_partitions": count} for count in partitions] if partitions else [{}]
+    for build in (kind | count for kind in builds for count in counts):
         try:
-            store.create_index(**build, num_partitions=partitions)
+            store.create_index(**build)
         except ValueError as error:  # such as bits that this LanceDB doesn't have
             print(f"lancedb {build}: {error}")
             continue

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from itertools import chain
+from statistics import median
 from typing import Any, get_args
 
 import pytest
@@ -178,6 +179,87 @@ def medquad_tables(found: dict[str, Any]) -> Iterator[Numbers]:
     ]
 
 
+def spread(found: dict[str, float]) -> list[float]:
+    return [found[name] for name in ("median", "min", "max")]
+
+
+def retrofit_tables(found: dict[str, Any]) -> Iterator[Numbers]:
+    runs = found["retrofits"].values()
+    yield [
+        [
+            *map(int, re.findall(r"\d+", ranking)),
+            *(run[when][ranking]["overlap"] for when in ("before", "after")),
+            *(run[when][ranking]["reciprocal_rank"] for when in ("before", "after")),
+        ]
+        for run in runs
+        for ranking in run["after"]
+    ]
+    yield [
+        [
+            *(seconds / 60 for seconds in run["seconds"].values()),
+            sum(run["seconds"].values()) / 60,
+            run["peak_memory"] / 2**30,
+        ]
+        for run in runs
+    ]
+
+
+def retrofit_quality_tables(found: dict[str, Any]) -> Iterator[Numbers]:
+    maxsim = found["sets"]["none"]["ndcg@10"]["full"]
+    settings = ("router_1", "router_2", "router_4", "router_8", "full")
+    yield [
+        [
+            part
+            for name in settings
+            for part in (one["ndcg@10"][name], one["ndcg@10"][name] / maxsim)
+        ]
+        for one in found["sets"].values()
+    ]
+
+
+def backends_quality_tables(found: dict[str, Any]) -> Iterator[Numbers]:
+    settings = ("router_1", "router_2", "router_4", "router_8", "full")
+    yield [
+        [*(one["ndcg@10"][name] for name in settings), *interval(one["gain"]["router_1"])]
+        for one in found["sets"].values()
+    ]
+
+
+def backends_tables(found: dict[str, Any]) -> Iterator[Numbers]:
+    yield [
+        [
+            one["documents_per_second"],
+            *spread(one["times_faster"]["documents"]),
+            one["query_ms"],
+            *spread(one["times_faster"]["query"]),
+        ]
+        for one in found["backends"].values()
+    ]
+
+
+def speed_tables(found: dict[str, Any]) -> Iterator[Numbers]:
+    yield [
+        spread(one["ratio"])
+        for name, one in found.items()
+        if name.startswith("encode_") and "ratio" in one
+    ]
+
+
+def serve_tables(found: dict[str, Any]) -> Iterator[Numbers]:
+    rounds = found["rounds"]
+    yield [
+        [
+            float(clients),
+            *(
+                median(one["server"][name][clients][value] for one in rounds)
+                for value in ("per_second", "p50_ms", "p95_ms", "p99_ms")
+            ),
+        ]
+        for name, by_clients in rounds[0]["server"].items()
+        for clients in by_clients
+    ]
+
+
 @pytest.mark.parametrize(
     ("name", "numbers"),
     [
@@ -191,6 +273,12 @@ def medquad_tables(found: dict[str, Any]) -> Iterator[Numbers]:
         ("by_routes", by_routes_tables),
         ("selections", selections_tables),
         ("medquad", medquad_tables),
+        ("retrofit", retrofit_tables),
+        ("retrofit_quality", retrofit_quality_tables),
+        ("backends", backends_tables),
+        ("backends_quality", backends_quality_tables),
+        ("speed", speed_tables),
+        ("serve", serve_tables),
     ],
 )
 def test_the_numbers_of_a_table_are_those_of_its_json(
@@ -232,6 +320,20 @@ def test_a_row_of_engines_is_a_setting_that_was_measured(
     ]
     assert len(table) >= len(results[name]["runs"])
     for cells in table:
+        assert any(agree(cells, values) for values in candidates), cells
+
+
+def test_a_row_of_stores_is_a_setting_that_was_measured(
+    committed: str, results: dict[str, Any]
+) -> None:
+    title, _ = report.SECTIONS["stores"]
+    [table] = tables_of(sections_of(committed)[title])
+    candidates = [
+        [one["overlap"], one["ms_median"], one["ms_p95"], *filter(None, [one.get("ratio")])]
+        for one in results["stores"]["settings"]
+    ]
+    assert len(table) > 3
+    for _, *cells in table:  # without the setting
         assert any(agree(cells, values) for values in candidates), cells
 
 

@@ -1,0 +1,123 @@
+"""Sections of the report on encoding and serving: a function per JSON file."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from .tables import markdown_table
+
+CALLS = {
+    "encode_documents": "documents, all views, against Sentence Transformers",
+    "encode_documents_quarter": "documents, pooled to a quarter, against Sentence Transformers",
+    "encode_queries": "queries in batches, one route, against Sentence Transformers",
+    "encode_one_query": "single queries, one route, against Sentence Transformers",
+    "encode_queries_with_route_layers": "queries in batches, with route layers against without",
+    "encode_one_query_with_route_layers": "single queries, with route layers against without",
+}
+BACKENDS = {"st-onnx": "Sentence Transformers over a graph of the backbone alone"}
+
+
+def speed_section(found: dict[str, Any]) -> str:
+    """Encoding against plain late interaction over the same backbone."""
+    rows = ((label, ratio(found[call]["ratio"])) for call, label in CALLS.items() if call in found)
+    return "\n".join(
+        [
+            "How many times as fast, medians of calls in turns (and the slowest and fastest), on "
+            f"{processor(found)}. Sentence Transformers has its own multi-vector model over the same "
+            f"backbone, with a projection and no router; route layers are {found['route_layers']}.",
+            "",
+            *markdown_table(("encoding", "times as fast"), rows),
+        ]
+    )
+
+
+def backends_section(found: dict[str, Any]) -> str:
+    """Encoding by each backend."""
+    rows = (
+        (
+            BACKENDS.get(name, name.replace(":", ", ")),
+            f"{one['documents_per_second']:.1f}",
+            ratio(one["times_faster"]["documents"]),
+            f"{one['query_ms']:.1f}",
+            ratio(one["times_faster"]["query"]),
+        )
+        for name, one in found["backends"].items()
+    )
+    has = ", ".join(found["instructions"]) or "none of those that int8 and bfloat16 need"
+    return "\n".join(
+        [
+            f"{found['documents']:,} documents of {found['characters_per_document']:.0f} characters on "
+            f"average, in batches of {found['batch_size']}, and single queries; medians of "
+            f"{found['rounds']} rounds, on {processor(found)}. Vector instructions it has: {has}.",
+            "",
+            *markdown_table(
+                ("backend", "documents/s", "times torch", "ms a query", "times torch"), rows
+            ),
+        ]
+    )
+
+
+def serve_section(found: dict[str, Any]) -> str:
+    """A server under load."""
+    rounds, ratios = found["rounds"], found["ratios"]
+    rows = []
+    for name, by_clients in rounds[0]["server"].items():
+        for clients in by_clients:
+            each = [one["server"][name][clients] for one in rounds]
+            rows.append(
+                (
+                    name,
+                    clients,
+                    f"{middle([one['per_second'] for one in each]):.0f}",
+                    *(
+                        f"{middle([one[f'{quantile}_ms'] for one in each]):.0f}"
+                        for quantile in ("p50", "p95", "p99")
+                    ),
+                )
+            )
+    library = middle([value for one in rounds for value in one["library"]])
+    ((_, added),) = [item for item in ratios.items() if item[0].startswith("ms_over_library")]
+    gains = ", ".join(
+        f"{one['median']:.2f} at {clients}"
+        for clients, one in ratios["throughput_of_batches"].items()
+    )
+    return "\n".join(
+        [
+            f"One route over {found['documents']:,} passages, all of their views, on {processor(found)}. "
+            "Clients share the processor with the server. Medians of "
+            f"{len(rounds)} rounds.",
+            "",
+            *markdown_table(("server", "clients", "queries/s", "p50 ms", "p95 ms", "p99 ms"), rows),
+            "",
+            f"The library's own call takes {library:.1f} ms; with one client the server adds "
+            f"{added['median']:.1f} ms ({added['least']:.1f} to {added['greatest']:.1f}). Batches answer so "
+            f"many times as many queries a second as no batches: {gains}.",
+        ]
+    )
+
+
+def serve_memory_section(found: dict[str, Any]) -> str:
+    """A server's memory over some minutes."""
+    memory, done = found["resident_bytes"], found["done"]
+    calls = ", ".join(f"{number:,} times {name}" for name, number in done.items())
+    return (
+        f"{found['minutes']:g} minutes of {calls}: {memory[0] / 2**20:.0f} MiB at first, "
+        f"{max(memory) / 2**20:.0f} at most, {memory[-1] / 2**20:.0f} at last, which is "
+        f"{found['growth']:+.1%} of what it was after the first fifth."
+    )
+
+
+def processor(found: dict[str, Any]) -> str:
+    """The machine's processor, and the threads that were used."""
+    threads = found["environment"]["threads"]
+    return f"{found['environment']['processor']}, {threads} thread{'s' * (threads > 1)}"
+
+
+def ratio(found: dict[str, float]) -> str:
+    """A median, and the least and greatest."""
+    return f"{found['median']:.2f} ({found['min']:.2f} to {found['max']:.2f})"
+
+
+def middle(values: list[float]) -> float:
+    """The median, the upper of two."""
+    return sorted(values)[len(values) // 2]

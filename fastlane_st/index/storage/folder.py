@@ -83,6 +83,7 @@ class Commit:
     Attributes:
         directory: The folder, absolute.
         generation: The number of the commit.
+        checksum: Of the manifest. A folder that was built anew may have the same generation.
         numbers: Each segment's number, which its files are named by.
         masks: The file with each part's mask of live documents; None where all are live.
         template: The empty store that new segments are made like, and its file; None for a flat one.
@@ -91,6 +92,7 @@ class Commit:
 
     directory: Path
     generation: int
+    checksum: str
     numbers: dict[Segment, int]
     masks: dict[Part, str | None]
     template: tuple[VectorStore, str | None] | None
@@ -118,8 +120,8 @@ def write_index(
         FileExistsError: The folder holds other files and no index. What an interrupted first save
             left behind is no obstacle.
         BlockingIOError: Someone else is writing.
-        ValueError: The folder's index is damaged or newer, or has another generation than `last`
-            says; or the metadata is not JSON.
+        ValueError: The folder's index is damaged or newer, or another than `last` says; or the
+            metadata is not JSON.
     """
     directory = Path(directory)
     try:
@@ -131,11 +133,10 @@ def write_index(
     with _writing(directory):
         generation, first_number = next_generation(directory), _next_number(directory)
         if last is None or last.directory != directory.resolve():
-            last = Commit(directory.resolve(), generation - 1, {}, {}, None, {})
-        if last.generation != generation - 1:
+            last = Commit(directory.resolve(), generation - 1, "", {}, {}, None, {})
+        elif not is_current(last):
             raise ValueError(
-                f"{directory} was changed by someone else since this index was loaded or saved: it has "
-                f"generation {generation - 1}, not {last.generation}; load it again"
+                f"{directory} was changed by someone else since this index was loaded or saved; load it again"
             )
         with contents.lock:
             parts, next_place, next_id = contents.parts, contents.next_place, contents.next_id
@@ -154,7 +155,7 @@ def write_index(
             "metadata": metadata,
             "context": None if settings.context is None else asdict(settings.context),
         }
-        _put_manifest(directory, manifest)
+        commit = replace(commit, checksum=_put_manifest(directory, manifest))
         yield commit
         _sync_directory(directory)
         for path in sorted(directory.iterdir()):
@@ -184,14 +185,23 @@ def _describe(template: VectorStore, parts: Sequence[Part], commit: Commit) -> d
     }
 
 
-def _put_manifest(directory: Path, manifest: dict[str, Any]) -> None:
-    """Makes the new files the folder's index, in one step."""
+def _put_manifest(directory: Path, manifest: dict[str, Any]) -> str:
+    """Makes the new files the folder's index, in one step, and gives the manifest's checksum."""
+    whole = with_checksum(manifest)
     with open(directory / f"{MANIFEST}.tmp", "wb") as file:
-        file.write(json.dumps(with_checksum(manifest), indent=2).encode())
+        file.write(json.dumps(whole, indent=2).encode())
         sync(file)
     # The new files' names must be on disk before the manifest that relies on them.
     _sync_directory(directory)
     os.replace(directory / f"{MANIFEST}.tmp", directory / MANIFEST)
+    checksum: str = whole["sha256"]
+    return checksum
+
+
+def is_current(commit: Commit) -> bool:
+    """Whether the commit's folder still holds it; raises what `read_manifest` does."""
+    there = (commit.directory / MANIFEST).exists()
+    return there and bool(read_manifest(commit.directory)["sha256"] == commit.checksum)
 
 
 def read_index(
@@ -211,7 +221,7 @@ def read_index(
             return _read_parts(directory, manifest, memory_map)
         except (ValueError, OSError, RuntimeError):  # the last is what FAISS raises
             # A writer may have committed meanwhile, and deleted what only the old manifest names.
-            if read_manifest(directory)["generation"] == manifest["generation"]:
+            if read_manifest(directory)["sha256"] == manifest["sha256"]:
                 raise
 
 
@@ -259,7 +269,7 @@ def _write_parts(
         facts = write_vectors(last.directory / name, template)
     if name is not None and facts is not None:
         files[name] = facts
-    commit = Commit(last.directory, generation, {}, {}, (template, name), files)
+    commit = Commit(last.directory, generation, "", {}, {}, (template, name), files)
     for part in parts:
         number = last.numbers.get(part.segment)
         if number is None:
@@ -292,7 +302,15 @@ def _read_parts(
     else:
         verify(directory / name, files[name])
         template = VectorStore.read(directory / name)
-    commit = Commit(directory.resolve(), manifest["generation"], {}, {}, (template, name), files)
+    commit = Commit(
+        directory.resolve(),
+        manifest["generation"],
+        manifest["sha256"],
+        {},
+        {},
+        (template, name),
+        files,
+    )
     for entry in manifest["segments"]:
         number = entry["number"]
         segment = read_segment(directory, number, files, entry["longest"], memory_map)

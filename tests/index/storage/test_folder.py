@@ -233,9 +233,19 @@ def test_a_folder_that_someone_else_changed_is_not_overwritten(saved: Path) -> N
     mine, theirs = FastLaneIndex.load(saved), FastLaneIndex.load(saved)
     changed(theirs).save(saved)
     mine.delete(["1"])
-    with pytest.raises(ValueError, match="has generation 2, not 1; load it again"):
+    with pytest.raises(ValueError, match="changed by someone else .* load it again"):
         mine.save(saved)
     assert "more" in FastLaneIndex.load(saved)
+
+
+def test_a_folder_that_was_built_anew_is_not_overwritten(saved: Path) -> None:
+    mine = FastLaneIndex.load(saved)
+    shutil.rmtree(saved)
+    FastLaneIndex.from_embeddings([np.eye(4, dtype=np.float32)], ids=["new"]).save(saved)
+    mine.delete(["1"])
+    with pytest.raises(ValueError, match="changed by someone else"):
+        mine.save(saved)
+    assert FastLaneIndex.load(saved).ids == ["new"]
 
 
 def test_a_copy_is_saved_to_another_folder_whole(saved: Path, tmp_path: Path) -> None:

@@ -54,17 +54,17 @@ python -m benchmarks.speed.training --config training/fastlane-minilm.yaml --ste
 
 # Search. An environment is made for the engines of others; on two cores their indexes take long to build.
 python -m benchmarks.search.vectors --judged data/eval/nqgold --others data/scale/manuals.jsonl.xz \
-  --num-others 100000 --num-queries 500 --routes 0.25 --out runs/peers/vectors
+  --num-others 100000 --num-queries 500 --routes 0.25 --dtype bfloat16 --out runs/peers/vectors
 python -m benchmarks.search.engines --collection runs/peers/vectors --scratch runs/peers --queries 300 \
   --engines exhaustive,fastlane-ivf-int8,plaid,bm25 --out "$results"/engines.json
 python -m benchmarks.search.brute_force --collection runs/peers/vectors --out "$results"/brute_force.json
 # With more engines over fewer documents.
 python -m benchmarks.search.vectors --judged data/eval/nqgold --others data/scale/manuals.jsonl.xz \
-  --num-others 36000 --num-queries 500 --routes 0.25 --out runs/peers-50k/vectors
+  --num-others 36000 --num-queries 500 --routes 0.25 --dtype bfloat16 --out runs/peers-50k/vectors
 python -m benchmarks.search.engines --collection runs/peers-50k/vectors --scratch runs/peers-50k --queries 300 \
   --engines exhaustive,fastlane-ivf-int8,plaid,warp,bm25 --out "$results"/peers.json
 python -m benchmarks.search.vectors --judged data/eval/nqgold --num-queries 500 --routes 0.25 \
-  --out runs/peers-14k/vectors
+  --dtype bfloat16 --out runs/peers-14k/vectors
 python -m benchmarks.search.engines --collection runs/peers-14k/vectors --scratch runs/peers-14k --queries 300 \
   --dense runs/dense-twin --out "$results"/small.json
 python -m benchmarks.search.stores --collection runs/peers-14k/vectors --queries 200 --scratch runs/stores \

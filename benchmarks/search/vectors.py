@@ -43,6 +43,12 @@ def main() -> None:
     parser.add_argument("--num-queries", type=int, default=500)
     parser.add_argument("--routes", type=float, help="the fraction of views kept; all without it")
     parser.add_argument("--model", default="fastlane-minilm")
+    parser.add_argument(
+        "--dtype",
+        choices=("float32", "bfloat16"),
+        default="float32",
+        help="of encoding; bfloat16 is slow on a processor without it",
+    )
     parser.add_argument("--out", type=Path, required=True)
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
@@ -64,7 +70,8 @@ def main() -> None:
     check_same(options.out / "collection.json", facts)
     (options.out / "ids.json").write_text(json.dumps(ids), "utf-8")
     (options.out / "texts.json").write_text(json.dumps(texts), "utf-8")
-    with torch.autocast(encoder.device.type, torch.bfloat16):
+    has_autocast = options.dtype == "bfloat16"
+    with torch.autocast(encoder.device.type, torch.bfloat16, enabled=has_autocast):
         encode_queries(options.out, encoder, judged)
         seconds = encode_documents(options.out, encoder, texts, options.routes)
     write_results(

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from typing import Any
 from uuid import uuid4
 
@@ -14,6 +15,7 @@ try:
     from langchain_core.callbacks import CallbackManagerForRetrieverRun, Callbacks
     from langchain_core.documents import BaseDocumentCompressor, Document
     from langchain_core.retrievers import BaseRetriever
+    from langchain_core.runnables import run_in_executor
     from langchain_core.structured_query import (
         Comparator,
         Comparison,
@@ -285,6 +287,13 @@ class FastLaneVectorStore(VectorStore):
             (_document(passage(hit)), min(1.0, max(0.0, (1 + hit.score / len(hit.matches)) / 2)))
             for hit in self._search(query, k, **kwargs)
         ]
+
+    async def _asimilarity_search_with_relevance_scores(
+        self, query: str, k: int = 4, **kwargs: Any
+    ) -> list[tuple[Document, float]]:
+        search = partial(self._similarity_search_with_relevance_scores, query, k, **kwargs)
+        found: list[tuple[Document, float]] = await run_in_executor(None, search)
+        return found
 
     def _select_relevance_score_fn(self) -> Callable[[float], float]:
         return lambda score: min(1.0, max(0.0, (1 + score) / 2))  # of one route

@@ -119,7 +119,8 @@ class ShardFolder:
         """Encodes the documents of a shard, writes it whole or not at all, and forgets their texts."""
         settings = self.settings.vectors
         records = [
-            Record.of(one, settings) for one in Incoming.of_corpus(documents).documents(encoding)
+            Record.of(one, settings, is_compared=False)
+            for one in Incoming.of_corpus(documents).documents(encoding)
         ]
         schema = schema_of(settings)
         count = sum(len(one.document.views.vectors) for one in records)

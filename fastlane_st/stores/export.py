@@ -206,7 +206,7 @@ def export_vectors(
     files.
 
     Documents that the target holds already, and the same, are passed over, and others of the same ids are
-    replaced. Documents that only the target has stay there.
+    replaced. Documents that only a store has stay there; Parquet files become those of the source.
 
     Args:
         source: An index, or documents to encode.
@@ -284,6 +284,10 @@ def open_target(
     if engine == "parquet":
         for given in connection:
             raise TypeError(f"Parquet files take no argument {given!r}")
+        there = ParquetFolder.settings_in(place)
+        if there is not None:
+            check_same(there, target, settings, storage)
+            storage = there.storage
         return ParquetFolder(place, replace(settings, storage=storage or "float16"))
     try:
         store = open_store(target, name, retries=retries, **connection)
@@ -293,29 +297,30 @@ def open_target(
         settings = replace(settings, storage=chosen, distance="cosine" if is_by_cosine else "dot")
         return StoreTarget(create_store(target, settings, name, retries=retries, **connection))
     try:
-        check_same(store, settings, storage)
+        check_same(store.settings, store.address, settings, storage)
     except ValueError:
         store.close()
         raise
     return StoreTarget(store)
 
 
-def check_same(store: Store, settings: StoreSettings, storage: StoreStorage | None) -> None:
-    """Raises a ValueError unless a store's vectors are as those to be exported."""
-    there = store.settings
+def check_same(
+    there: StoreSettings, address: str, settings: StoreSettings, storage: StoreStorage | None
+) -> None:
+    """Raises a ValueError unless the vectors at an address are as those to be exported."""
     if there.dim != settings.dim:
         raise ValueError(
-            f"{store.address} holds {there.dim}-dimensional vectors, the export has {settings.dim}: name "
+            f"{address} holds {there.dim}-dimensional vectors, the export has {settings.dim}: name "
             "another"
         )
     known, ours = set(there.checkpoint), set(settings.checkpoint)
     if known and ours and known.isdisjoint(ours):
         raise ValueError(
-            f"{store.address} was filled by another checkpoint than the export's: name another"
+            f"{address} was filled by another checkpoint than the export's: name another"
         )
     if storage is not None and there.storage != storage:
         raise ValueError(
-            f"storage must be {there.storage!r}, as {store.address} has it, got {storage!r}: leave it out"
+            f"storage must be {there.storage!r}, as {address} has it, got {storage!r}: leave it out"
         )
 
 

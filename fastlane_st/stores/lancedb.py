@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
+from pathlib import Path
 from types import ModuleType
 from typing import Any, ClassVar, Literal, TypeAlias, get_args
 
@@ -141,12 +142,14 @@ class LanceStore(Store):
             ConnectionError: The storage can't be reached.
         """
         address = address_of(uri, name)
+        import_lancedb()
 
         def open_table() -> Any:
-            database = connect(uri, connection)
-            if name not in table_names(database):
-                raise FileNotFoundError(f"{address} isn't there: create it, or export to it")
-            return database.open_table(name)
+            if "://" in uri or Path(uri).exists():  # connecting to no folder makes one
+                database = connect(uri, connection)
+                if name in table_names(database):
+                    return database.open_table(name)
+            raise FileNotFoundError(f"{address} isn't there: create it, or export to it")
 
         table = asked_again(open_table, ERRORS, is_down, address, check_retries(retries))
         settings = StoreSettings.from_json((table.schema.metadata or {}).get(SETTINGS), address)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from types import ModuleType
 from typing import Any, ClassVar
 
@@ -143,6 +144,9 @@ class MilvusStore(Store):
             ConnectionError: The server can't be reached.
         """
         address = f"milvus:{uri} (collection {name})"
+        import_milvus()
+        if not is_server(uri) and not Path(uri).exists():  # connecting would make one
+            raise FileNotFoundError(f"{address} isn't there: create it, or export to it")
         client = asked_again(lambda: connect(uri, connection), *errors_at(address, retries))
 
         def read() -> Any:

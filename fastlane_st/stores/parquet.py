@@ -54,6 +54,23 @@ class ParquetFolder:
                         f"{self.folder} holds other files, as {path.name}: name a new folder"
                     )
 
+    @classmethod
+    def settings_in(cls, directory: str | os.PathLike[str]) -> StoreSettings | None:
+        """The settings of an earlier export to a folder; None if it has none.
+
+        Raises:
+            FileExistsError: The folder has Parquet files of something else.
+        """
+        found = None
+        for path in sorted(Path(directory).glob("part-*.parquet")):
+            kept = metadata_of(path)
+            if kept is None:  # half-written
+                continue
+            if SETTINGS not in kept or DIGEST not in kept:
+                raise FileExistsError(f"{path} is of something else: name a new folder")
+            found = found or StoreSettings.from_json(kept[SETTINGS], f"parquet:{directory}")
+        return found
+
     def missing(self, digests: Mapping[str, str]) -> set[str]:
         """The keys of the next documents, or none if their file is there and the same."""
         hashed = hashlib.blake2b(self.settings.to_json().encode(), digest_size=16)
@@ -96,16 +113,19 @@ class ParquetFolder:
 
     def _stored_digest(self) -> str | None:
         """The digest in the next file; None if it isn't there or can't be read."""
-        parquet = import_parquet()
-        import pyarrow as pa
+        kept = metadata_of(self._path) if self._path.exists() else None
+        return None if kept is None else kept.get(DIGEST, b"").decode()
 
-        if not self._path.exists():
-            return None
-        try:
-            kept: dict[bytes, bytes] = parquet.read_schema(self._path).metadata or {}
-        except pa.ArrowInvalid:
-            return None
-        return kept.get(DIGEST, b"").decode() if SETTINGS in kept else None
+
+def metadata_of(path: Path) -> dict[bytes, bytes] | None:
+    """The metadata of a Parquet file's schema; None if it can't be read."""
+    parquet = import_parquet()
+    import pyarrow as pa
+
+    try:
+        return parquet.read_schema(path).metadata or {}
+    except pa.ArrowInvalid:
+        return None
 
 
 def import_parquet() -> ModuleType:

@@ -11,6 +11,7 @@ import json
 import os
 import uuid
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from types import ModuleType
 from typing import Any, ClassVar
 
@@ -144,6 +145,11 @@ class QdrantStore(Store):
             ConnectionError: The server can't be reached.
         """
         address = f"qdrant:{uri} (collection {name})"
+        import_qdrant()
+        if (
+            not is_server(uri) and uri != ":memory:" and not Path(uri).exists()
+        ):  # connecting would make one
+            raise FileNotFoundError(f"{address} isn't there: create it, or export to it")
         client = asked_again(lambda: connect(uri, connection), *errors_at(address, retries))
 
         def read() -> Any:

@@ -36,8 +36,15 @@ class Record(NamedTuple):
     digest: str
 
     @classmethod
-    def of(cls, document: Document, settings: StoreSettings, digest: str | None = None) -> Record:
-        """Checks a document and makes its record.
+    def of(
+        cls,
+        document: Document,
+        settings: StoreSettings,
+        digest: str | None = None,
+        *,
+        is_compared: bool = True,
+    ) -> Record:
+        """Checks a document and makes its record, without facts if no store will compare its metadata.
 
         Raises:
             ValueError: It has no vectors, other than the store's, or metadata that no store compares.
@@ -66,7 +73,7 @@ class Record(NamedTuple):
                     "normalise it, or create the store with distance='dot'"
                 )
         kept = document._replace(views=document.views._replace(vectors=stored))
-        facts = facts_of(document.metadata, owner)
+        facts = facts_of(document.metadata, owner) if is_compared else []
         return cls(key_of(document.id), kept, facts, digest or digest_of(kept))
 
 

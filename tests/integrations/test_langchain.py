@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import numpy as np
@@ -256,6 +257,14 @@ def test_scores_come_beside_documents(words: HashEncoder) -> None:
         search_type="similarity_score_threshold", search_kwargs={"score_threshold": 0.99}
     )
     assert [one.id for one in certain.invoke("blue sky")] == ["b"]
+
+
+@pytest.mark.parametrize("options", [{}, {"num_routes": None}, {"num_routes": 2, "rerank": 4}])
+def test_relevance_is_the_same_asynchronously(words: HashEncoder, options: dict[str, Any]) -> None:
+    store = FastLaneVectorStore.from_texts(["red car", "blue sky"], words, ids=["a", "b"])
+    found = store.similarity_search_with_relevance_scores("blue car", **options)
+    later = asyncio.run(store.asimilarity_search_with_relevance_scores("blue car", **options))
+    assert [(one.id, score) for one, score in later] == [(one.id, score) for one, score in found]
 
 
 def test_a_vector_finds_the_document_with_the_nearest_one(words: HashEncoder) -> None:

@@ -168,6 +168,15 @@ def test_an_interrupted_index_goes_on(
         index_shards(tmp_path / "shards", folder, resume=True)
 
 
+def test_shards_keep_integers_of_any_size(checkpoint: Path, tmp_path: Path) -> None:
+    large = 2**60 + 1  # stores can't compare it, an index can
+    encode(tmp_path / "shards", checkpoint, [CorpusDocument("a", "red car", metadata={"n": large})])
+    index_shards(tmp_path / "shards", tmp_path / "index")
+    index = FastLaneIndex.load(tmp_path / "index")
+    [found] = index.get(["a"])
+    assert found.metadata == {"n": large}
+
+
 def test_bad_input_is_named(checkpoint: Path, tmp_path: Path) -> None:
     folder = tmp_path / "shards"
     done = encode(folder, checkpoint)

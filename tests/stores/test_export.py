@@ -157,6 +157,29 @@ def test_parquet_files_hold_everything_and_are_written_once(
     assert [path.name for path in folder.iterdir()] == ["part-00000.parquet"]
 
 
+def test_parquet_refuses_the_files_of_something_else(tmp_path: Path, exact: FastLaneIndex) -> None:
+    pyarrow = pytest.importorskip("pyarrow")
+    parquet = pytest.importorskip("pyarrow.parquet")
+    parquet.write_table(pyarrow.table({"mine": [1]}), tmp_path / "part-00000.parquet")
+    with pytest.raises(FileExistsError, match=r"part-00000\.parquet is of something else"):
+        export_vectors(exact, f"parquet:{tmp_path}")
+    assert parquet.read_table(tmp_path / "part-00000.parquet")["mine"].to_pylist() == [1]
+
+
+def test_parquet_refuses_another_dimension_and_keeps_the_number_type(
+    tmp_path: Path, exact: FastLaneIndex
+) -> None:
+    pytest.importorskip("pyarrow")
+    folder = tmp_path / "out"
+    export_vectors(exact, f"parquet:{folder}", storage="float32")
+    before = read_parquet(folder)
+    other = FastLaneIndex.from_embeddings([np.eye(3, dtype=np.float32)], ids=["other"])
+    with pytest.raises(ValueError, match=f"holds {DIM}-dimensional vectors, the export has 3"):
+        export_vectors(other, f"parquet:{folder}")
+    assert export_vectors(exact, f"parquet:{folder}").written == 0  # in float32 as before
+    assert len(read_parquet(folder)) == len(before)
+
+
 def test_parquet_refuses_a_folder_of_other_files(tmp_path: Path, exact: FastLaneIndex) -> None:
     pytest.importorskip("pyarrow")
     (tmp_path / "notes.txt").write_text("mine")

@@ -282,6 +282,13 @@ def test_a_store_that_is_there_or_is_not_is_named(create: Create, engine: str) -
         open_store(uri, "none")
 
 
+def test_opening_no_store_leaves_nothing_behind(engine: str, tmp_path: Path) -> None:
+    place = tmp_path / ("typo.db" if engine == "milvus" else "typo")
+    with pytest.raises(FileNotFoundError, match=r"typo.*documents.* isn't there"):
+        open_store(f"{engine}:{place}")
+    assert list(tmp_path.iterdir()) == []
+
+
 def address(store: Store) -> str:
     """What opens a store again: its address without the name in parentheses."""
     return store.address.split(" (")[0]

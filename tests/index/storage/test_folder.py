@@ -233,7 +233,7 @@ def test_a_folder_that_someone_else_changed_is_not_overwritten(saved: Path) -> N
     mine, theirs = FastLaneIndex.load(saved), FastLaneIndex.load(saved)
     changed(theirs).save(saved)
     mine.delete(["1"])
-    with pytest.raises(ValueError, match="changed by someone else .* load it again"):
+    with pytest.raises(ValueError, match=r"changed by someone else .* load it again"):
         mine.save(saved)
     assert "more" in FastLaneIndex.load(saved)
 

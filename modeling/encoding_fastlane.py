@@ -14,7 +14,7 @@ from transformers import PreTrainedTokenizerBase
 from .checkpoint_fastlane import CheckpointModel
 from .projection_fastlane import FastLaneOutput, ViewProjection
 from .routing_fastlane import AskedRoutes, Task, gumbel_top_k_gate, pool_tokens, top_k_mask
-from .search_fastlane import ExactIndex, check_unicode
+from .search_fastlane import ExactIndex, check_counts, check_unicode
 
 CHARACTERS = 16  # a token, when a long text is cut before it is tokenised; English has 4 or 5
 
@@ -110,6 +110,7 @@ class TextEncodingModel(CheckpointModel):
             `router_logits` (T,); and `unrouted_embeddings` (T, D) and `token_mask` (T,), what `route`
             gives if every token is kept. For a single str that one alone.
         """
+        check_counts(batch_size=batch_size)
         if isinstance(texts, str):
             one = self.encode(
                 [texts],

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from .arguments import BatchSize
 from .choices import one_of
-from .index import CHECKPOINT, found_anywhere
+from .index import CHECKPOINT, found_anywhere, load_finished
+
+if TYPE_CHECKING:
+    from ..index.index import FastLaneIndex
+    from ..modeling.projection_fastlane import Context
 
 CONTEXTS = ("none", "window", "document", "both")
 
@@ -50,7 +54,9 @@ def retrofit(
         ),
     ] = "none",
     layers: Annotated[int, typer.Option(metavar="N", help="route layers of a query")] = 2,
-    steps: Annotated[int, typer.Option(metavar="N", help="training steps")] = 3_000,
+    steps: Annotated[
+        int, typer.Option(metavar="N", help="training steps; 0 leaves the routes untrained")
+    ] = 2_000,
     max_documents: Annotated[int, typer.Option(metavar="N", help="draw so many of more")] = 50_000,
     batch_size: BatchSize = 32,
     resume: Annotated[
@@ -63,23 +69,27 @@ def retrofit(
     """Puts routes onto a late-interaction checkpoint."""
     if corpus is None and pairs is None and index is None:
         raise ValueError("there is nothing to train on: give --corpus, --pairs or --index")
-    if index is not None and Path(f"{out}-index").exists():
-        raise ValueError(f"{out}-index exists: name another folder with --out")
+    from ..index.storage.manifest import MANIFEST
+
+    folder = Path(out)
+    routed_index = folder.with_name(f"{folder.name}-index")
+    if index is not None and (routed_index / MANIFEST).exists():
+        raise ValueError(f"{routed_index} exists: name another folder with --out")
     from ..data.corpus import read_corpus
-    from ..encoder import FastLaneEncoder
-    from ..index.index import FastLaneIndex
     from ..loading import quiet_transformers
-    from ..retrofit.existing import adopt
     from ..retrofit.queries import read_pairs
     from ..retrofit.retrofit import retrofit as run
     from ..retrofit.training import RouteTraining
 
     quiet_transformers()
-    existing = None if index is None else FastLaneIndex.load(index)
+    existing = None if index is None else load_finished(index)
     mixed = None if context == "none" else context
+    if existing is not None and resume and folder.exists():  # stopped while it wrote the index
+        write_index(existing, folder, routed_index, mixed)
+        return
     report = run(
         model,
-        out,
+        folder,
         () if corpus is None else read_corpus(corpus),
         () if pairs is None else read_pairs(pairs),
         index=existing,
@@ -93,9 +103,19 @@ def retrofit(
         show_progress_bar=True,
     )
     print(report.render())
-    print(f"wrote {out}")
+    print(f"wrote {folder}")
     if existing is not None:
-        adopted = adopt(existing, FastLaneEncoder(out), mixed)
-        adopted.metadata[CHECKPOINT] = found_anywhere(out)
-        adopted.save(f"{out}-index")
-        print(f"wrote {out}-index: fastlane search {out}-index QUERY")
+        write_index(existing, folder, routed_index, mixed)
+
+
+def write_index(
+    existing: FastLaneIndex, folder: Path, routed_index: Path, context: Context | None
+) -> None:
+    """Writes an index of the checkpoint's vectors as one of its retrofit."""
+    from ..encoder import FastLaneEncoder
+    from ..retrofit.existing import adopt
+
+    adopted = adopt(existing, FastLaneEncoder(str(folder)), context)
+    adopted.metadata[CHECKPOINT] = found_anywhere(str(folder))
+    adopted.save(routed_index)
+    print(f"wrote {routed_index}: fastlane search {routed_index} QUERY")

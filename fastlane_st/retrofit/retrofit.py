@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import logging
 import os
 import random
 import resource
@@ -24,6 +23,7 @@ from ..data.corpus import CorpusDocument
 from ..index.index import FastLaneIndex
 from ..modeling.modeling_fastlane import FastLaneModel
 from ..modeling.projection_fastlane import Context
+from ..modeling.search_fastlane import check_counts
 from .candidates import mine
 from .existing import StoredDocuments
 from .queries import TrainingQuery, make_queries
@@ -32,8 +32,6 @@ from .source import is_fastlane, read_fastlane, read_late_interaction
 from .states import QueryStates, query_states, read_states, write_states
 from .training import RouteTraining, TrainingData, train_routes
 from .vectors import TokenVectors
-
-logger = logging.getLogger(__name__)
 
 FEWEST_DOCUMENTS = 100
 HELD_OUT = 300
@@ -53,7 +51,7 @@ def retrofit(
     num_route_layers: int = 2,
     training: RouteTraining | None = None,
     max_documents: int = 50_000,
-    max_queries: int = 60_000,
+    max_queries: int = 30_000,
     batch_size: int = 32,
     resume: bool = False,
     trust_remote_code: bool = False,
@@ -89,6 +87,7 @@ def retrofit(
         ValueError: Too few documents, no text to make a query of, a run with other settings, an index of
             other vectors, or what `read_late_interaction` refuses.
     """
+    check_counts(batch_size=batch_size, max_documents=max_documents, max_queries=max_queries)
     stored = None if index is None else StoredDocuments(index, context)
     target = Path(output)
     work = target.with_name(f"{target.name}.partial")
@@ -110,12 +109,21 @@ def retrofit(
         texts, queries = gather(given, pairs, max_documents, max_queries, settings.seed)
         if stored:
             stored.check(model, texts)
-    _check_work(work, texts, queries, {"name": str(name_or_path), "context": context})
+    held_out, trained = split(queries)
+    if settings.steps == 0:  # only the report needs queries
+        queries = [queries[number] for number in held_out]
+        held_out, trained = list(range(len(queries))), []
+    asked = {
+        "name": str(name_or_path),
+        "context": context,
+        "num_route_layers": num_route_layers,
+        "training": settings.steps > 0,
+    }
+    _check_work(work, texts, queries, asked)
     with timed(seconds, "documents"):
         vectors = encode_documents(model, texts, work, stored, batch_size, show_progress_bar)
     with timed(seconds, "queries"):
         states = encode_queries(model, queries, work, batch_size, show_progress_bar)
-    held_out, trained = split(queries)
     ranked = documents_to_rank([queries[number] for number in held_out], len(texts), settings.seed)
 
     with timed(seconds, "report"):
@@ -127,18 +135,20 @@ def retrofit(
             ranked,
         )
         before = measure_routes(model, measured)
-    with timed(seconds, "candidates"):
-        candidates = mine(model, states, vectors, work, show_progress_bar)
-    data = TrainingData(
-        [queries[number] for number in trained],
-        [states[number] for number in trained],
-        vectors,
-        candidates[trained],
-    )
-    with timed(seconds, "training"):
-        losses = train_routes(model, data, settings, work, show_progress_bar)
-    with timed(seconds, "report"):
-        after = measure_routes(model, measured)
+    losses, after = [], before
+    if trained:
+        with timed(seconds, "candidates"):
+            candidates = mine(model, states, vectors, work, show_progress_bar)
+        data = TrainingData(
+            [queries[number] for number in trained],
+            [states[number] for number in trained],
+            vectors,
+            candidates[trained],
+        )
+        with timed(seconds, "training"):
+            losses = train_routes(model, data, settings, work, show_progress_bar)
+        with timed(seconds, "report"):
+            after = measure_routes(model, measured)
     report = RetrofitReport(
         num_documents=len(ranked),
         num_queries=len(held_out),

@@ -54,6 +54,7 @@ def read_late_interaction(
             or parts that a FastLaneModel can't hold; the message names them.
     """
     name = str(name_or_path)
+    loading.ask_hub(name, revision=revision)
     _check_kind(name, revision)
     source = MultiVectorEncoder(
         name, revision=revision, device="cpu", trust_remote_code=trust_remote_code
@@ -89,6 +90,7 @@ def is_fastlane(name_or_path: str | os.PathLike[str]) -> bool:
     """Whether a name or folder is that of a FastLane checkpoint."""
     if str(name_or_path) == DEFAULT_CHECKPOINT:
         return True
+    loading.ask_hub(str(name_or_path))
     path = load_file_path(str(name_or_path), "config.json")
     return path is not None and loading.is_fastlane(Path(path))
 

@@ -8,7 +8,6 @@ Kullback-Leibler divergence, and where a person gave the document, by cross-entr
 from __future__ import annotations
 
 import json
-import logging
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -25,11 +24,10 @@ from tqdm.auto import tqdm
 from ..files import replace_file
 from ..modeling.modeling_fastlane import FastLaneModel
 from ..modeling.projection_fastlane import FastLaneOutput
+from ..modeling.search_fastlane import check_counts
 from .queries import TrainingQuery
 from .states import QueryStates, score_queries
 from .vectors import TokenVectors
-
-logger = logging.getLogger(__name__)
 
 ALIKE = 16
 """Queries of a step that are padded to one length."""
@@ -42,7 +40,7 @@ class RouteTraining:
     """Settings of a run.
 
     Attributes:
-        steps: Optimiser steps.
+        steps: Optimiser steps; 0 leaves the routes untrained.
         batch_size: Queries in a step.
         num_candidates: Found documents drawn for each of them.
         layer_learning_rate: Of the route layers; the router's is `router_learning_rate`.
@@ -58,7 +56,7 @@ class RouteTraining:
         seed: Of all draws.
     """
 
-    steps: int = 3_000
+    steps: int = 2_000
     batch_size: int = 64
     num_candidates: int = 16
     layer_learning_rate: float = 2e-4
@@ -73,6 +71,15 @@ class RouteTraining:
     false_negatives: float = 0.95
     save_every: int = 250
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        check_counts(
+            batch_size=self.batch_size,
+            num_candidates=self.num_candidates,
+            save_every=self.save_every,
+        )
+        if self.steps < 0:
+            raise ValueError(f"steps must be at least 0, got {self.steps}")
 
 
 class TrainingData(NamedTuple):
@@ -100,8 +107,7 @@ def train_routes(
         A line for every 50 steps: the step, the mean loss and its parts.
 
     Raises:
-        ValueError: The folder holds a run with other settings.
-        FloatingPointError: The loss is not finite.
+        ValueError: The folder holds a run with other settings, or the loss is not finite.
     """
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(name.startswith(QUERY_PARTS))
@@ -117,8 +123,8 @@ def train_routes(
         for step in range(first, settings.steps):
             losses = training_step(model, optimizer, data, settings, step)
             if not math.isfinite(losses["loss"]):
-                raise FloatingPointError(
-                    f"the loss is {losses['loss']} at step {step}: lower the learning rates"
+                raise ValueError(
+                    f"the loss is {losses['loss']} at step {step}: lower the learning rates of RouteTraining"
                 )
             for name, value in losses.items():
                 sums[name] = sums.get(name, 0.0) + value / 50

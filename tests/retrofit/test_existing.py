@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from sentence_transformers import MultiVectorEncoder
 
 from fastlane_st import FastLaneEncoder, FastLaneIndex, FastLaneModel
 from fastlane_st.cli.main import main
+from fastlane_st.index.unfinished import UNFINISHED, Unfinished
 from fastlane_st.retrofit.existing import StoredDocuments, adopt
 from fastlane_st.retrofit.retrofit import retrofit
 from fastlane_st.retrofit.source import read_late_interaction
@@ -111,5 +113,39 @@ def test_the_command_makes_a_searchable_index_of_an_old_one(
     assert found.context is not None
     old = FastLaneIndex.load(tmp_path / "old")  # is as it was
     assert old.context is None
-    assert main([*command[:-1], routed]) == 1
+    assert main([*command[:-1], f"{routed}/"]) == 1
     assert "routed-index exists" in capsys.readouterr().err
+
+
+def test_an_index_that_is_missing_is_written_without_training_again(
+    original: Path, index: FastLaneIndex, tmp_path: Path
+) -> None:
+    index.save(tmp_path / "old")
+    command = ["retrofit", str(original), "--index", str(tmp_path / "old")]
+    command += ["--out", f"{tmp_path / 'routed'}/", "--steps", "0"]
+    assert main(command) == 0
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["old", "routed", "routed-index"]
+    weights = (tmp_path / "routed" / "model.safetensors").read_bytes()
+    (tmp_path / "routed-index" / "index.json").unlink()
+    assert main(command) == 1  # the checkpoint is there
+    assert main([*command, "--resume"]) == 0
+    assert len(FastLaneIndex.load(tmp_path / "routed-index")) == len(index)
+    assert (tmp_path / "routed" / "model.safetensors").read_bytes() == weights
+
+
+def test_an_unfinished_index_is_not_adopted(
+    original: Path, index: FastLaneIndex, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    index.metadata[UNFINISHED] = asdict(Unfinished(len(TEXTS) + 1, None, "auto", "int8"))
+    index.save(tmp_path / "old")
+    command = ["retrofit", str(original), "--index", str(tmp_path / "old")]
+    assert main([*command, "--out", str(tmp_path / "routed")]) == 1
+    assert "old is unfinished, finish it before any change" in capsys.readouterr().err
+
+
+def test_long_documents_of_an_index_are_not_compared(original: Path, tmp_path: Path) -> None:
+    model = read_late_interaction(original)
+    long = " ".join(TEXTS)
+    index = FastLaneIndex.build(FastLaneEncoder.from_model(model), [long, *TEXTS], num_routes=None)
+    assert index.get([0])[0].windows
+    StoredDocuments(index, None).check(model, [long, *TEXTS])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -144,10 +145,15 @@ def test_a_run_is_not_resumed_with_other_settings(
 ) -> None:
     write_pylate("bert", tmp_path / "original")
 
-    def run(count: int, steps: int) -> None:
+    def run(count: int, steps: int, **options: Any) -> None:
         settings = RouteTraining(steps=steps, batch_size=4, save_every=5)
         retrofit(
-            tmp_path / "original", tmp_path / "out", corpus(count), training=settings, resume=True
+            tmp_path / "original",
+            tmp_path / "out",
+            corpus(count),
+            training=settings,
+            resume=True,
+            **options,
         )
 
     monkeypatch.setattr(
@@ -157,6 +163,8 @@ def test_a_run_is_not_resumed_with_other_settings(
         run(120, 10)
     with pytest.raises(ValueError, match="holds a run with other documents and queries"):
         run(121, 10)
+    with pytest.raises(ValueError, match="holds a run with other num_route_layers: 2, got 1"):
+        run(120, 10, num_route_layers=1)
 
 
 def test_training_does_not_resume_with_other_settings(tmp_path: Path) -> None:
@@ -216,6 +224,29 @@ def test_too_little_to_train_on_is_said(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="there are 0 queries: no document is long enough"):
         retrofit(tmp_path / "original", tmp_path / "out", corpus(120, words=8))
     assert not (tmp_path / "out").exists()
+
+
+def test_counts_are_checked_before_anything_is_written(tmp_path: Path) -> None:
+    write_pylate("bert", tmp_path / "original")
+    for options in ({"batch_size": 0}, {"max_documents": 0}, {"max_queries": -1}):
+        [(name, value)] = options.items()
+        with pytest.raises(ValueError, match=f"{name} must be a positive integer, got {value}"):
+            retrofit(tmp_path / "original", tmp_path / "out", corpus(120), **options)
+    with pytest.raises(ValueError, match="steps must be at least 0, got -5"):
+        RouteTraining(steps=-5)
+    assert [path.name for path in tmp_path.iterdir()] == ["original"]
+
+
+def test_routes_can_be_left_untrained(tmp_path: Path) -> None:
+    write_pylate("bert", tmp_path / "original")
+    report = retrofit(
+        tmp_path / "original", tmp_path / "out", corpus(120), training=RouteTraining(steps=0)
+    )
+    assert report.after == report.before
+    assert report.losses == []
+    assert not {"candidates", "training"} & set(report.seconds)
+    shifts = FastLaneModel.from_pretrained(tmp_path / "out").route_layers.output
+    assert not shifts.any()
 
 
 # Queries

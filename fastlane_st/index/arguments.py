@@ -17,6 +17,7 @@ from ..modeling.search_fastlane import (
     check_counts,
     check_ids,
     check_queries,
+    check_unicode,
     listed,
     plain,
 )
@@ -77,7 +78,7 @@ def check_options(method: str, given: Iterable[str], known: Iterable[str]) -> No
 
 
 def check_metadata(metadata: Iterable[Metadata] | None, num_documents: int) -> list[Metadata]:
-    """Copies of the metadata, one a document; a ValueError names a field that isn't a JSON scalar."""
+    """Copies of the metadata, one a document; a ValueError names what is no JSON scalar or no Unicode."""
     if metadata is None:
         return [{}] * num_documents
     checked: list[Metadata] = []
@@ -89,6 +90,8 @@ def check_metadata(metadata: Iterable[Metadata] | None, num_documents: int) -> l
         checked.append({plain(name): plain(value) for name, value in one.items()})
     check_lengths(num_documents, metadata=checked)
     for number, one in enumerate(checked):
+        check_unicode(list(one), f"metadata of document {number}: field")
+        check_unicode(list(one.values()), f"metadata of document {number}: value")
         for name, value in one.items():
             if not isinstance(name, str) or not name or name.startswith("$"):
                 raise ValueError(

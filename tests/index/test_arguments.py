@@ -246,6 +246,17 @@ def test_what_json_cannot_hold_is_refused_at_the_add(value: Any) -> None:
     assert index.ids == IDS
 
 
+@pytest.mark.parametrize(
+    ("metadata", "place"), [({"k": "a\ud800"}, "value 0"), ({"n": 1, "\ud800": 1}, "field 1")]
+)
+def test_metadata_that_is_no_unicode_is_refused_at_the_add(metadata: Any, place: str) -> None:
+    index = build()
+    message = f"metadata of document 1: {place} is no valid Unicode: surrogates not allowed"
+    with pytest.raises(ValueError, match=message):
+        index.add(["sky", "sea"], metadata=[{}, metadata])
+    assert index.ids == IDS
+
+
 # Words
 
 

@@ -13,7 +13,7 @@ import pytest
 from fastlane_st import FastLaneIndex, FastLaneModel
 from fastlane_st.index.index import FastLaneIndex as Index
 from tests.conftest import DOCUMENTS, QUERIES
-from tests.serve.conftest import IDS, METADATA, Served
+from tests.serve.conftest import IDS, METADATA, PATIENCE, Served
 
 httpx = pytest.importorskip("httpx")
 pytest.importorskip("fastapi")
@@ -50,6 +50,27 @@ def test_documents_without_ids_are_numbered_and_can_be_read(serve: Callable[...,
         (2, "open a file", {"year": 1999, "open": True}),
         ("d0", DOCUMENTS[0], METADATA[0]),
     ]
+
+
+@pytest.mark.parametrize("metadata", ['{"k": "\\ud800"}', '{"\\ud800": 1}'], ids=["value", "field"])
+def test_metadata_that_no_answer_could_hold_is_refused(
+    serve: Callable[..., Served], metadata: str
+) -> None:
+    """A lone surrogate can't be sent back: each search that found the document would fail."""
+    served = serve()
+    with httpx.Client(base_url=served.url, timeout=PATIENCE) as http:
+        refused = http.post(
+            "/documents",
+            content=f'{{"documents": [{{"text": "sort a set", "metadata": {metadata}}}]}}',
+            headers={"content-type": "application/json"},
+        )
+        assert refused.status_code == 422
+        error = refused.json()["error"]
+        assert error["field"] == "documents.0.metadata"
+        assert "0 is no valid Unicode: surrogates not allowed at 0" in error["message"]
+        assert http.post("/search", json={"query": "set", "top_k": 100}).status_code == 200
+        assert http.get("/index").json()["metadata_fields"] == ["year"]
+    assert served.index.ids == IDS
 
 
 def test_all_documents_may_be_deleted_and_others_added(serve: Callable[..., Served]) -> None:

@@ -51,6 +51,9 @@ class Batcher(Generic[Options, Item, Result]):
     fewer items are there than the last batch had: under steady load these are about to come back. A single
     client, whose batches have one item, never waits.
 
+    The worker is a task of the event loop that submits. It is started anew in another loop once the first has
+    ended, as in a second `asyncio.run`.
+
     Args:
         run: Gives a result for each item, in a thread. If it raises, each item is run alone, so that one that
             can't be answered spoils no other.
@@ -91,16 +94,15 @@ class Batcher(Generic[Options, Item, Result]):
         Raises:
             OverloadedError: Too many items wait; none of these is run.
             ClosedError: After `close`.
+            RuntimeError: Another event loop is using the batcher at this moment.
             Exception: What `run` raised for the first item that can't be answered.
         """
         if self._is_closed:
             raise ClosedError
+        self._start()
+        assert self._arrived is not None
         if len(self) + len(items) > self._max_queue and len(self) > 0:
             raise OverloadedError
-        if self._worker is None:  # here, so that it belongs to the loop that serves
-            self._arrived = asyncio.Event()
-            self._worker = asyncio.create_task(self._work())
-        assert self._arrived is not None
         loop = asyncio.get_running_loop()
         waiting: list[Waiting[Item, Result]] = [
             Waiting(item, loop.create_future(), loop.time()) for item in items
@@ -120,18 +122,38 @@ class Batcher(Generic[Options, Item, Result]):
             answered.append(result)
         return answered
 
+    def _start(self) -> None:
+        """Starts the worker in the running loop, unless it works there already."""
+        loop = asyncio.get_running_loop()
+        if self._worker is not None and not self._worker.done():
+            owner = self._worker.get_loop()
+            if owner is loop:
+                return
+            if owner.is_running():
+                raise RuntimeError("another event loop is using the batcher: use one at a time")
+        self._drop()
+        self._expected = 1
+        self._arrived = asyncio.Event()
+        self._worker = asyncio.create_task(self._work())
+
+    def _drop(self) -> None:
+        """Refuses what waits; nobody waits any more in a loop that has ended."""
+        loop = asyncio.get_running_loop()
+        for queue in self._queues.values():
+            for one in queue:
+                if one.future.get_loop() is loop and not one.future.done():
+                    one.future.set_exception(ClosedError())
+        self._queues.clear()
+
     async def close(self) -> None:
         """Answers the batch that runs; what still waits gets a ClosedError."""
         self._is_closed = True
-        if self._worker is not None:
+        worker, loop = self._worker, asyncio.get_running_loop()
+        if worker is not None and not worker.done() and worker.get_loop() is loop:
             assert self._arrived is not None
             self._arrived.set()
-            await self._worker
-        for queue in self._queues.values():
-            for one in queue:
-                if not one.future.done():
-                    one.future.set_exception(ClosedError())
-        self._queues.clear()
+            await worker
+        self._drop()
         await asyncio.get_running_loop().run_in_executor(None, self._executor.shutdown)
 
     async def _work(self) -> None:

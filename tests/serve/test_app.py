@@ -235,6 +235,31 @@ def test_the_application_runs_without_a_socket_and_counts_what_waits(
     assert [explanation] == index.explain(QUERIES[0], [hit])
 
 
+def test_an_application_answers_in_one_event_loop_after_another(
+    folder: Path, model: FastLaneModel
+) -> None:
+    from starlette.testclient import TestClient
+
+    index = FastLaneIndex.load(folder, model)
+    app = create_app(index, folder)
+    transport = httpx.ASGITransport(app)
+
+    async def ask() -> list[Any]:
+        async with AsyncFastLaneClient("http://served", transport=transport) as client:
+            found = await asyncio.wait_for(client.search("set"), PATIENCE)
+            await client.upsert(["sort a set"], ["d1"])
+            return [hit.id for hit in found]
+
+    first = asyncio.run(ask())
+    assert first == [hit.id for hit in index.search("set")]
+    assert asyncio.run(ask()) == [hit.id for hit in index.search("set")]
+    outside = TestClient(app)  # without `with` each request has a loop of its own
+    for _ in range(2):
+        assert outside.post("/search", json={"query": "set"}).status_code == 200
+    with TestClient(app) as inside:
+        assert inside.post("/search", json={"query": "set"}).status_code == 200
+
+
 def test_too_many_waiting_queries_are_refused(
     serve: Callable[..., Served], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -162,3 +162,58 @@ def test_a_closed_batcher_answers_what_runs_and_refuses_what_waits() -> None:
             await batcher.submit("a", [2])
 
     assert batched(test).batches == [("a", [0])]
+
+
+@pytest.mark.parametrize("is_left_open", [False, True])
+def test_a_second_event_loop_gets_answers_too(is_left_open: bool) -> None:
+    """The worker ends with the first loop, and what waited there is not run."""
+    recorder = Recorder()
+    batcher = Batcher[str, int, int](recorder.run, max_batch=4, max_wait=0.0, max_queue=3)
+
+    async def leave() -> None:
+        running = asyncio.create_task(batcher.submit("a", [0]))
+        await begun(recorder)
+        waiting = asyncio.create_task(batcher.submit("a", [1, 2, 3]))
+        await asyncio.sleep(0)
+        left.extend([running, waiting])
+
+    async def ask() -> list[int]:
+        found = await asyncio.wait_for(batcher.submit("a", [4]), 60)
+        return [one.result for one in found]
+
+    async def end() -> None:
+        assert await ask() == [8]
+        await batcher.close()
+
+    left: list[asyncio.Task[Any]] = []
+    first = asyncio.new_event_loop()
+    first.run_until_complete(leave())
+    if not is_left_open:
+        for task in asyncio.all_tasks(first):
+            task.cancel()
+        first.run_until_complete(asyncio.gather(*left, return_exceptions=True))
+        first.close()
+    recorder.go_on.release(3)
+    assert asyncio.run(ask()) == [8]
+    asyncio.run(end())
+    assert recorder.batches == [("a", [0]), ("a", [4]), ("a", [4])]
+    if is_left_open:
+        for task in asyncio.all_tasks(first):
+            task.cancel()
+        first.run_until_complete(asyncio.gather(*left, return_exceptions=True))
+        first.close()
+
+
+def test_two_event_loops_at_once_are_refused() -> None:
+    async def test(recorder: Recorder, batcher: Batcher[str, int, int]) -> None:
+        recorder.go_on.release(10)
+        await batcher.submit("a", [0])
+
+        def elsewhere() -> None:
+            with pytest.raises(RuntimeError, match="another event loop is using the batcher"):
+                asyncio.run(batcher.submit("a", [1]))
+
+        await asyncio.to_thread(elsewhere)
+        assert [one.result for one in await batcher.submit("a", [2])] == [4]
+
+    assert batched(test).batches == [("a", [0]), ("a", [2])]

@@ -178,7 +178,7 @@ class Endpoints:
     async def _insert(
         self, mode: Literal["add", "upsert"], request: DocumentsRequest, ids: Any
     ) -> Any:
-        self._writer.check_open()
+        self._writer.check_writable()
         texts = [one.text for one in request.documents]
         self._check_texts("documents", texts, False, may_be_blank=True)
         metadata = [one.metadata for one in request.documents]
@@ -186,7 +186,7 @@ class Endpoints:
 
     async def delete(self, request: IdsRequest) -> Any:
         """Deletes documents: all of these or none."""
-        self._writer.check_open()
+        self._writer.check_writable()
         self._check_count("ids", request.ids)
         ids = list(dict.fromkeys(request.ids))
         return await self._change("delete", lambda: self._writer.delete(ids))

@@ -45,10 +45,12 @@ class IndexWriter:
         self._is_unfinished = Unfinished.of(index) is not None
         self.executor = ThreadPoolExecutor(1, thread_name_prefix="fastlane-writer")
 
-    def check_open(self) -> None:
-        """Raises a RequestError if the index takes no changes."""
+    def check_writable(self) -> None:
+        """Raises a RequestError if the server takes no changes."""
         if self.read_only:
             raise RequestError(403, "the server was started with --read-only: it takes no changes")
+
+    def _check_finished(self) -> None:
         if self._is_unfinished:
             raise RequestError(
                 409, "the index is unfinished: finish it with 'fastlane index … --resume' first"
@@ -92,8 +94,9 @@ class IndexWriter:
     def _changed(
         self, change: Callable[[FastLaneIndex], list[Id]], field: str
     ) -> tuple[list[Id], int]:
-        self.check_open()
+        self.check_writable()
         self._follow_folder()
+        self._check_finished()  # after a look at the folder: it may have been finished there
         index = self.index
         before = index.parts
         try:
@@ -136,5 +139,4 @@ class IndexWriter:
                 "the index's folder can't be read, nothing was changed: the server's log says why",
             ) from error
         self._is_unfinished = Unfinished.of(self.index) is not None
-        self.check_open()
         logger.info("another process has changed the index: it was loaded again")

@@ -6,12 +6,14 @@ import errno
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from fastlane_st import FastLaneIndex, FastLaneModel
 from fastlane_st.index.index import FastLaneIndex as Index
+from fastlane_st.index.unfinished import UNFINISHED, Unfinished
 from tests.conftest import DOCUMENTS, QUERIES
 from tests.serve.conftest import IDS, METADATA, PATIENCE, Served
 
@@ -142,6 +144,27 @@ def test_what_another_process_has_changed_is_kept(
         client.add(["dumps a dict"], ["new"])
         assert [one.text for one in client.get(["other", "new"])] == ["open a file", "dumps a dict"]
     assert FastLaneIndex.load(served.folder, model).ids == [*IDS, "other", "new"]
+
+
+def test_an_unfinished_index_takes_changes_once_it_is_finished_in_the_folder(
+    folder: Path, serve: Callable[..., Served], model: FastLaneModel
+) -> None:
+    unfinished = FastLaneIndex.load(folder, model)
+    state = Unfinished(len(IDS) + 1, "default", "auto", "float32", len(IDS))
+    unfinished.metadata[UNFINISHED] = state.to_dict()
+    unfinished.save(folder)
+    served = serve()
+    with FastLaneClient(served.url) as client:
+        for change in (lambda: client.add(["a"], ["new"]), lambda: client.delete(["d0"])):
+            with pytest.raises(ServerError, match="the index is unfinished") as caught:
+                change()
+            assert caught.value.status == 409
+        resumed = FastLaneIndex.load(folder, model)
+        resumed.add(["open a file"], ["last"])
+        del resumed.metadata[UNFINISHED]
+        resumed.save(folder)
+        assert client.add(["dumps a dict"], ["new"]) == ["new"]
+    assert FastLaneIndex.load(folder, model).ids == [*IDS, "last", "new"]
 
 
 def test_a_server_may_be_read_only(serve: Callable[..., Served]) -> None:

@@ -30,6 +30,9 @@ App: TypeAlias = Callable[[Scope, Receive, Send], Awaitable[None]]
 BODY_SECONDS = 60
 """How long a client may take to send a body."""
 
+METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+"""The methods that logs and metrics tell apart: a client can make up others without end."""
+
 SECURITY_HEADERS = [
     (b"x-content-type-options", b"nosniff"),
     (b"referrer-policy", b"no-referrer"),
@@ -56,7 +59,7 @@ async def send_error(
 
 
 class Observed:
-    """Logs and counts each request by its path, without what it carries, and hides what goes wrong inside.
+    """Logs and counts each request by method and path, without what it carries, and hides what goes wrong inside.
 
     Args:
         app: What answers.
@@ -93,7 +96,7 @@ class Observed:
         finally:
             seconds = time.perf_counter() - begun
             path = scope["path"] if scope["path"] in self._paths else "other"
-            method = scope["method"] if scope["method"].isalpha() else "other"
+            method = scope["method"] if scope["method"] in METHODS else "other"
             self._metrics.observe_request(method, path, status, seconds)
             logger.info("%s %s %d %.1f ms", method, path, status, 1e3 * seconds)
 

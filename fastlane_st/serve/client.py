@@ -93,7 +93,10 @@ class FastLaneClient:
     def search_explained(
         self, query: str, **arguments: Unpack[SearchArguments]
     ) -> list[tuple[Hit, Explanation]]:
-        """Finds documents, each with what `FastLaneIndex.explain` says of it."""
+        """Finds documents, each with what `FastLaneIndex.explain` says of it.
+
+        A document that is deleted or replaced during the search is left out.
+        """
         [found] = self._send(replies.search_call([query], arguments, explain=True))
         return [(hit, explanation) for hit, explanation in found if explanation is not None]
 
@@ -206,7 +209,10 @@ class AsyncFastLaneClient:
     async def search_explained(
         self, query: str, **arguments: Unpack[SearchArguments]
     ) -> list[tuple[Hit, Explanation]]:
-        """Finds documents, each with what `FastLaneIndex.explain` says of it."""
+        """Finds documents, each with what `FastLaneIndex.explain` says of it.
+
+        A document that is deleted or replaced during the search is left out.
+        """
         [found] = await self._send(replies.search_call([query], arguments, explain=True))
         return [(hit, explanation) for hit, explanation in found if explanation is not None]
 

@@ -304,13 +304,16 @@ class Endpoints:
 
 
 def hit_answers(
-    query: str, hits: Sequence[Hit], explanations: Sequence[Explanation] | None
+    query: str, hits: Sequence[Hit], explanations: Sequence[Explanation | None] | None
 ) -> list[dict[str, Any]]:
-    """Hits as JSON, each with its explanation if there are any."""
+    """Hits as JSON, each with its explanation if it has one."""
     if explanations is None:
         return [hit.to_dict() for hit in hits]
     answers = []
     for hit, explanation in zip(hits, explanations, strict=True):
+        if explanation is None:
+            answers.append(hit.to_dict())
+            continue
         told, strong = explanation.to_dict(query, hit.text), explanation.strong
         for word, match in zip(told["words"], explanation.matches, strict=True):
             word["strong"] = match in strong

@@ -42,7 +42,7 @@ class Found:
     """What was found for a query, and what its batch took, in seconds."""
 
     hits: list[Hit]
-    explanations: list[Explanation] | None
+    explanations: list[Explanation | None] | None
     comparisons: int
     encoding: float
     searching: float
@@ -88,7 +88,8 @@ class Searcher:
         searching = time.perf_counter() - begun - encoding
         answered = []
         for query, hits in zip(queries, found, strict=True):
-            explanations, explaining = None, 0.0
+            explanations: list[Explanation | None] | None = None
+            explaining = 0.0
             if options.explain:
                 begun = time.perf_counter()
                 hits, explanations = explained(index, query, hits)
@@ -120,11 +121,19 @@ class Searcher:
 
 def explained(
     index: FastLaneIndex, query: str, hits: list[Hit]
-) -> tuple[list[Hit], list[Explanation]]:
-    """Hits with their explanations, without those that were deleted meanwhile."""
+) -> tuple[list[Hit], list[Explanation | None]]:
+    """Hits with their explanations, without those that were deleted meanwhile.
+
+    One whose text was replaced meanwhile has None: the spans of its explanation lie in the new text.
+    """
     while True:
         try:
-            return hits, index.explain(query, hits)
+            explanations = index.explain(query, hits)
+            stored = index.get([hit.id for hit in hits])
+            return hits, [
+                explanation if now.text == hit.text else None
+                for hit, explanation, now in zip(hits, explanations, stored, strict=True)
+            ]
         except ValueError:
             there = [hit for hit in hits if hit.id in index]
             if len(there) == len(hits):
@@ -141,8 +150,10 @@ def comparisons(index: FastLaneIndex, options: SearchOptions, hits: Sequence[Hit
     """
     if not hits:
         return 0
-    views, total = len(hits[0].matches), index.num_vectors
-    clustered = [part for part in index.parts if part.segment.vectors.is_clustered]
+    parts = index.parts  # once: a change replaces them, and may leave no document
+    views, total = len(hits[0].matches), sum(part.num_vectors for part in parts)
+    num_documents = sum(part.num_documents for part in parts)
+    clustered = [part for part in parts if part.segment.vectors.is_clustered]
     within = total - sum(part.num_vectors for part in clustered)
     for part in clustered:
         num_clusters = part.segment.vectors.clusters.nlist
@@ -152,7 +163,7 @@ def comparisons(index: FastLaneIndex, options: SearchOptions, hits: Sequence[Hit
     routes = (
         default_routes(index.encoder) if options.num_routes == "default" else options.num_routes
     )
-    again = min(options.rerank, len(index)) * total // len(index)
+    again = min(options.rerank, num_documents) * total // max(1, num_documents)
     return (routes or 1) * within + views * again
 
 

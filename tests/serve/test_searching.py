@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from fastlane_st import FastLaneModel, Hit
+from fastlane_st.index.index import FastLaneIndex as Index
 from fastlane_st.serve import searching
 from tests.conftest import QUERIES
 from tests.serve.conftest import PATIENCE, Served, get
@@ -114,6 +115,66 @@ def test_an_explanation_is_the_librarys_in_characters(serve: Callable[..., Serve
         for word in strong:
             start, end = word["document_span"]
             assert hit["text"][start:end] == word["document_word"]
+
+
+def change_after_search(monkeypatch: pytest.MonkeyPatch, change: Callable[[Index], None]) -> None:
+    """Changes the index as another request may: after the next search, before its hits are explained."""
+    search = Index.search
+
+    def searched(self: Index, *arguments: Any, **options: Any) -> Any:
+        hits = search(self, *arguments, **options)
+        monkeypatch.setattr(Index, "search", search)
+        change(self)
+        return hits
+
+    monkeypatch.setattr(Index, "search", searched)
+
+
+def test_a_document_that_is_replaced_during_a_search_is_not_explained_by_its_new_text(
+    serve: Callable[..., Served], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    served = serve()
+    query = QUERIES[0]
+    replaced, deleted, *others = served.index.search(query)
+    expected = served.index.explain(query, others)
+
+    def change(index: Index) -> None:
+        index.upsert(["a b c list"], [replaced.id])
+        index.delete([deleted.id])
+
+    change_after_search(monkeypatch, change)
+    body = {"query": query, "explain": True}
+    answer = httpx.post(timeout=PATIENCE, url=f"{served.url}/search", json=body)
+    assert answer.status_code == 200
+    [first, *rest] = answer.json()["results"][0]["hits"]
+    assert (first["id"], first["text"]) == (replaced.id, replaced.text)
+    assert first["explanation"] is None
+    assert [hit["id"] for hit in rest] == [hit.id for hit in others]
+    told = [
+        one.to_dict(query, hit.text)["words"] for hit, one in zip(others, expected, strict=True)
+    ]
+    assert [[word["document_word"] for word in hit["explanation"]["words"]] for hit in rest] == [
+        [word["document_word"] for word in words] for words in told
+    ]
+    with FastLaneClient(served.url) as client:
+        change_after_search(monkeypatch, lambda index: index.upsert(["x"], [replaced.id]))
+        found = [hit.id for hit, _ in client.search_explained(query)]
+    assert replaced.id not in found
+    assert set(found) == {hit.id for hit in others}
+
+
+def test_all_documents_may_be_deleted_during_a_search(
+    serve: Callable[..., Served], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    served = serve()
+    expected = served.index.search(QUERIES[0], 2, rerank=4)
+    change_after_search(monkeypatch, lambda index: index.delete(index.ids))
+    body = {"query": QUERIES[0], "top_k": 2, "rerank": 4}
+    answer = httpx.post(timeout=PATIENCE, url=f"{served.url}/search", json=body)
+    assert answer.status_code == 200
+    [result] = answer.json()["results"]
+    assert [hit["id"] for hit in result["hits"]] == [hit.id for hit in expected]
+    assert result["comparisons"] == 0
 
 
 def test_an_answer_says_what_the_search_took(serve: Callable[..., Served]) -> None:

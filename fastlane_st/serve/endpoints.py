@@ -200,7 +200,8 @@ class Endpoints:
             try:
                 stored = index.get(request.ids)
             except ValueError as error:
-                raise RequestError(404, str(error).partition(":")[0], "ids") from error
+                message = str(error).removesuffix(": index.ids lists those there are")
+                raise RequestError(404, message, "ids") from error
             return [{"id": one.id, "text": one.text, "metadata": one.metadata} for one in stored]
 
         return {"documents": await asyncio.to_thread(read)}

@@ -142,6 +142,13 @@ def test_other_wrong_requests_name_their_field_and_change_nothing(
     assert http.get("/index").json() == before
 
 
+@pytest.mark.parametrize("id", ["a:b", "a", ": ", 7])
+def test_a_missing_document_is_named_by_its_whole_id(http: Any, id: Any) -> None:
+    expected = (404, "ids", f"no document has the id {id!r}")
+    for path in ("/documents/get", "/documents/delete"):
+        assert error_of(http.post(path, json={"ids": ["d1", id]})) == expected
+
+
 @pytest.mark.parametrize(
     ("content", "status", "message"),
     [

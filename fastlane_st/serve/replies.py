@@ -12,7 +12,7 @@ from typing_extensions import TypedDict
 
 from ..index.documents import StoredDocument
 from ..index.explaining import Explanation, WordMatch
-from ..modeling.search_fastlane import FloatArray, Hit, Id, Match, Metadata, listed
+from ..modeling.search_fastlane import FloatArray, Hit, Id, Match, Metadata, listed, plain
 
 Result = TypeVar("Result")
 
@@ -61,6 +61,17 @@ class Call(NamedTuple, Generic[Result]):
     read: Callable[[Any], Result]
 
 
+def as_json(value: Any) -> Any:
+    """What an index takes as JSON can hold it: NumPy's scalars and arrays, sets and mappings become Python's."""
+    if isinstance(value, Mapping):
+        return {plain(name): as_json(one) for name, one in value.items()}
+    if isinstance(value, Sequence | set | frozenset | np.ndarray) and not isinstance(
+        value, str | bytes
+    ):
+        return [as_json(one) for one in value]
+    return plain(value)
+
+
 def search_call(
     queries: Sequence[str], arguments: SearchArguments, explain: bool
 ) -> Call[list[list[tuple[Hit, Explanation | None]]]]:
@@ -71,8 +82,6 @@ def search_call(
         given["num_routes"] = "all"
     if given.get("ids") is not None:
         given["ids"] = listed("ids", given["ids"])
-    if given.get("where") is not None:
-        given["where"] = dict(given["where"])
 
     def read(answer: Any) -> list[list[tuple[Hit, Explanation | None]]]:
         return [
@@ -80,7 +89,7 @@ def search_call(
             for result in answer["results"]
         ]
 
-    return Call("POST", "/search", body | given, read)
+    return Call("POST", "/search", body | as_json(given), read)
 
 
 def hit_of(answer: Any) -> Hit:
@@ -114,7 +123,7 @@ def encode_call(
     body = {
         "texts": listed("texts", texts),
         "side": side,
-        "num_routes": "all" if num_routes is None else num_routes,
+        "num_routes": "all" if num_routes is None else plain(num_routes),
         "encoding_format": "base64",
     }
 
@@ -130,7 +139,7 @@ def rerank_call(query: str, texts: Sequence[str], top_n: int | None) -> Call[lis
     body = {
         "query": query,
         "documents": listed("documents", texts),
-        "top_n": top_n,
+        "top_n": plain(top_n),
         "return_documents": False,
     }
 
@@ -158,13 +167,15 @@ def insert_call(
                 f"{'ids' if name == 'id' else name} must be {len(texts)}, one a document: got {len(given)}"
             )
         for document, value in zip(body, given, strict=True):
-            document[name] = value
+            document[name] = as_json(value)
     return Call(method, "/documents", {"documents": body}, lambda answer: list(answer["ids"]))
 
 
 def delete_call(ids: Iterable[Id]) -> Call[None]:
     """A deletion."""
-    return Call("POST", "/documents/delete", {"ids": listed("ids", ids)}, lambda answer: None)
+    return Call(
+        "POST", "/documents/delete", {"ids": as_json(listed("ids", ids))}, lambda answer: None
+    )
 
 
 def get_call(ids: Iterable[Id]) -> Call[list[StoredDocument]]:
@@ -175,7 +186,7 @@ def get_call(ids: Iterable[Id]) -> Call[list[StoredDocument]]:
             StoredDocument(one["id"], one["text"], one["metadata"]) for one in answer["documents"]
         ]
 
-    return Call("POST", "/documents/get", {"ids": listed("ids", ids)}, read)
+    return Call("POST", "/documents/get", {"ids": as_json(listed("ids", ids))}, read)
 
 
 def describe_call() -> Call[dict[str, Any]]:

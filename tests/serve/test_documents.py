@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from fastlane_st import FastLaneIndex, FastLaneModel
@@ -72,6 +73,32 @@ def test_metadata_that_no_answer_could_hold_is_refused(
         assert "0 is no valid Unicode: surrogates not allowed at 0" in error["message"]
         assert http.post("/search", json={"query": "set", "top_k": 100}).status_code == 200
         assert http.get("/index").json()["metadata_fields"] == ["year"]
+    assert served.index.ids == IDS
+
+
+def test_a_client_takes_ids_and_metadata_of_numpy_as_the_index_does(
+    serve: Callable[..., Served],
+) -> None:
+    served = serve()
+    ids = np.array([7, 8])
+    metadata = [{"year": np.int64(2031), "open": np.bool_(True)}, {"score": np.float32(0.5)}]
+    with FastLaneClient(served.url) as client:
+        assert client.add(["dumps a dict", "sort a set"], ids, metadata) == [7, 8]
+        client.upsert(["sort a set of dict"], ids[1:], metadata[1:])
+        assert [one.metadata for one in client.get(ids)] == [
+            {"year": 2031, "open": True},
+            {"score": 0.5},
+        ]
+        for where, found in (
+            ({"year": {"$in": np.array([2031, 2032])}}, [7]),
+            ({"$or": [{"open": np.bool_(True)}, {"$not": {"score": {"$lt": np.float32(1)}}}]}, [7]),
+            ({"score": {"$in": {0.5}}}, [8]),
+        ):
+            hits = client.search("sort", top_k=np.int64(5), where=where, ids=ids)
+            assert [hit.id for hit in hits] == found
+        assert client.rerank("set", ["a set", "a file"], np.int64(1))[0].index == 0
+        assert len(client.encode_query(["sort a list"], np.int64(2))[0]) == 2
+        client.delete(ids)
     assert served.index.ids == IDS
 
 

@@ -113,13 +113,22 @@ def add_routes(app: Any, endpoints: Endpoints) -> None:
     add("POST", "/search", endpoints.search, SearchAnswer, *post, 503)
     add("POST", "/encode", endpoints.encode, EncodeAnswer, *post, 503)
     for path in ("/rerank", "/v1/rerank"):
-        add("POST", path, endpoints.rerank, RerankAnswer, *post, response_model_exclude_none=True)
+        add(
+            "POST",
+            path,
+            endpoints.rerank,
+            RerankAnswer,
+            *post,
+            503,
+            response_model_exclude_none=True,
+        )
     add(
         "POST",
         "/v2/rerank",
         endpoints.rerank_v2,
         RerankAnswer,
         *post,
+        503,
         response_model_exclude_none=True,
     )
     add("POST", "/documents", endpoints.add, ChangeAnswer, *post, 403, 409, 503)

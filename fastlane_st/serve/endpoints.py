@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import base64
 import os
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, Literal, TypeVar
 
 import numpy as np
@@ -18,6 +18,7 @@ from ..index.index import FastLaneIndex
 from ..modeling.search_fastlane import Hit, Views, default_routes
 from .batching import Answered, Batcher, ClosedError, OverloadedError
 from .errors import RequestError, refused
+from .jobs import Jobs
 from .metrics import Metrics
 from .models import DocumentsRequest, EncodeRequest, IdsRequest, SearchRequest
 from .reranking import RerankRequest, rerank, rerank_answer
@@ -64,10 +65,15 @@ class Endpoints:
             max_queue=settings.max_queue,
             observe=metrics.observe_batch,
         )
-        self._changes_running = 0
-        self._long = ThreadPoolExecutor(1, thread_name_prefix="fastlane-long")
+        self._long = Jobs("fastlane-long", settings.max_queue)
+        self._changes = Jobs("fastlane-writer", settings.max_queue)
         metrics.watch("queue", "Queries that wait.", lambda: len(self._batcher))
-        metrics.watch("changes_running", "Changes that wait or run.", lambda: self._changes_running)
+        metrics.watch("changes_running", "Changes that wait or run.", lambda: len(self._changes))
+        metrics.watch(
+            "long_running",
+            "Rankings of texts and encodings of documents that wait or run.",
+            lambda: len(self._long),
+        )
         metrics.watch("documents", "Documents of the index.", lambda: len(self._writer.index))
         metrics.watch(
             "token_vectors", "Vectors of the index.", lambda: self._writer.index.num_vectors
@@ -76,9 +82,8 @@ class Endpoints:
     async def close(self) -> None:
         """Waits for what runs, and ends the threads."""
         await self._batcher.close()
-        loop = asyncio.get_running_loop()
-        for executor in (self._long, self._writer.executor):
-            await loop.run_in_executor(None, executor.shutdown)
+        for jobs in (self._long, self._changes):
+            await jobs.close()
         self._searcher.stopwatch.release()
 
     async def search(self, request: SearchRequest) -> Any:
@@ -233,33 +238,31 @@ class Endpoints:
         return Response(self._metrics.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
 
     async def _change(self, change: str, run: Callable[[], tuple[list[Any], int]]) -> Any:
-        self._changes_running += 1
-        try:
-            ids, count = await self._run(self._writer.executor, run, "documents")
-        finally:
-            self._changes_running -= 1
+        ids, count = await self._run(self._changes, run, "documents")
         self._metrics.observe_change(change, len(ids))
         return {"ids": ids, "documents": count}
 
     async def _batched(
         self, options: SearchOptions | EncodeOptions, queries: list[str], field: str
     ) -> list[Answered[Found | Views]]:
-        try:
+        with self._refusals("queries", field):
             return await self._batcher.submit(options, queries)
+
+    async def _run(self, jobs: Jobs, run: Callable[[], Result], field: str) -> Result:
+        with self._refusals("requests of this kind", field):
+            return await jobs.run(run)
+
+    @contextmanager
+    def _refusals(self, waiting: str, field: str) -> Iterator[None]:
+        """Says why something isn't run, or what the library refuses of a field."""
+        try:
+            yield
         except OverloadedError:
             raise RequestError(
-                503, f"{self._settings.max_queue:,} queries are waiting: try again later"
+                503, f"{self._settings.max_queue:,} {waiting} are waiting: try again later"
             ) from None
         except ClosedError:
             raise RequestError(503, "the server is going down") from None
-        except ValueError as error:
-            raise refused(error, field) from error
-
-    async def _run(
-        self, executor: ThreadPoolExecutor, run: Callable[[], Result], field: str
-    ) -> Result:
-        try:
-            return await asyncio.get_running_loop().run_in_executor(executor, run)
         except ValueError as error:
             raise refused(error, field) from error
 

@@ -24,7 +24,8 @@ class ServerSettings:
         max_batch: Queries that are encoded and searched at once; 1 batches nothing.
         max_wait_ms: Milliseconds that a query waits for others at most. One that comes alone after one that
             came alone doesn't wait.
-        max_queue: Queries that may wait; one more is answered with status 503.
+        max_queue: Queries that may wait; one more is answered with status 503. So many rankings and encodings
+            of documents may wait as well, and so many changes.
         max_body_bytes: Size of a request's body.
         max_texts: Queries, texts, documents or ids in a request.
         max_text_length: Characters of a text.

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Literal
 
 from ..index.index import FastLaneIndex
@@ -43,7 +42,6 @@ class IndexWriter:
         self._directory = directory
         self._memory_map = memory_map
         self._is_unfinished = Unfinished.of(index) is not None
-        self.executor = ThreadPoolExecutor(1, thread_name_prefix="fastlane-writer")
 
     def check_writable(self) -> None:
         """Raises a RequestError if the server takes no changes."""

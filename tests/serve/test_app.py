@@ -6,6 +6,7 @@ import asyncio
 import logging
 import re
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -27,7 +28,9 @@ from fastlane_st.serve import (  # noqa: E402
     ServerError,
     app,
     create_app,
+    endpoints,
     searching,
+    writing,
 )
 
 SECRET = "swordfish"
@@ -269,8 +272,6 @@ def test_an_application_answers_in_one_event_loop_after_another(
 def test_too_many_waiting_queries_are_refused(
     serve: Callable[..., Served], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import threading
-
     served = serve(max_queue=2)
     go_on, has_begun = threading.Event(), threading.Event()
     search = searching.Searcher.search
@@ -299,6 +300,53 @@ def test_too_many_waiting_queries_are_refused(
             assert await second == served.index.search(["set", "file"])
 
     asyncio.run(ask())
+
+
+def test_too_many_waiting_rankings_encodings_and_changes_are_refused(
+    serve: Callable[..., Served], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    served = serve(max_queue=2)
+    go_on = threading.Event()
+    rerank, changed = endpoints.rerank, writing.IndexWriter._changed
+
+    def held_rerank(*arguments: Any) -> Any:
+        assert go_on.wait(60)
+        return rerank(*arguments)
+
+    def held_change(*arguments: Any) -> Any:
+        assert go_on.wait(60)
+        return changed(*arguments)
+
+    monkeypatch.setattr(endpoints, "rerank", held_rerank)
+    monkeypatch.setattr(writing.IndexWriter, "_changed", held_change)
+    ranking = ("/rerank", {"query": "set", "documents": ["a set"]})
+    encoding = ("/encode", {"texts": ["set"], "side": "document"})
+    adding = ("/documents", {"documents": [{"text": "a set"}]})
+    deleting = ("/documents/delete", {"ids": ["d1"]})
+
+    async def ask() -> None:
+        async with httpx.AsyncClient(base_url=served.url, timeout=PATIENCE) as http:
+
+            async def post(request: tuple[str, Any]) -> Any:
+                return await http.post(request[0], json=request[1])
+
+            accepted = []
+            for name, request in (("long_running", ranking), ("changes_running", adding)):
+                accepted += [asyncio.create_task(post(request)) for _ in range(3)]
+                while f"fastlane_{name} 3.0" not in (await http.get("/metrics")).text:
+                    pass
+            for request in (ranking, encoding, adding, deleting):
+                refused = await post(request)
+                assert refused.status_code == 503
+                assert refused.headers["retry-after"] == "1"
+                assert "2 requests of this kind are waiting" in refused.json()["error"]["message"]
+            assert (await post(("/search", {"query": "set"}))).status_code == 200
+            go_on.set()
+            assert {one.status_code for one in await asyncio.gather(*accepted)} == {200}
+            assert (await post(encoding)).status_code == 200
+
+    asyncio.run(ask())
+    assert len(served.index) == 9
 
 
 def test_an_application_needs_an_encoder(folder: Path) -> None:

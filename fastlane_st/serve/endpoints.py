@@ -7,7 +7,7 @@ import base64
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar, cast
 
 import numpy as np
 
@@ -22,7 +22,7 @@ from .jobs import Jobs
 from .metrics import Metrics
 from .models import DocumentsRequest, EncodeRequest, IdsRequest, SearchRequest
 from .reranking import RerankRequest, rerank, rerank_answer
-from .searching import EncodeOptions, Found, NumRoutes, Searcher, SearchOptions
+from .searching import EncodeOptions, Found, NumRoutes, Searcher, SearchOptions, within
 from .settings import ServerSettings
 from .writing import IndexWriter
 
@@ -126,6 +126,11 @@ class Endpoints:
         is_query = request.side == "query"
         one = isinstance(request.texts, str)
         self._check_texts("texts", texts, one, may_be_blank=not is_query)
+        most, length = self._settings.max_encoded, sum(map(len, texts))
+        if length > most:
+            raise RequestError(
+                422, f"texts may have {most:,} characters together, got {length:,}", "texts"
+            )
         routes: NumRoutes = None if request.num_routes == "all" else request.num_routes
         if is_query:
             if isinstance(routes, float):
@@ -133,10 +138,13 @@ class Endpoints:
                     422, f"num_routes of queries is a whole number, got {routes}", "num_routes"
                 )
             found = await self._batched(EncodeOptions(routes), texts, "texts")
-            views: list[Any] = [each.result for each in found]
+            with self._refusals("queries", "texts"):
+                views = within(most, (cast(Views, each.result) for each in found))
         else:
             encode = self._searcher.encode_documents
-            views = await self._run(self._long, lambda: encode(routes, texts), "texts")
+            views = await self._run(
+                self._long, lambda: within(most, encode(routes, texts)), "texts"
+            )
         vectors = [np.asarray(each.vectors, dtype="<f4") for each in views]
         positions = [each.positions.tolist() for each in views]
         return {

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
@@ -107,8 +107,8 @@ class Searcher:
         }
         return query_views(texts, encoder, routing, index.dim, 0).routed
 
-    def encode_documents(self, num_routes: NumRoutes, texts: list[str]) -> list[Views]:
-        """The views of documents, as the index would hold them unless `num_routes` says otherwise."""
+    def encode_documents(self, num_routes: NumRoutes, texts: list[str]) -> Iterator[Views]:
+        """Yields the views of documents, as the index would hold them unless `num_routes` says otherwise."""
         index = self._index()
         encoding = Encoding(
             index.encoder,
@@ -116,7 +116,22 @@ class Searcher:
             long_texts=index.long_texts,
             context=index.context,
         )
-        return [one.views for one in encoding.encoded(texts, list(range(len(texts))))]
+        for one in encoding.encoded(texts, list(range(len(texts)))):
+            yield one.views
+
+
+def within(most: int, views: Iterable[Views]) -> list[Views]:
+    """The views as a list; a ValueError as soon as they hold more than so many numbers, and no more are made."""
+    kept, count = [], 0
+    for one in views:
+        count += one.vectors.size
+        if count > most:
+            raise ValueError(
+                f"the vectors of all texts may hold {most:,} numbers, got more: send fewer or shorter texts, "
+                "or set num_routes"
+            )
+        kept.append(one)
+    return kept
 
 
 def explained(

@@ -26,7 +26,7 @@ class ServerSettings:
             came alone doesn't wait.
         max_queue: Queries that may wait; one more is answered with status 503. So many rankings and encodings
             of documents may wait as well, and so many changes.
-        max_body_bytes: Size of a request's body.
+        max_body_bytes: Size of a request's body; it sets `max_encoded`, too.
         max_texts: Queries, texts, documents or ids in a request.
         max_text_length: Characters of a text.
         max_top_k: The greatest `top_k`, `rerank` and `candidates`.
@@ -64,9 +64,17 @@ class ServerSettings:
             check_key(self.api_key, "api_key")
 
     @property
+    def max_encoded(self) -> int:
+        """Characters of all texts of an `/encode`, and numbers of all vectors that it answers with.
+
+        As float32 these vectors take as many bytes as a body may have.
+        """
+        return max(1, self.max_body_bytes // 4)
+
+    @property
     def limits(self) -> dict[str, int]:
         """The limits of a request, by name."""
-        names = ("max_body_bytes", "max_texts", "max_text_length", "max_top_k")
+        names = ("max_body_bytes", "max_texts", "max_text_length", "max_top_k", "max_encoded")
         return {name: getattr(self, name) for name in names}
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from fastlane_st.index.encoding import Encoding
 from tests.serve.conftest import PATIENCE, Served
 
 httpx = pytest.importorskip("httpx")
@@ -191,6 +192,49 @@ def test_a_body_may_have_so_many_bytes_whether_or_not_it_says_how_many(http: Any
     assert error_of(http.post("/search", content=too_large, headers=JSON)) == (413, None, message)
     parts = iter([fits, b" "])
     assert error_of(http.post("/search", content=parts, headers=JSON)) == (413, None, message)
+
+
+@pytest.mark.parametrize("encoding_format", ["float", "base64"])
+def test_an_encoding_may_answer_with_so_many_numbers(
+    serve: Callable[..., Served], monkeypatch: pytest.MonkeyPatch, encoding_format: str
+) -> None:
+    """A token has a vector of 4 numbers: 3 of 5 texts are encoded, one at a time, before it is too much."""
+    served = serve(max_body_bytes=400)
+    encoded: list[int] = []
+    encode = Encoding.encoded
+
+    def counted(self: Any, texts: list[str], ids: Any) -> Any:
+        for one in encode(self, texts, ids):
+            encoded.append(one.views.vectors.size)
+            yield one
+
+    monkeypatch.setattr(Encoding, "encoded", counted)
+    with httpx.Client(base_url=served.url, timeout=PATIENCE) as client:
+        assert client.get("/index").json()["limits"]["max_encoded"] == 100
+        body = {"side": "document", "num_routes": "all", "encoding_format": encoding_format}
+        most = {**body, "texts": ["a a a a a a a a a a"] * 2}
+        assert client.post("/encode", json=most).status_code == 200
+        assert encoded == [40, 40]
+        encoded.clear()
+        more = {**body, "texts": ["a a a a a a a a a a"] * 5}
+        status, field, message = error_of(client.post("/encode", json=more))
+        assert (status, field) == (422, "texts")
+        assert message.startswith("the vectors of all texts may hold 100 numbers, got more")
+        assert encoded == [40, 40, 40]
+        assert client.post("/encode", json={**more, "num_routes": 1}).status_code == 200
+        queries = {"texts": ["a a a a a"] * 7, "num_routes": "all"}
+        status, field, message = error_of(client.post("/encode", json=queries))
+        assert (status, field) == (422, "texts")
+        assert message.startswith("the vectors of all texts may hold 100 numbers, got more")
+        assert client.post("/encode", json={**queries, "num_routes": 1}).status_code == 200
+        encoded.clear()
+        long = {**body, "texts": ["a" * 60, "a" * 41], "num_routes": 1}
+        assert error_of(client.post("/encode", json=long)) == (
+            422,
+            "texts",
+            "texts may have 100 characters together, got 101",
+        )
+        assert encoded == []
 
 
 def test_an_error_never_repeats_much_of_what_was_sent(http: Any) -> None:

@@ -100,6 +100,23 @@ def test_slider_and_switch_change_the_ranking(page: Any, serve: Callable[..., Se
     expect(page.locator("#hits .score").first).to_have_text(f"{found[0].score:.3f}")
 
 
+def test_it_asks_for_no_more_than_the_server_allows(
+    page: Any, serve: Callable[..., Served]
+) -> None:
+    """Few hits, and few documents to rank again: neither search nor switch fails."""
+    served = serve(max_top_k=3)
+    page.goto(f"{served.url}/?q=how+to+sort+a+list")
+    ids = page.locator("#hits .id")
+    query = "how to sort a list"
+    found = served.index.search(query, 3, num_routes=1)
+    expect(ids).to_have_text([str(hit.id) for hit in found])
+    page.locator("#rerank").check()
+    found = served.index.search(query, 3, num_routes=1, rerank=3)
+    expect(page.locator("#hits .score").first).to_have_text(f"{found[0].score:.3f}")
+    expect(ids).to_have_text([str(hit.id) for hit in found])
+    expect(page.locator("#problem")).to_be_hidden()
+
+
 def test_how_a_document_moved_is_shown(page: Any, serve: Callable[..., Served]) -> None:
     served = serve()
 

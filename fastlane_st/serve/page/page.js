@@ -14,9 +14,21 @@ let timer = 0;
 let asked = null; // the request that is under way
 let last = null; // what is shown: the query, and the ids in their order
 
-function settings() {
+// What is served; a server that doesn't say is taken to have no limit.
+const served = fetch("/index", { signal: AbortSignal.timeout(GIVE_UP_MS) })
+  .then((response) => response.json())
+  .catch(() => ({}));
+
+async function settings() {
   const numRoutes = ROUTES[Number(routes.value)];
-  return { num_routes: numRoutes, rerank: rerank.checked && numRoutes !== "all" ? RERANKED : null };
+  const isReranked = rerank.checked && numRoutes !== "all";
+  const { limits = {} } = await served;
+  const most = limits.max_top_k ?? Infinity;
+  return {
+    top_k: Math.min(SHOWN, most),
+    num_routes: numRoutes,
+    rerank: isReranked ? Math.min(RERANKED, most) : null,
+  };
 }
 
 function soon() {
@@ -39,8 +51,9 @@ async function search() {
   const late = setTimeout(() => request.abort("late"), GIVE_UP_MS);
   at("status").classList.add("is-waiting");
   try {
+    const body = { query: text, explain: true, ...(await settings()) };
+    if (asked !== request) return;
     const begun = performance.now();
-    const body = { query: text, top_k: SHOWN, explain: true, ...settings() };
     const response = await fetch("/search", {
       method: "POST",
       headers: { "Content-Type": "application/json" },
@@ -260,11 +273,8 @@ at("form").addEventListener("submit", (event) => {
   search();
 });
 
-fetch("/index")
-  .then((response) => response.json())
-  .then((index) => {
-    if (index.documents !== undefined) at("about").textContent = `${index.documents.toLocaleString()} documents`;
-  })
-  .catch(() => {});
+served.then((index) => {
+  if (index.documents !== undefined) at("about").textContent = `${index.documents.toLocaleString()} documents`;
+});
 query.value = new URLSearchParams(location.search).get("q") || "";
 if (query.value) search();

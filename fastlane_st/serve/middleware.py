@@ -59,7 +59,7 @@ async def send_error(
 
 
 class Observed:
-    """Logs and counts each request by method and path, without what it carries, and hides what goes wrong inside.
+    """Logs and counts requests by method and path, without what they carry, and hides what goes wrong inside.
 
     Args:
         app: What answers.

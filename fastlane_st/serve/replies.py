@@ -62,7 +62,7 @@ class Call(NamedTuple, Generic[Result]):
 
 
 def as_json(value: Any) -> Any:
-    """What an index takes as JSON can hold it: NumPy's scalars and arrays, sets and mappings become Python's."""
+    """What an index takes, as JSON can hold it: NumPy's scalars are Python's, arrays and sets are lists."""
     if isinstance(value, Mapping):
         return {plain(name): as_json(one) for name, one in value.items()}
     if isinstance(value, Sequence | set | frozenset | np.ndarray) and not isinstance(

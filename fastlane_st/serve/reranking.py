@@ -5,10 +5,10 @@ from __future__ import annotations
 import uuid
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictStr
+from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictStr, field_validator
 
 from ..index.index import FastLaneIndex
-from ..modeling.search_fastlane import Hit
+from ..modeling.search_fastlane import Hit, check_unicode
 from .models import Count
 
 
@@ -30,6 +30,12 @@ class RerankRequest(BaseModel):
     return_documents: StrictBool | None = Field(
         None, description="Give texts back: yes by default, no under /v2/rerank."
     )
+
+    @field_validator("model")
+    @classmethod
+    def _is_unicode(cls, model: str | None) -> str | None:
+        check_unicode([model], "model")  # it is given back, and no answer holds a lone surrogate
+        return model
 
     @property
     def texts(self) -> list[str]:

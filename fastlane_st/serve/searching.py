@@ -121,7 +121,7 @@ class Searcher:
 
 
 def within(most: int, views: Iterable[Views]) -> list[Views]:
-    """The views as a list; a ValueError as soon as they hold more than so many numbers, and no more are made."""
+    """The views as a list; a ValueError as soon as they hold more than `most` numbers."""
     kept, count = [], 0
     for one in views:
         count += one.vectors.size

@@ -175,6 +175,13 @@ def test_a_malformed_body_is_refused(http: Any, content: bytes, status: int, mes
     assert message in said
 
 
+def test_a_models_name_that_no_answer_could_hold_is_refused(http: Any) -> None:
+    content = b'{"query": "set", "documents": ["a"], "model": "\\ud800"}'
+    status, field, message = error_of(http.post("/rerank", content=content, headers=JSON))
+    assert (status, field) == (422, "model")
+    assert "no valid Unicode" in message
+
+
 @pytest.mark.parametrize("kind", ["text/plain", "application/x-www-form-urlencoded", None])
 def test_a_form_of_another_site_can_send_nothing(http: Any, kind: str | None) -> None:
     headers = {} if kind is None else {"content-type": kind}

@@ -253,7 +253,7 @@ def test_metadata_that_is_no_unicode_is_refused_at_the_add(metadata: Any, place:
     index = build()
     message = f"metadata of document 1: {place} is no valid Unicode: surrogates not allowed"
     with pytest.raises(ValueError, match=message):
-        index.add(["sky", "sea"], metadata=[{}, metadata])
+        index.add(["sky", "red"], metadata=[{}, metadata])
     assert index.ids == IDS
 
 

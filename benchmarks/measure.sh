@@ -67,8 +67,8 @@ python -m benchmarks.search.vectors --judged data/eval/nqgold --num-queries 500 
   --dtype bfloat16 --out runs/peers-14k/vectors
 python -m benchmarks.search.engines --collection runs/peers-14k/vectors --scratch runs/peers-14k --queries 300 \
   --dense runs/dense-twin --out "$results"/small.json
-python -m benchmarks.search.stores --collection runs/peers-14k/vectors --queries 200 --scratch runs/stores \
-  --out "$results"/stores.json
+python -m benchmarks.search.stores --collection runs/peers-14k/vectors --documents 8000 --queries 200 \
+  --partitions 16 64 --scratch runs/stores --out "$results"/stores.json
 python -m benchmarks.search.recall --collection runs/peers-50k/vectors --documents 10000 --out "$results"/recall.json
 python -m benchmarks.search.scale --collection runs/peers-50k/vectors --scratch runs/scale --queries 300 \
   --efforts 0.125,0.25,0.5,1,2,4 --out "$results"/scale.json

@@ -1,7 +1,7 @@
 """Vector stores beside FastLaneIndex over the same vectors: what one route finds, and in what time.
 
-    python -m benchmarks.search.stores --collection runs/peers-14k/vectors --queries 200 \
-        --scratch runs/stores --out benchmarks/results/stores.json
+    python -m benchmarks.search.stores --collection runs/peers-14k/vectors --documents 8000 --queries 200 \
+        --partitions 16 64 --scratch runs/stores --out benchmarks/results/stores.json
 
 `vectors.py` makes the collection. The best documents are those of exhaustive search. Each setting of a store
 is compared with the fastest setting of FastLaneIndex that finds at least as much; `ratio` is the store's time

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 from ..index.index import FastLaneIndex
-from ..index.storage.manifest import read_manifest
+from ..index.storage.folder import is_current
 from ..index.unfinished import Unfinished
 from ..modeling.search_fastlane import Id
 from .errors import RequestError, refused
@@ -125,7 +125,7 @@ class IndexWriter:
         if commit is None:
             return
         try:
-            if read_manifest(commit.directory)["generation"] == commit.generation:
+            if is_current(commit):
                 return
             self.index = FastLaneIndex.load(
                 self._directory, self.index.encoder, memory_map=self._memory_map

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import shutil
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -171,6 +172,17 @@ def test_what_another_process_has_changed_is_kept(
         client.add(["dumps a dict"], ["new"])
         assert [one.text for one in client.get(["other", "new"])] == ["open a file", "dumps a dict"]
     assert FastLaneIndex.load(served.folder, model).ids == [*IDS, "other", "new"]
+
+
+def test_an_index_that_was_built_anew_is_not_mixed_with_the_one_before(
+    serve: Callable[..., Served], model: FastLaneModel
+) -> None:
+    served = serve()
+    shutil.rmtree(served.folder)
+    FastLaneIndex.build(model, ["open a file"], ids=["other"]).save(served.folder)
+    with FastLaneClient(served.url) as client:
+        client.add(["dumps a dict"], ["new"])
+    assert FastLaneIndex.load(served.folder, model).ids == ["other", "new"]
 
 
 def test_an_unfinished_index_takes_changes_once_it_is_finished_in_the_folder(

@@ -6,7 +6,8 @@
 The model is plain late interaction over the untouched backbone of the configuration, as one builds it with
 Sentence Transformers. Its index of the configuration's documents is built first; then it gets routes without
 context and with both contexts, over the vectors of that index. `benchmarks.quality.checkpoints` over
-SCRATCH/none and SCRATCH/both measures them on judged collections: all views of `none` are its own MaxSim.
+SCRATCH/none, SCRATCH/both and the same without training, SCRATCH/none-untrained and SCRATCH/both-untrained,
+measures them on judged collections: all views of `none` are its own MaxSim.
 What is in the index or in the JSON isn't computed again. A retrofit that was stopped goes on, and its report
 then has the seconds of the last part alone.
 """
@@ -29,6 +30,7 @@ from fastlane_st import FastLaneIndex
 from fastlane_st.hub import base_weights
 from fastlane_st.modeling.projection_fastlane import Context
 from fastlane_st.retrofit.retrofit import retrofit
+from fastlane_st.retrofit.source import read_late_interaction
 from fastlane_st.retrofit.training import RouteTraining
 from training.data import check_sources
 from training.routes import drawn_pairs
@@ -64,6 +66,8 @@ def main() -> None:
     texts = documents_of(sources, pairs, options.documents)
     encode_rest(model, texts, folder, found["encoding"], lambda: write_results(options.out, found))
     for name, context in CONTEXTS.items():
+        untrained = read_late_interaction(model, context=context, query_num_routes=1)
+        untrained.save_pretrained(options.scratch / f"{name}-untrained")
         if name not in found["retrofits"]:
             report = retrofit(
                 model,

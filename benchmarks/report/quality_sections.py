@@ -295,7 +295,12 @@ ROUTE_COLUMNS = {
     "router_8": "eight",
     "full": "all views",
 }
-MIXED = {"none": "untouched", "both": "with context mixed in"}
+MIXED = {
+    "none": "untouched",
+    "none-untrained": "untouched, routes untrained",
+    "both": "with context mixed in",
+    "both-untrained": "with context mixed in, routes untrained",
+}
 
 
 def retrofit_section(found: dict[str, Any]) -> str:
@@ -357,7 +362,7 @@ def retrofit_quality_section(found: dict[str, Any]) -> str:
     maxsim = found["sets"]["none"]["ndcg@10"]["full"]
     rows = (
         (
-            MIXED.get(name, name.replace("_", " ")),
+            MIXED.get(name, name),
             *(
                 f"{one['ndcg@10'][setting]:.4f} ({one['ndcg@10'][setting] / maxsim:.1%})"
                 for setting in ROUTE_COLUMNS

@@ -112,6 +112,8 @@ def store_settings(
     place.parent.mkdir(parents=True, exist_ok=True)
     store = filled(f"{name}:{place}", index)
     try:
+        if isinstance(store, LanceStore):
+            store.how = LanceSearch(exact=True)  # an export has built an index of many vectors
         yield Setting(name, {"exact": True}, store.search)
         if isinstance(store, LanceStore):
             yield from lance_settings(store, partitions)

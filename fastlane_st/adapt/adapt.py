@@ -146,7 +146,10 @@ def adapt(
         teacher = copy.deepcopy(encoder)
         encoder.add_adapter(adapter, ADAPTER_NAME)
         if isinstance(name_or_path, str):
-            adapter.base_model_name_or_path = name_or_path
+            is_folder = Path(name_or_path).is_dir()  # then found from any working directory
+            adapter.base_model_name_or_path = (
+                str(Path(name_or_path).absolute()) if is_folder else name_or_path
+            )
         train(encoder, teacher, rows, chosen, show_progress_bar)
     with timed(seconds, "measuring"):
         after = [measure(encoder, one, batch_size, show_progress_bar) for one in collections]

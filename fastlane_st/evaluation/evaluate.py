@@ -160,7 +160,7 @@ def run_evaluate(
             argument is out of range or can't apply.
     """
     from .. import FastLaneEncoder, FastLaneIndex
-    from ..index.identity import encoder_digests
+    from ..index.identity import digest_of
     from ..modeling.search_fastlane import check_counts
 
     check_pytrec_eval()
@@ -190,7 +190,7 @@ def run_evaluate(
         runs = [search_all(encoder, documents, collection, k, batch_size) for k in routes]
     return Evaluation(
         collection,
-        encoder_digests(encoder)[0],
+        digest_of(encoder),
         searched,
         dict(zip(names, runs, strict=True)),
         {name: evaluate_run(collection, run) for name, run in zip(names, runs, strict=True)},

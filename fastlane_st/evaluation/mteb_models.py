@@ -27,7 +27,7 @@ except ImportError as error:
 from ..data.corpus import CorpusDocument
 from ..encoder import FastLaneEncoder
 from ..hub import DEFAULT_CHECKPOINT
-from ..index.identity import encoder_digests
+from ..index.identity import digest_of
 from ..index.index import FastLaneIndex
 from ..modeling.search_fastlane import Hit
 
@@ -281,7 +281,7 @@ def model_meta(
             "loader": loader,
             "loader_kwargs": dict(settings),
             "name": name or f"fastlane-st/{own}",
-            "revision": revision or encoder_digests(encoder)[0][:16],
+            "revision": revision or digest_of(encoder)[:16],
             "n_parameters": num_parameters,
             "n_embedding_parameters": words.weight.numel(),
             "memory_usage_mb": round(num_parameters * 4 / 2**20, 1),

@@ -25,7 +25,7 @@ from sentence_transformers.util.similarity import maxsim
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from ..index.identity import encoder_digests
+from ..index.identity import digest_of
 from ..loading import HUB_NAME
 from ..modeling.search_fastlane import check_counts
 from .evaluate import check_document_routes, check_routes
@@ -160,7 +160,7 @@ def run_nano_beir(
                 for key, value in found.items()
                 if key.startswith(prefix)
             }
-    return NanoBeirEvaluation(str(nano_beir_data), encoder_digests(encoder)[0], sizes, metrics)
+    return NanoBeirEvaluation(str(nano_beir_data), digest_of(encoder), sizes, metrics)
 
 
 def find_data(name_or_path: str | os.PathLike[str]) -> str:

@@ -41,6 +41,11 @@ def encoder_digests(encoder: object) -> list[str]:
     return list(_digests(encoder))
 
 
+def digest_of(encoder: object) -> str:
+    """The first of an encoder's digests, which names its checkpoint in results; "unknown" without one."""
+    return next(iter(encoder_digests(encoder)), "unknown")
+
+
 def adapter_state(encoder: object) -> tuple[bool, list[str]]:
     """What tells cheaply that an encoder's adapters were switched or merged since."""
     model = fastlane_model(encoder)

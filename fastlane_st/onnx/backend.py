@@ -10,9 +10,16 @@ from typing import Any, Literal, NamedTuple, TypeAlias, get_args
 import torch
 
 from ..hub import cache_folder
-from ..modeling.fingerprint_fastlane import base_digest
 from ..modeling.modeling_fastlane import FastLaneModel
-from .graph import FILES, FORMAT, GraphDtype, export_graph, has_vnni, processor_flags
+from .graph import (
+    FILES,
+    FORMAT,
+    GraphDtype,
+    export_graph,
+    graph_digest,
+    has_vnni,
+    processor_flags,
+)
 
 Backend: TypeAlias = Literal["torch", "onnx", "auto"]
 Dtype: TypeAlias = Literal["float32", "bfloat16", "int8", "auto"]
@@ -64,11 +71,11 @@ def choose(backend: Backend, dtype: Dtype | None, device: Any = None) -> Chosen:
 def _fastest(backend: Backend, dtype: Dtype | None, device: Any) -> Chosen:
     on_cpu = str(device or ("cuda" if torch.cuda.is_available() else "cpu")).startswith("cpu")
     asked = None if dtype == "auto" else dtype
+    if backend == "onnx" or (backend == "auto" and asked == "int8"):
+        return Chosen("onnx", asked or ("int8" if on_cpu and has_vnni() else "float32"))
     if backend == "torch" or not on_cpu or asked == "bfloat16":
         multiplies = on_cpu and any(name in processor_flags() for name in BFLOAT16)
         return Chosen("torch", asked or ("bfloat16" if multiplies else None))
-    if backend == "onnx" or asked == "int8":
-        return Chosen("onnx", asked or ("int8" if has_vnni() else "float32"))
     if asked is None and any(name in processor_flags() for name in BFLOAT16):
         return Chosen("torch", "bfloat16")
     if asked is None and has_vnni() and find_spec("onnxruntime") and find_spec("onnxscript"):
@@ -81,8 +88,7 @@ def graph_of(model: FastLaneModel, checkpoint: str, dtype: GraphDtype) -> Path:
     there = Path(checkpoint) / FOLDER / FILES[dtype]
     if there.exists():
         return there
-    digest = base_digest(model, torch.float32)[:16]
-    cached = cache_folder() / FOLDER / f"{digest}-{FORMAT}-{FILES[dtype]}"
+    cached = cache_folder() / FOLDER / f"{graph_digest(model)[:16]}-{FORMAT}-{FILES[dtype]}"
     if not cached.exists():
         logger.info("writing the graph %s, once", cached)
         export_graph(model, cached, dtype)

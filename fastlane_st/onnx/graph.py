@@ -16,6 +16,7 @@ It relies on onnx, onnxscript and onnxruntime.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 import os
@@ -168,7 +169,7 @@ def export_graph(
         )
     if getattr(model, "has_active_adapter", False):
         raise ValueError("merge the adapter first: model.merge_and_unload()")
-    about = {"format": FORMAT, "dtype": dtype, "checkpoint": base_digest(model, torch.float32)}
+    about = {"format": FORMAT, "dtype": dtype, "checkpoint": graph_digest(model)}
 
     def write(scratch: Path) -> None:
         trace(model, scratch)
@@ -182,6 +183,19 @@ def export_graph(
 
     Path(path).parent.mkdir(parents=True, exist_ok=True)
     replace_file(Path(path), write)
+
+
+def graph_digest(model: FastLaneModel) -> str:
+    """Identifies what is written into a graph: the weights, and which tokens are views."""
+    config = model.config
+    tokens = {
+        "query_skip_ids": config.query_skip_ids,
+        "document_skip_ids": config.document_skip_ids,
+        "special_token_ids": config.special_token_ids,
+        "use_special_tokens": config.use_special_tokens,
+    }
+    content = base_digest(model, torch.float32) + json.dumps(tokens)
+    return hashlib.sha256(content.encode()).hexdigest()
 
 
 def trace(model: FastLaneModel, path: Path) -> None:

@@ -11,11 +11,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..modeling.fingerprint_fastlane import base_digest
 from ..modeling.modeling_fastlane import FastLaneModel, parts_of_batch
 from ..modeling.projection_fastlane import FastLaneOutput
 from ..modeling.routing_fastlane import Task
-from .graph import OUTPUTS, read_about
+from .graph import OUTPUTS, graph_digest, read_about
 
 PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 READ = tuple(name for name in OUTPUTS if name != "one_route")
@@ -102,10 +101,11 @@ class GraphForward:
 
 
 def run_graph(model: FastLaneModel, forward: GraphForward) -> None:
-    """Makes a model run a graph; a ValueError unless it was written of these weights."""
-    if forward.about["checkpoint"] != base_digest(model, torch.float32):
+    """Makes a model run a graph; a ValueError unless it was written of this one."""
+    if forward.about["checkpoint"] != graph_digest(model):
         raise ValueError(
-            f"{forward.path} was written of other weights: write it anew with 'fastlane export DIR --onnx'"
+            f"{forward.path} was written of other weights or for other tokens as views: write it anew with "
+            "'fastlane export DIR --onnx'"
         )
     model.forward = forward  # type: ignore[assignment, method-assign]
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Mapping
+import re
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
@@ -34,7 +35,17 @@ WEIGHTS = (
     ".msgpack",
 )
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
-READ = ("config.json", ADAPTER_CONFIG, "README.md")
+NAMING_CODE = (
+    ADAPTER_CONFIG,
+    "config.json",
+    "modules.json",
+    "tokenizer_config.json",
+    "processor_config.json",
+    "preprocessor_config.json",
+)
+"""Files whose references to code, also of other repositories, loaders follow."""
+READ = (*NAMING_CODE, "README.md")
+REFERENCE = re.compile(r"([\w.-]+/[\w.-]+)--[\w.]+$")
 
 
 @dataclass(frozen=True)
@@ -151,13 +162,18 @@ def inspect(
     text = {
         path: files.read(path).decode("utf-8", "replace") for path in READ if path in files.sizes
     }
-    config: dict[str, Any] = {}
-    for path in (ADAPTER_CONFIG, "config.json"):
+    found: dict[str, Any] = {}
+    for path in NAMING_CODE:
         if path in text:
             try:
-                config |= json.loads(text[path])
+                found[path] = json.loads(text[path])
             except ValueError as error:
                 raise ValueError(f"{name}: {path} is no JSON: {error}") from None
+    config: dict[str, Any] = {}
+    for path in (ADAPTER_CONFIG, "config.json"):
+        if not isinstance(found.get(path, {}), dict):
+            raise ValueError(f"{name}: {path} is no JSON object")
+        config |= found.get(path, {})
     if not config:
         raise ValueError(
             f"{name} holds no config.json and no {ADAPTER_CONFIG}: it is no checkpoint"
@@ -178,7 +194,7 @@ def inspect(
         kind="adapter" if is_adapter else str(config.get("model_type")),
         base=config.get("base_model") or config.get("base_model_name_or_path"),
         licence=card.get("license"),
-        code_elsewhere=elsewhere(config),
+        code_elsewhere=elsewhere(found.values()),
         code=code,
         weights=weights,
         results=results_of(card),
@@ -232,11 +248,19 @@ def code_file(name: str, content: bytes) -> CodeFile:
     return CodeFile(name, len(content), hashlib.sha256(content).hexdigest(), state)
 
 
-def elsewhere(config: Mapping[str, Any]) -> tuple[str, ...]:
-    """The repositories that `auto_map` names: `owner/repo--module.Class`."""
-    references = config.get("auto_map") or {}
-    named = [one for one in references.values() if isinstance(one, str) and "--" in one]
-    return tuple(sorted({one.partition("--")[0] for one in named}))
+def elsewhere(contents: Iterable[Any]) -> tuple[str, ...]:
+    """The repositories whose code some files name: `owner/repo--module.Class`."""
+    named = (REFERENCE.match(text) for content in contents for text in texts_of(content))
+    return tuple(sorted({found[1] for found in named if found}))
+
+
+def texts_of(content: Any) -> Iterator[str]:
+    """All texts in a JSON value but for names."""
+    if isinstance(content, str):
+        yield content
+    elif isinstance(content, dict | list):
+        for one in content.values() if isinstance(content, dict) else content:
+            yield from texts_of(one)
 
 
 def card_of(text: str) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from fastlane_st.new_model import from_backbone
 from fastlane_st.onnx import backend as backends
 from fastlane_st.onnx import graph as graphs
 from fastlane_st.onnx.backend import Chosen, choose
-from fastlane_st.onnx.graph import FILES, INPUTS, export_graph
+from fastlane_st.onnx.graph import FILES, INPUTS, export_graph, graph_digest
 from fastlane_st.onnx.session import GraphForward, run_graph
 from tests.conftest import DOCUMENTS, QUERIES
 
@@ -142,6 +142,20 @@ def test_one_route_needs_no_other_code(bert: Path) -> None:
     assert not documents.any()
 
 
+def test_a_graph_is_of_the_tokens_that_are_views(bert: Path) -> None:
+    model = FastLaneModel.from_pretrained(bert)
+    cached = {graph_digest(model)}
+    for name, value in (("document_skip_ids", [9]), ("use_special_tokens", True)):
+        other = FastLaneModel.from_pretrained(bert)
+        assert getattr(other.config, name) != value
+        setattr(other.config, name, value)
+        cached.add(graph_digest(other))
+        with pytest.raises(ValueError, match="for other tokens as views"):
+            run_graph(other, GraphForward(bert / "onnx" / FILES["float32"]))
+    assert len(cached) == 3
+    run_graph(model, GraphForward(bert / "onnx" / FILES["float32"]))
+
+
 def test_a_graph_is_written_once_into_the_cache(
     bert: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -222,6 +236,12 @@ def test_what_is_chosen(
     for module in (graphs, backends):
         monkeypatch.setattr(module, "processor_flags", lambda: flags)
     assert choose(*asked, "cpu") == Chosen(*expected)
+
+
+def test_what_is_asked_for_is_chosen_beside_a_gpu_as_well() -> None:
+    assert choose("onnx", "auto", "cuda") == Chosen("onnx", "float32")
+    assert choose("auto", "int8", "cuda") == Chosen("onnx", "int8")
+    assert choose("auto", "auto", "cuda") == Chosen("torch", None)
 
 
 @pytest.mark.parametrize(

@@ -58,6 +58,21 @@ def test_what_differs_is_said(folder: Path, capsys: pytest.CaptureFixture[str]) 
     assert json.loads(capsys.readouterr().out)["code_elsewhere"] == ["someone/code"]
 
 
+def test_code_of_elsewhere_is_found_wherever_loaders_follow_it(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text('{"model_type": "bert"}')
+    (tmp_path / "modules.json").write_text('[{"idx": 0, "type": "evil/module--st.Custom"}]')
+    tokenizer = {"auto_map": {"AutoTokenizer": ["evil/tokenizer--tok.Slow", None]}, "note": "a--b"}
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps(tokenizer))
+    assert inspect(tmp_path).code_elsewhere == ("evil/module", "evil/tokenizer")
+
+
+@pytest.mark.parametrize("content", ["null", "5", "[1]"])
+def test_a_config_that_is_no_object_is_refused(content: str, tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text(content)
+    with pytest.raises(ValueError, match=r"config\.json is no JSON object"):
+        inspect(tmp_path)
+
+
 def test_results_of_the_card_are_shown(folder: Path) -> None:
     from fastlane_st.model_card.card import render_card
     from fastlane_st.modeling.configuration_fastlane import FastLaneConfig

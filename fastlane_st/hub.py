@@ -100,7 +100,12 @@ def export(directory: str | os.PathLike[str], code_from: str | None = None) -> N
         follow_umask(folder)
         (folder / "README.md").write_text(
             render_card(
-                model.config, _results(), model_id=f"your-name/{target.name}", name=target.name
+                model.config,
+                _results(),
+                model_id=f"your-name/{target.name}",
+                name=target.name,
+                license="apache-2.0",
+                language="en",
             ),
             encoding="utf-8",
         )

@@ -86,7 +86,8 @@ def render_card(
     *,
     model_id: str = "your-name/fastlane",
     name: str = "FastLane encoder",
-    license: str | None = "apache-2.0",
+    license: str | None = None,
+    language: str | None = None,
 ) -> str:
     """Renders the card as Markdown with its metadata block.
 
@@ -95,11 +96,12 @@ def render_card(
         results: Measured results. Without them the card says that there are none.
         model_id: Hub name or folder that the snippets load.
         name: Heading of the card.
-        license: Hub identifier of the licence; None leaves it open.
+        license: Hub identifier of the licence; None leaves it open, as whoever trains has to choose it.
+        language: Of the training data, as the Hub names it; None leaves it open.
     """
     rows = results["rows"] if results else []
     data = ModelCardData(
-        language="en",
+        language=language,
         license=license,
         base_model=config.base_model,
         library_name="sentence-transformers",

@@ -24,6 +24,10 @@ def folder(checkpoint: Path, tmp_path: Path) -> Path:
 
 
 def test_a_checkpoint_is_shown_as_it_is(folder: Path) -> None:
+    card = folder / "README.md"
+    card.write_text(
+        card.read_text("utf-8").replace("---\n", "---\nlicense: apache-2.0\n", 1), "utf-8"
+    )
     found = inspect(folder)
     assert found.kind == "fastlane"
     assert found.licence == "apache-2.0"

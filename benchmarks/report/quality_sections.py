@@ -300,6 +300,8 @@ MIXED = {
     "none-untrained": "untouched, routes untrained",
     "both": "with context mixed in",
     "both-untrained": "with context mixed in, routes untrained",
+    "untrained": "a new FastLane model, untrained",
+    "fastlane-minilm": "`fastlane-minilm`, as released",
 }
 
 
@@ -377,6 +379,9 @@ def retrofit_quality_section(found: dict[str, Any]) -> str:
             "the model's own MaxSim, which is all views of the query over untouched vectors.",
             "",
             *markdown_table(("documents' vectors", *ROUTE_COLUMNS.values()), rows),
+            "",
+            "The last two rows are no retrofits: the untrained model has the same backbone, and the released "
+            "one was trained from it.",
         ]
     )
 

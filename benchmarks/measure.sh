@@ -24,7 +24,7 @@ python -m benchmarks.quality.ablation --data data/eval \
 python -m benchmarks.quality.retrofit --config training/fastlane-minilm.yaml --documents 50000 --pairs 2000 \
   --scratch runs/retrofit --out "$results"/retrofit.json
 python -m benchmarks.quality.checkpoints --data data/eval \
-  --checkpoints runs/retrofit/none,runs/retrofit/none-untrained,runs/retrofit/both,runs/retrofit/both-untrained \
+  --checkpoints runs/retrofit/none,runs/retrofit/none-untrained,runs/retrofit/both,runs/retrofit/both-untrained,runs/retrofit/untrained,fastlane-minilm \
   --sets mlquestions:dev,scitldr:dev,stackexchange:dev,wikiqa:dev --limit-queries 300 --limit-documents 3000 \
   --states runs/states --out "$results"/retrofit_quality.json
 python -m benchmarks.quality.variants --config training/fastlane-minilm.yaml --steps 64 --data data/eval \

@@ -7,7 +7,8 @@ The model is plain late interaction over the untouched backbone of the configura
 Sentence Transformers. Its index of the configuration's documents is built first; then it gets routes without
 context and with both contexts, over the vectors of that index. `benchmarks.quality.checkpoints` over
 SCRATCH/none, SCRATCH/both and the same without training, SCRATCH/none-untrained and SCRATCH/both-untrained,
-measures them on judged collections: all views of `none` are its own MaxSim.
+measures them on judged collections: all views of `none` are its own MaxSim. SCRATCH/untrained is a new
+FastLane model over the backbone, to compare the released one with.
 What is in the index or in the JSON isn't computed again. A retrofit that was stopped goes on, and its report
 then has the seconds of the last part alone.
 """
@@ -26,7 +27,7 @@ from sentence_transformers import MultiVectorEncoder
 from sentence_transformers.base.modules import Normalize, Transformer
 from sentence_transformers.multi_vector_encoder.modules import MultiVectorMask
 
-from fastlane_st import FastLaneIndex
+from fastlane_st import FastLaneEncoder, FastLaneIndex
 from fastlane_st.hub import base_weights
 from fastlane_st.modeling.projection_fastlane import Context
 from fastlane_st.retrofit.retrofit import retrofit
@@ -41,6 +42,7 @@ from ..common.results import write_results
 
 CONTEXTS: dict[str, Context | None] = {"none": None, "both": "both"}
 ENCODED_AT_ONCE = 1_024
+QUERY_LENGTH, DOCUMENT_LENGTH, DIM = 48, 160, 384
 
 
 def main() -> None:
@@ -62,6 +64,9 @@ def main() -> None:
     model = options.scratch / "model"
     if not model.exists():
         plain_late_interaction(base_weights()).save(str(model))
+    lengths = {"query_length": QUERY_LENGTH, "document_length": DOCUMENT_LENGTH}
+    fresh = FastLaneEncoder.from_backbone(base_weights(), embedding_dim=DIM, **lengths)
+    fresh.save_pretrained(str(options.scratch / "untrained"))
     folder = options.scratch / "index"
     texts = documents_of(sources, pairs, options.documents)
     encode_rest(model, texts, folder, found["encoding"], lambda: write_results(options.out, found))
@@ -98,7 +103,7 @@ def read_results(options: argparse.Namespace, num_pairs: int) -> dict[str, Any]:
 def plain_late_interaction(backbone: Path) -> MultiVectorEncoder:
     """A late-interaction model of Sentence Transformers: the backbone's states, of unit length."""
     modules = [
-        Transformer(str(backbone), query_length=48, document_length=160),
+        Transformer(str(backbone), query_length=QUERY_LENGTH, document_length=DOCUMENT_LENGTH),
         MultiVectorMask(),
         Normalize(module_input_name="token_embeddings"),
     ]

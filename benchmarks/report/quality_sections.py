@@ -384,27 +384,3 @@ def retrofit_quality_section(found: dict[str, Any]) -> str:
             "one was trained from it.",
         ]
     )
-
-
-def backends_quality_section(found: dict[str, Any]) -> str:
-    """What a backend's numbers cost."""
-    asked = found["settings"]
-    rows = (
-        (
-            name.replace(":", ", "),
-            *(f"{one['ndcg@10'][setting]:.4f}" for setting in ROUTE_COLUMNS),
-            *mean_and_interval(one["gain"]["router_1"]),
-        )
-        for name, one in found["sets"].items()
-    )
-    return "\n".join(
-        [
-            f"Mean nDCG@10 over {asked['sets'].replace(',', ', ')}, {asked['limit_queries']} queries and "
-            f"{asked['limit_documents']:,} documents of each at most, brute force, and what one route gains "
-            "on the first line. Queries and documents are encoded by the same backend.",
-            "",
-            *markdown_table(
-                ("backend", *ROUTE_COLUMNS.values(), "one route's gain", "interval"), rows
-            ),
-        ]
-    )

@@ -16,7 +16,6 @@ from ..common.environment import ROOT
 from .plots import PLOTS
 from .quality_sections import (
     ablation_section,
-    backends_quality_section,
     long_documents_section,
     medquad_section,
     pooling_section,
@@ -125,7 +124,6 @@ SECTIONS: dict[str, tuple[str, Callable[[dict[str, Any]], str]]] = {
     "retrofit_quality": ("What such routes keep on judged collections", retrofit_quality_section),
     "speed": ("Encoding beside Sentence Transformers", speed_section),
     "backends": ("Backends", backends_section),
-    "backends_quality": ("What a backend's numbers cost", backends_quality_section),
     "serve": ("A server under load", serve_section),
     "serve_memory": ("A server's memory", serve_memory_section),
     "stores": ("Vector stores", stores_section),

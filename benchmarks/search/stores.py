@@ -135,7 +135,7 @@ def filled(address: str, index: FastLaneIndex) -> Store:
 def lance_settings(store: LanceStore, partitions: Sequence[int] | None) -> Iterator[Setting]:
     """LanceDB with each kind of index, clusters looked into, and refinement."""
     builds: list[dict[str, Any]] = [
-        {"kind": "IVF_RQ"},
+        {"kind": "IVF_RQ", "num_bits": 1},
         {"kind": "IVF_RQ", "num_bits": 3},
         {"kind": "IVF_SQ"},
         {"kind": "IVF_FLAT"},

@@ -32,6 +32,7 @@ BEYOND = (
     4  # documents fetched beyond those asked for: sums of float16 may order near ties otherwise
 )
 EXACT_UP_TO = 100_000  # token vectors: below, `finish` builds no index, as `FastLaneIndex` doesn't
+RQ_BITS = 3
 CONFLICTS = 20  # times that a write is begun again since another one was committed first
 KEYS_AT_ONCE = 1_000
 
@@ -171,7 +172,7 @@ class LanceStore(Store):
         Args:
             kind: `IVF_RQ` is the smallest, `IVF_FLAT` finds most, see `docs/stores.md`.
             num_partitions: Clusters; LanceDB's own number if None.
-            num_bits: Bits a dimension of `IVF_RQ`; LanceDB's own number if None.
+            num_bits: Bits a dimension of `IVF_RQ`, 3 if None: LanceDB's own 1 finds less in the same time.
 
         Raises:
             ValueError: The store compares by dot product, the kind is unknown, or there are too few vectors.
@@ -188,6 +189,8 @@ class LanceStore(Store):
             raise ValueError(
                 f"num_bits applies to IVF_RQ, got {num_bits} with {kind}: leave it out"
             )
+        if kind == "IVF_RQ" and num_bits is None:
+            num_bits = RQ_BITS
         options: dict[str, Any] = {"distance_type": "cosine"}
         for name, value in (("num_partitions", num_partitions), ("num_bits", num_bits)):
             if value is not None:

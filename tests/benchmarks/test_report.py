@@ -217,14 +217,6 @@ def retrofit_quality_tables(found: dict[str, Any]) -> Iterator[Numbers]:
     ]
 
 
-def backends_quality_tables(found: dict[str, Any]) -> Iterator[Numbers]:
-    settings = ("router_1", "router_2", "router_4", "router_8", "full")
-    yield [
-        [*(one["ndcg@10"][name] for name in settings), *interval(one["gain"]["router_1"])]
-        for one in found["sets"].values()
-    ]
-
-
 def backends_tables(found: dict[str, Any]) -> Iterator[Numbers]:
     yield [
         [
@@ -276,7 +268,6 @@ def serve_tables(found: dict[str, Any]) -> Iterator[Numbers]:
         ("retrofit", retrofit_tables),
         ("retrofit_quality", retrofit_quality_tables),
         ("backends", backends_tables),
-        ("backends_quality", backends_quality_tables),
         ("speed", speed_tables),
         ("serve", serve_tables),
     ],

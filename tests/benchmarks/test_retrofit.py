@@ -41,6 +41,8 @@ def test_a_plain_model_gets_routes_with_and_without_context(
     out = tmp_path / "retrofit.json"
     options = ["--config", config, "--documents", 130, "--pairs", 40, "--steps", 2]
     options += ["--scratch", tmp_path / "scratch", "--out", out]
+    for name, value in (("QUERY_LENGTH", 16), ("DOCUMENT_LENGTH", 32), ("DIM", 8)):
+        monkeypatch.setattr(retrofit, name, value)
     monkeypatch.setattr(retrofit, "ENCODED_AT_ONCE", 50)
     with monkeypatch.context() as stopped:
         stopped.setattr(FastLaneIndex, "add", Mock(side_effect=KeyboardInterrupt))
@@ -59,6 +61,8 @@ def test_a_plain_model_gets_routes_with_and_without_context(
     for one in found["retrofits"].values():
         assert {"documents", "queries", "candidates", "training"} <= set(one["seconds"])
         assert one["before"]["all views"] == one["after"]["all views"]
+    checkpoints = {path.parent.name for path in (tmp_path / "scratch").glob("*/config.json")}
+    assert {"none", "none-untrained", "both", "both-untrained", "untrained"} <= checkpoints
     again = out.read_text()
     run_command("quality.retrofit", *options)  # nothing is left to do
     assert out.read_text() == again

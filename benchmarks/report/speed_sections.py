@@ -32,7 +32,7 @@ def speed_section(found: dict[str, Any]) -> str:
 
 
 def backends_section(found: dict[str, Any]) -> str:
-    """Encoding by each backend."""
+    """Speed of each backend, for documents and for single queries."""
     rows = (
         (
             BACKENDS.get(name, name.replace(":", ", ")),
@@ -58,7 +58,7 @@ def backends_section(found: dict[str, Any]) -> str:
 
 
 def serve_section(found: dict[str, Any]) -> str:
-    """A server under load."""
+    """Throughput and latency of a server, by number of clients, with batches and without."""
     rounds, ratios = found["rounds"], found["ratios"]
     rows = []
     for name, by_clients in rounds[0]["server"].items():
@@ -97,7 +97,7 @@ def serve_section(found: dict[str, Any]) -> str:
 
 
 def serve_memory_section(found: dict[str, Any]) -> str:
-    """A server's memory over some minutes."""
+    """Memory of a server over minutes of searches and changes."""
     memory, done = found["resident_bytes"], found["done"]
     calls = ", ".join(f"{number:,} times {name}" for name, number in done.items())
     return (

@@ -22,8 +22,7 @@ from .identity import encoder_digests
 from .index import FastLaneIndex
 from .long_texts import LongTexts
 from .segment import Segment, collect_segment
-from .storage.folder import IndexSettings, next_generation
-from .storage.manifest import MANIFEST
+from .storage.folder import IndexSettings, saved_manifest
 from .unfinished import UNFINISHED, Unfinished, resumed, skip_committed
 from .vectors.settings import Kind, Storage, VectorSettings
 from .vectors.store import VectorStore
@@ -264,8 +263,7 @@ def check_folder(directory: str | os.PathLike[str], resume: bool) -> bool:
         FileExistsError: It holds other files, or an index and `resume` is false.
     """
     folder = Path(directory)
-    next_generation(folder)
-    is_there = (folder / MANIFEST).exists()
+    is_there = saved_manifest(folder) is not None
     if is_there and not resume:
         raise FileExistsError(
             f"{folder} holds an index: name another folder, delete this one, or resume if its building "

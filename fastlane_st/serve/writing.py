@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 from ..index.index import FastLaneIndex
-from ..index.storage.folder import is_current
+from ..index.storage.manifest import read_manifest
 from ..index.unfinished import Unfinished
 from ..modeling.search_fastlane import Id
 from .errors import RequestError, refused
@@ -125,7 +125,7 @@ class IndexWriter:
         if commit is None:
             return
         try:
-            if is_current(commit):
+            if commit.is_of(read_manifest(commit.directory)):
                 return
             self.index = FastLaneIndex.load(
                 self._directory, self.index.encoder, memory_map=self._memory_map

@@ -12,7 +12,7 @@ import errno
 import json
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -98,6 +98,10 @@ class Commit:
     template: tuple[VectorStore, str | None] | None
     files: dict[str, FileFacts]
 
+    def is_of(self, manifest: Mapping[str, Any] | None) -> bool:
+        """Whether it is the commit that a folder's manifest tells of; None stands for no manifest."""
+        return manifest is not None and bool(manifest["sha256"] == self.checksum)
+
 
 @contextmanager
 def write_index(
@@ -128,13 +132,15 @@ def write_index(
         metadata = json.loads(json.dumps(settings.metadata, allow_nan=False))
     except (TypeError, ValueError) as error:
         raise ValueError(f"metadata must be JSON, to be saved with the index: {error}") from error
-    next_generation(directory)  # refuses a folder of others before anything is written
+    saved_manifest(directory)  # refuses a folder of others before anything is written
     directory.mkdir(parents=True, exist_ok=True)
     with _writing(directory):
-        generation, first_number = next_generation(directory), _next_number(directory)
+        saved = saved_manifest(directory)
+        generation = 1 if saved is None else saved["generation"] + 1
+        first_number = 1 if saved is None else saved["next_segment"]
         if last is None or last.directory != directory.resolve():
             last = Commit(directory.resolve(), generation - 1, "", {}, {}, None, {})
-        elif not is_current(last):
+        elif not last.is_of(saved):
             raise ValueError(
                 f"{directory} was changed by someone else since this index was loaded or saved; load it again"
             )
@@ -198,12 +204,6 @@ def _put_manifest(directory: Path, manifest: dict[str, Any]) -> str:
     return checksum
 
 
-def is_current(commit: Commit) -> bool:
-    """Whether the commit's folder still holds it; raises what `read_manifest` does."""
-    there = (commit.directory / MANIFEST).exists()
-    return there and bool(read_manifest(commit.directory)["sha256"] == commit.checksum)
-
-
 def read_index(
     directory: str | os.PathLike[str], memory_map: bool = False
 ) -> tuple[IndexContents, IndexSettings, Commit]:
@@ -225,11 +225,10 @@ def read_index(
                 raise
 
 
-def next_generation(directory: Path) -> int:
-    """The number of the next commit to a folder; raises what `write_index` would for the folder."""
+def saved_manifest(directory: Path) -> dict[str, Any] | None:
+    """The manifest in a folder, None without an index; raises what `write_index` would for the folder."""
     if (directory / MANIFEST).exists():
-        generation: int = read_manifest(directory)["generation"]
-        return generation + 1
+        return read_manifest(directory)
     if directory.exists():
         foreign = sorted(
             path.name for path in directory.iterdir() if not OWN_FILE.fullmatch(path.name)
@@ -239,15 +238,7 @@ def next_generation(directory: Path) -> int:
                 f"{directory} holds other files ({foreign[0]!r}) and no {MANIFEST}: "
                 "give a new or empty folder, or one that an index was saved to"
             )
-    return 1
-
-
-def _next_number(directory: Path) -> int:
-    """The number of the next new segment."""
-    if not (directory / MANIFEST).exists():
-        return 1
-    number: int = read_manifest(directory)["next_segment"]
-    return number
+    return None
 
 
 def _write_parts(

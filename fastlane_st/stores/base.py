@@ -472,6 +472,11 @@ def ranked(documents: Collection[Document], query: Views, top_k: int) -> list[Hi
     return hits[:top_k]
 
 
+def not_there(address: str) -> FileNotFoundError:
+    """What opening a store that nobody has created raises."""
+    return FileNotFoundError(f"{address} isn't there: create it, or export to it")
+
+
 def check_retries(retries: object) -> int:
     """Raises a ValueError unless it is an integer from 0 on."""
     if isinstance(retries, bool) or not isinstance(retries, int) or retries < 0:

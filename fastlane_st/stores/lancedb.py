@@ -21,7 +21,7 @@ from ..index.filters import kind_of
 from ..index.segment import Document
 from ..modeling.search_fastlane import Encoder, FloatArray, check_counts
 from .arrow import READ, SETTINGS, arrow_table, range_column, read_rows, schema_of
-from .base import RETRIES, Store, asked_again, check_retries
+from .base import RETRIES, Store, asked_again, check_retries, not_there
 from .lance_filters import LanceDialect
 from .records import Record
 from .settings import StoreSettings
@@ -150,7 +150,7 @@ class LanceStore(Store):
                 database = connect(uri, connection)
                 if name in table_names(database):
                     return database.open_table(name)
-            raise FileNotFoundError(f"{address} isn't there: create it, or export to it")
+            raise not_there(address)
 
         table = asked_again(open_table, ERRORS, is_down, address, check_retries(retries))
         settings = StoreSettings.from_json((table.schema.metadata or {}).get(SETTINGS), address)

@@ -19,7 +19,7 @@ from typing_extensions import Self
 
 from ..index.segment import Document
 from ..modeling.search_fastlane import FETCHED, Encoder, FloatArray, Views
-from .base import RETRIES, Store, asked_again, check_retries
+from .base import RETRIES, Store, asked_again, check_retries, not_there
 from .milvus_filters import MilvusDialect, quoted
 from .records import Record, id_of, windows_from_json, windows_to_json
 from .settings import StoreSettings
@@ -146,12 +146,12 @@ class MilvusStore(Store):
         address = f"milvus:{uri} (collection {name})"
         import_milvus()
         if not is_server(uri) and not Path(uri).exists():  # connecting would make one
-            raise FileNotFoundError(f"{address} isn't there: create it, or export to it")
+            raise not_there(address)
         client = asked_again(lambda: connect(uri, connection), *errors_at(address, retries))
 
         def read() -> Any:
             if not client.has_collection(name, timeout=timeout):
-                raise FileNotFoundError(f"{address} isn't there: create it, or export to it")
+                raise not_there(address)
             return client.describe_collection(name, timeout=timeout)
 
         try:

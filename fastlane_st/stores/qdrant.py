@@ -20,7 +20,7 @@ from typing_extensions import Self
 
 from ..index.segment import Document
 from ..modeling.search_fastlane import Encoder, FloatArray, Views
-from .base import RETRIES, Asked, Store, asked_again, check_retries, ranked
+from .base import RETRIES, Asked, Store, asked_again, check_retries, not_there, ranked
 from .qdrant_filters import QdrantDialect
 from .records import Record, id_of, windows_from_json, windows_to_json
 from .settings import StoreSettings
@@ -149,12 +149,12 @@ class QdrantStore(Store):
         if (
             not is_server(uri) and uri != ":memory:" and not Path(uri).exists()
         ):  # connecting would make one
-            raise FileNotFoundError(f"{address} isn't there: create it, or export to it")
+            raise not_there(address)
         client = asked_again(lambda: connect(uri, connection), *errors_at(address, retries))
 
         def read() -> Any:
             if not client.collection_exists(name):
-                raise FileNotFoundError(f"{address} isn't there: create it, or export to it")
+                raise not_there(address)
             return client.get_collection(name).config.metadata or {}
 
         try:

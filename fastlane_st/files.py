@@ -25,6 +25,11 @@ def replace_file(path: Path, write: Callable[[Path], Any]) -> None:
         scratch.unlink(missing_ok=True)
 
 
+def found_anywhere(model: str) -> str:
+    """A folder's absolute path, which names its model from any working directory; other names as given."""
+    return str(Path(model).absolute()) if Path(model).is_dir() else model
+
+
 def sha256_of(path: Path) -> str:
     """The digest of a file, in hexadecimal."""
     digest = hashlib.sha256()

@@ -16,6 +16,7 @@ from ..adapters import LoraSettings, lora_config
 from ..data.rows import CorpusDocument
 from ..demo.python_docs import python_documents
 from ..encoder import FastLaneEncoder
+from ..files import found_anywhere
 from ..index.index import FastLaneIndex
 from ..losses import LossWeights, RoutedContrastiveLoss
 from ..modeling.adapters_fastlane import loaded_adapters
@@ -146,10 +147,7 @@ def adapt(
         teacher = copy.deepcopy(encoder)
         encoder.add_adapter(adapter, ADAPTER_NAME)
         if isinstance(name_or_path, str):
-            is_folder = Path(name_or_path).is_dir()  # then found from any working directory
-            adapter.base_model_name_or_path = (
-                str(Path(name_or_path).absolute()) if is_folder else name_or_path
-            )
+            adapter.base_model_name_or_path = found_anywhere(name_or_path)
         train(encoder, teacher, rows, chosen, show_progress_bar)
     with timed(seconds, "measuring"):
         after = [measure(encoder, one, batch_size, show_progress_bar) for one in collections]

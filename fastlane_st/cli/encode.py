@@ -8,10 +8,11 @@ from typing import Annotated, Any
 
 import typer
 
+from ..files import found_anywhere
 from .arguments import BatchSize, DocumentRoutes
 from .choices import Backend, Dtype, IndexCommand, one_of
 from .display import log_to_stderr, print_json
-from .index import DEFAULT_MODEL, IdColumn, Json, LongTexts, TextColumn, found_anywhere
+from .index import DEFAULT_MODEL, IdColumn, Json, LongTexts, TextColumn
 
 SHARD_SIZE = 4_096  # that of `shards.encode`, which isn't imported for --help
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from ..files import found_anywhere
 from .arguments import BatchSize, DocumentRoutes, check_left_out
 from .choices import Backend, Dtype, IndexCommand, kinds, long_texts, one_of, storages
 from .display import log_to_stderr, print_json, printable
@@ -381,11 +382,6 @@ def load(folder: str, memory_map: bool = False) -> FastLaneIndex:
     from ..index.index import FastLaneIndex
 
     return FastLaneIndex.load(folder, memory_map=memory_map)
-
-
-def found_anywhere(model: str) -> str:
-    """Gives a folder's absolute path, so that an index names its model from any working directory."""
-    return str(Path(model).absolute()) if Path(model).is_dir() else model
 
 
 def model_of(index: FastLaneIndex) -> str:

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from ..files import found_anywhere
 from .arguments import BatchSize
 from .choices import one_of
-from .index import CHECKPOINT, found_anywhere, load_finished
+from .index import CHECKPOINT, load_finished
 
 if TYPE_CHECKING:
     from ..index.index import FastLaneIndex

@@ -64,15 +64,19 @@ def main() -> None:
     model = options.scratch / "model"
     if not model.exists():
         plain_late_interaction(base_weights()).save(str(model))
-    lengths = {"query_length": QUERY_LENGTH, "document_length": DOCUMENT_LENGTH}
-    fresh = FastLaneEncoder.from_backbone(base_weights(), embedding_dim=DIM, **lengths)
-    fresh.save_pretrained(str(options.scratch / "untrained"))
+    fresh = options.scratch / "untrained"
+    if not fresh.exists():
+        lengths = {"query_length": QUERY_LENGTH, "document_length": DOCUMENT_LENGTH}
+        encoder = FastLaneEncoder.from_backbone(base_weights(), embedding_dim=DIM, **lengths)
+        encoder.save_pretrained(str(fresh))
     folder = options.scratch / "index"
     texts = documents_of(sources, pairs, options.documents)
     encode_rest(model, texts, folder, found["encoding"], lambda: write_results(options.out, found))
     for name, context in CONTEXTS.items():
-        untrained = read_late_interaction(model, context=context, query_num_routes=1)
-        untrained.save_pretrained(options.scratch / f"{name}-untrained")
+        untrained = options.scratch / f"{name}-untrained"
+        if not untrained.exists():
+            read = read_late_interaction(model, context=context, query_num_routes=1)
+            read.save_pretrained(untrained)
         if name not in found["retrofits"]:
             report = retrofit(
                 model,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from .tables import markdown_table, mean_and_interval, quality_table
+from .tables import markdown_table, mean_and_interval, processor, quality_table
 
 TRAINED_ON = {
     "stackexchange": "same sites",
@@ -14,6 +14,14 @@ TRAINED_ON = {
     "nqgold": "Wikipedia, not these questions",
 }
 """Training data of `training/fastlane-minilm.yaml` from a set's domain; the other sets have none."""
+
+ROUTE_COLUMNS = {
+    "router_1": "one route",
+    "router_2": "two",
+    "router_4": "four",
+    "router_8": "eight",
+    "full": "all views",
+}
 
 
 def quality_section(found: dict[str, Any]) -> str:
@@ -124,8 +132,7 @@ def variants_section(found: dict[str, Any]) -> str:
 def ablation_section(found: dict[str, Any]) -> str:
     """The first trained model without each of its mechanisms."""
     asked = found["settings"]
-    settings = {"router_1": "one route", "router_2": "two", "router_4": "four", "router_8": "eight"}
-    settings = {"full": "all views", **settings}
+    settings = {"full": ROUTE_COLUMNS["full"], **ROUTE_COLUMNS}
     rows = (
         (
             name.replace("_", " "),
@@ -288,13 +295,6 @@ def medquad_section(found: dict[str, Any]) -> str:
     return "\n".join(markdown_table(columns, rows))
 
 
-ROUTE_COLUMNS = {
-    "router_1": "one route",
-    "router_2": "two",
-    "router_4": "four",
-    "router_8": "eight",
-    "full": "all views",
-}
 MIXED = {
     "none": "untouched",
     "none-untrained": "untouched, routes untrained",
@@ -329,7 +329,6 @@ def retrofit_section(found: dict[str, Any]) -> str:
         for context, run in runs.items()
     )
     one = next(iter(runs.values()))
-    threads = one["environment"]["threads"]
     return "\n".join(
         [
             "A plain late-interaction model, the untouched backbone's states of unit length, gets routes "
@@ -350,8 +349,7 @@ def retrofit_section(found: dict[str, Any]) -> str:
                 rows,
             ),
             "",
-            f"Minutes by phase, {one['environment']['processor']}, on {threads} "
-            f"thread{'s' * (threads > 1)}; the index took {encoding / 60:.1f} to encode before:",
+            f"Minutes by phase, on {processor(one)}; the index took {encoding / 60:.1f} to encode before:",
             "",
             *markdown_table(("documents' vectors", *one["seconds"], "in all", "GiB"), times),
         ]

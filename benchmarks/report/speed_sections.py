@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from statistics import median_high
 from typing import Any
 
-from .tables import markdown_table
+from .tables import markdown_table, processor
 
 CALLS = {
     "encode_documents": "documents, all views, against Sentence Transformers",
@@ -68,14 +69,14 @@ def serve_section(found: dict[str, Any]) -> str:
                 (
                     name,
                     clients,
-                    f"{middle([one['per_second'] for one in each]):.0f}",
+                    f"{median_high([one['per_second'] for one in each]):.0f}",
                     *(
-                        f"{middle([one[f'{quantile}_ms'] for one in each]):.0f}"
+                        f"{median_high([one[f'{quantile}_ms'] for one in each]):.0f}"
                         for quantile in ("p50", "p95", "p99")
                     ),
                 )
             )
-    library = middle([value for one in rounds for value in one["library"]])
+    library = median_high([value for one in rounds for value in one["library"]])
     ((_, added),) = [item for item in ratios.items() if item[0].startswith("ms_over_library")]
     gains = ", ".join(
         f"{one['median']:.2f} at {clients}"
@@ -102,22 +103,11 @@ def serve_memory_section(found: dict[str, Any]) -> str:
     calls = ", ".join(f"{number:,} times {name}" for name, number in done.items())
     return (
         f"{found['minutes']:g} minutes of {calls}: {memory[0] / 2**20:.0f} MiB at first, "
-        f"{max(memory) / 2**20:.0f} at most, {memory[-1] / 2**20:.0f} at last, which is "
-        f"{found['growth']:+.1%} of what it was after the first fifth."
+        f"{max(memory) / 2**20:.0f} at most, {memory[-1] / 2**20:.0f} at last, "
+        f"{found['growth']:+.1%} on what it was after the first fifth."
     )
-
-
-def processor(found: dict[str, Any]) -> str:
-    """The machine's processor, and the threads that were used."""
-    threads = found["environment"]["threads"]
-    return f"{found['environment']['processor']}, {threads} thread{'s' * (threads > 1)}"
 
 
 def ratio(found: dict[str, float]) -> str:
     """A median, and the least and greatest."""
     return f"{found['median']:.2f} ({found['min']:.2f} to {found['max']:.2f})"
-
-
-def middle(values: list[float]) -> float:
-    """The median, the upper of two."""
-    return sorted(values)[len(values) // 2]

@@ -125,6 +125,12 @@ def markdown_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> lis
     return head + [f"| {' | '.join(row)} |" for row in rows]
 
 
+def processor(found: Mapping[str, Any]) -> str:
+    """The machine's processor, and the threads that were used."""
+    threads = found["environment"]["threads"]
+    return f"{found['environment']['processor']}, {threads} thread{'s' * (threads > 1)}"
+
+
 def mean_and_interval(found: dict[str, float], digits: int = 4) -> tuple[str, str]:
     """The mean of paired differences or correlations, and its interval."""
     mean, low, high = (f"{found[name]:+.{digits}f}" for name in ("mean", "low", "high"))

@@ -28,6 +28,7 @@ from fastlane_st.data.collection import Collection, read_collection
 from fastlane_st.data.corpus import CorpusDocument
 from fastlane_st.index.identity import encoder_digests
 
+from ..common.encoding import autocast
 from ..common.environment import command, environment
 from ..common.results import write_results
 
@@ -70,8 +71,7 @@ def main() -> None:
     check_same(options.out / "collection.json", facts)
     (options.out / "ids.json").write_text(json.dumps(ids), "utf-8")
     (options.out / "texts.json").write_text(json.dumps(texts), "utf-8")
-    has_autocast = options.dtype == "bfloat16"
-    with torch.autocast(encoder.device.type, torch.bfloat16, enabled=has_autocast):
+    with autocast(options, encoder.device.type):
         encode_queries(options.out, encoder, judged)
         seconds = encode_documents(options.out, encoder, texts, options.routes)
     write_results(

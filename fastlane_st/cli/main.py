@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import select
 import shutil
@@ -29,8 +30,8 @@ from . import (
     serve,
 )
 from .arguments import QueryRoutes, TopK
-from .choices import one_of
-from .display import printable
+from .choices import Backend, Dtype, one_of
+from .display import log_to_stderr, printable
 from .words import in_options
 
 PROBLEM = 1
@@ -199,13 +200,18 @@ def demo(
     ] = None,
     top_k: TopK = 3,
     routes: QueryRoutes = "default",
+    backend: Backend = "auto",
+    dtype: Dtype = None,
 ) -> None:
     """Answers questions from Python's own documentation."""
     from ..demo.index import demo_index
     from ..demo.python_docs import DEMO_QUESTIONS
     from ..loading import load_encoder
+    from ..onnx import backend as backends
 
-    encoder = load_encoder("fastlane-minilm")
+    log_to_stderr()
+    backends.logger.setLevel(logging.INFO)  # it logs what encodes
+    encoder = load_encoder("fastlane-minilm", backend, dtype)
     questions = DEMO_QUESTIONS if question is None else [question]
     model: Any = encoder[0].model
     search.answer(demo_index(encoder), model, questions, routes, top_k=top_k)

@@ -26,7 +26,8 @@ Dtype: TypeAlias = Literal["float32", "bfloat16", "int8", "auto"]
 
 FOLDER = "onnx"
 """Of a checkpoint's graphs."""
-BFLOAT16 = ("avx512_bf16", "amx_bf16", "bf16")
+AMX = "amx_bf16"
+BFLOAT16 = (AMX, "avx512_bf16", "bf16")
 """Flags of processors that multiply bfloat16; without them it is far slower than float32."""
 
 logger = logging.getLogger(__name__)
@@ -42,8 +43,9 @@ class Chosen(NamedTuple):
 def choose(backend: Backend, dtype: Dtype | None, device: Any = None) -> Chosen:
     """Settles a backend and a number format, each of which may be "auto".
 
-    On the CPU "auto" is bfloat16 in torch where the processor multiplies it, int8 in onnxruntime where the
-    processor has instructions for it, and float32 in torch elsewhere. On any other device it is torch.
+    On the CPU "auto" is bfloat16 in torch on a processor with AMX, int8 in onnxruntime where the processor
+    has instructions for it, bfloat16 in torch where it multiplies that alone, and float32 in torch elsewhere.
+    On any other device it is torch.
 
     Raises:
         ValueError: A name that isn't one, or a format that the backend doesn't have.
@@ -76,10 +78,11 @@ def _fastest(backend: Backend, dtype: Dtype | None, device: Any) -> Chosen:
     if backend == "torch" or not on_cpu or asked == "bfloat16":
         multiplies = on_cpu and any(name in processor_flags() for name in BFLOAT16)
         return Chosen("torch", asked or ("bfloat16" if multiplies else None))
+    can_graph = has_vnni() and find_spec("onnxruntime") and find_spec("onnxscript")
+    if asked is None and can_graph and AMX not in processor_flags():
+        return Chosen("onnx", "int8")
     if asked is None and any(name in processor_flags() for name in BFLOAT16):
         return Chosen("torch", "bfloat16")
-    if asked is None and has_vnni() and find_spec("onnxruntime") and find_spec("onnxscript"):
-        return Chosen("onnx", "int8")
     return Chosen("torch", asked)
 
 

@@ -17,6 +17,8 @@ from ..modeling.routing_fastlane import Task
 from .graph import OUTPUTS, graph_digest, read_about
 
 PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
+SLOWER = ["SkipLayerNormFusion"]
+"""Fusions of onnxruntime that take longer than what they fuse, as of 1.32 on a CPU."""
 READ = tuple(name for name in OUTPUTS if name != "one_route")
 
 
@@ -58,8 +60,12 @@ class GraphForward:
         options = runtime.SessionOptions()
         options.intra_op_num_threads = self.threads or torch.get_num_threads()
         options.log_severity_level = 3
+        # Threads that spin after a product keep torch's own from routing what came of it.
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         try:
-            self._session = runtime.InferenceSession(str(self.path), options, providers=[provider])
+            self._session = runtime.InferenceSession(
+                str(self.path), options, providers=[provider], disabled_optimizers=SLOWER
+            )
         except Exception as error:  # classes of its own, without a common one
             raise ValueError(f"{self.path} can't be read as ONNX: {error}") from None
         self.about = read_about(self.path, dict(self._session.get_modelmeta().custom_metadata_map))
@@ -73,24 +79,29 @@ class GraphForward:
     ) -> FastLaneOutput:
         mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
         ids, mask = input_ids.cpu(), mask.to(torch.int64).cpu()
-        every: list[tuple[Tensor, int]] = [(torch.arange(len(mask)), mask.shape[1])]
-        parts = every if self.device != "cpu" else list(parts_of_batch(mask.bool()))
-        values: dict[str, Any] = {}
-        for rows, length in parts:
-            given = {
-                "input_ids": ids[rows, :length].numpy(),
-                "attention_mask": mask[rows, :length].numpy(),
-                "is_query": np.array(task == "query"),
-            }
-            for name, found in zip(READ, self._session.run(READ, given), strict=True):
-                if name not in values:
-                    values[name] = torch.from_numpy(
-                        np.zeros((*mask.shape, *found.shape[2:]), found.dtype)
-                    )
-                values[name][rows, :length] = torch.from_numpy(found)
+        parts = list(parts_of_batch(mask.bool())) if self.device == "cpu" else []
+        if len(parts) <= 1:
+            values = self._run(ids, mask, task)
+        else:
+            values = {}
+            for rows, length in parts:
+                found = self._run(ids[rows, :length], mask[rows, :length], task)
+                for name, part in found.items():
+                    if name not in values:
+                        values[name] = part.new_zeros(*mask.shape, *part.shape[2:])
+                    values[name][rows, :length] = part
         if task == "document":
             values["router_logits"] = values["route_shifts"] = None
         return FastLaneOutput(**values)
+
+    def _run(self, input_ids: Tensor, attention_mask: Tensor, task: Task) -> dict[str, Any]:
+        given = {
+            "input_ids": input_ids.numpy(),
+            "attention_mask": attention_mask.numpy(),
+            "is_query": np.array(task == "query"),
+        }
+        found = self._session.run(READ, given)
+        return {name: torch.from_numpy(each) for name, each in zip(READ, found, strict=True)}
 
     def __getstate__(self) -> dict[str, Any]:
         return {name: getattr(self, name) for name in ("path", "device", "threads")}

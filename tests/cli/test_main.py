@@ -40,7 +40,7 @@ OPTIONS = {
     "--resume --trust-remote-code",
     "push": "--private --revision --message",
     "inspect": "--revision --json",
-    "demo": "--top-k --routes",
+    "demo": "--top-k --routes --backend --dtype",
 }
 
 

@@ -212,6 +212,7 @@ def test_a_graph_takes_no_adapter_and_stays_where_it_is(bert: Path) -> None:
 
 
 VNNI, BF16, PLAIN = ["avx512_vnni"], ["avx512_bf16", "avx512_vnni"], ["avx2"]
+AMX, NO_BYTES = [*BF16, "amx_bf16"], ["avx512_bf16"]
 
 
 @pytest.mark.parametrize(
@@ -220,7 +221,9 @@ VNNI, BF16, PLAIN = ["avx512_vnni"], ["avx512_bf16", "avx512_vnni"], ["avx2"]
         (PLAIN, ("torch", None), ("torch", None)),
         (PLAIN, ("auto", "auto"), ("torch", None)),
         (VNNI, ("auto", "auto"), ("onnx", "int8")),
-        (BF16, ("auto", "auto"), ("torch", "bfloat16")),
+        (BF16, ("auto", "auto"), ("onnx", "int8")),
+        (NO_BYTES, ("auto", "auto"), ("torch", "bfloat16")),
+        (AMX, ("auto", "auto"), ("torch", "bfloat16")),
         (BF16, ("onnx", "auto"), ("onnx", "int8")),
         (PLAIN, ("onnx", "auto"), ("onnx", "float32")),
         (PLAIN, ("onnx", None), ("onnx", "float32")),

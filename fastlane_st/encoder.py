@@ -69,10 +69,12 @@ class FastLaneEncoder(MultiVectorEncoder):
         adapter = None
         chosen = choose(backend, dtype, kwargs.get("device"))
         graph_device = kwargs.get("device") or "cpu"
+        weights_dtype = chosen.dtype
         if chosen.backend == "onnx":
             kwargs["device"] = "cpu"
-        elif chosen.dtype is not None:
-            weights = {"dtype": getattr(torch, chosen.dtype)}
+            weights_dtype = "float32"  # of which a graph is written, int8 as well
+        if weights_dtype is not None:
+            weights = {"dtype": getattr(torch, weights_dtype)}
             kwargs["model_kwargs"] = {**(kwargs.get("model_kwargs") or {}), **weights}
         if kwargs.get("device") is not None:
             check_device(kwargs["device"])

@@ -36,7 +36,7 @@ def read_late_interaction(
     context: Context | None = None,
     **config_kwargs: Any,
 ) -> FastLaneModel:
-    """Loads a late-interaction checkpoint as a model that gives the same token embeddings.
+    """Loads a late-interaction checkpoint, in float32, as a model that gives the same token embeddings.
 
     Prompts, lengths, skip lists and query expansion carry over. Without `context` the vectors that the
     checkpoint has made of documents stay valid, and only routes are new.
@@ -57,13 +57,17 @@ def read_late_interaction(
     loading.ask_hub(name, revision=revision)
     _check_kind(name, revision)
     source = MultiVectorEncoder(
-        name, revision=revision, device="cpu", trust_remote_code=trust_remote_code
+        name,
+        revision=revision,
+        device="cpu",
+        trust_remote_code=trust_remote_code,
+        model_kwargs={"dtype": torch.float32},  # the configuration, too: a model is made of it
     )
     transformer, *heads = source
     if not isinstance(transformer, Transformer):
         raise _unsupported(name, transformer)
     projection, mask = _read_heads(name, heads)
-    backbone = transformer.model.float()
+    backbone = transformer.model
     hidden_size = int(backbone.config.hidden_size)
     weight = torch.eye(hidden_size) if projection is None else projection
     window_weight, document_weight = (
@@ -96,7 +100,7 @@ def is_fastlane(name_or_path: str | os.PathLike[str]) -> bool:
 
 
 def read_fastlane(name: str, num_route_layers: int, **config_kwargs: Any) -> FastLaneModel:
-    """Loads a FastLane checkpoint, whose route layers are new unless it has as many.
+    """Loads a FastLane checkpoint in float32, whose route layers are new unless it has as many.
 
     Raises:
         ValueError: It has another number of route layers.
@@ -108,7 +112,7 @@ def read_fastlane(name: str, num_route_layers: int, **config_kwargs: Any) -> Fas
             f"{name} has {config.num_route_layers} route layers, got {num_route_layers}: leave as many"
         )
     config.num_route_layers = num_route_layers
-    model: FastLaneModel = FastLaneModel.from_pretrained(found, config=config)
+    model: FastLaneModel = FastLaneModel.from_pretrained(found, config=config, dtype=torch.float32)
     model.eval()
     return model
 

@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from fastlane_st import FastLaneEncoder, FastLaneIndex, FastLaneModel
+from fastlane_st.cli.main import main
 from fastlane_st.new_model import from_backbone
 from fastlane_st.onnx import backend as backends
 from fastlane_st.onnx import graph as graphs
@@ -95,6 +96,24 @@ def test_the_encoder_takes_the_graph_of_its_folder(
         assert [hit.score for hit in hits] == pytest.approx([hit.score for hit in wanted], abs=1e-4)
     pickled = pickle.loads(pickle.dumps(encoder[0].model.forward))
     assert pickled.about == encoder[0].model.forward.about
+
+
+@pytest.mark.parametrize(
+    "dtype", [torch.bfloat16, pytest.param(torch.float16, marks=pytest.mark.slow)]
+)
+def test_half_precision_is_written_in_float32(
+    dtype: torch.dtype, bert: Path, tmp_path: Path
+) -> None:
+    FastLaneModel.from_pretrained(bert).to(dtype).save_pretrained(tmp_path)
+    assert main(["export", str(tmp_path), "--onnx"]) == 0
+    encoder = FastLaneEncoder(tmp_path, backend="onnx")
+    expected = FastLaneEncoder(tmp_path, dtype="float32")
+    assert encoder.runs_graph
+    assert {weight.dtype for weight in encoder.parameters()} == {torch.float32}
+    for query in QUERIES:
+        torch.testing.assert_close(
+            encoder.encode_query(query), expected.encode_query(query), rtol=0, atol=1e-4
+        )
 
 
 def test_int8_is_near(bert: Path) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from sentence_transformers import MultiVectorEncoder
 
 from fastlane_st import FastLaneEncoder, FastLaneIndex, FastLaneModel
@@ -21,7 +22,7 @@ from fastlane_st.retrofit.retrofit import gather, retrofit, split
 from fastlane_st.retrofit.training import RouteTraining
 from fastlane_st.retrofit.vectors import TokenVectors
 from tests.conftest import DOCUMENTS, QUERIES, WORDS
-from tests.support.late_interaction import write_pylate
+from tests.support.late_interaction import halve, write_pylate
 
 SHORT = RouteTraining(steps=20, batch_size=8, num_candidates=6, save_every=10)
 
@@ -88,6 +89,31 @@ def test_routes_come_nearer_to_maxsim_and_documents_stay_valid(tmp_path: Path) -
     [hit] = index.search(texts[7], top_k=1, num_routes=None)
     assert hit.text == texts[7]
     assert len(index.search("sort a list", top_k=3)) == 3
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("kind", ["PyLate", "FastLane"])
+def test_half_precision_is_trained_in_float32(
+    kind: str, dtype: torch.dtype, checkpoint: Path, tmp_path: Path
+) -> None:
+    original = tmp_path / "original"
+    if kind == "PyLate":
+        write_pylate("bert", original)
+        halve(original, dtype)
+        expected = MultiVectorEncoder(
+            str(original), device="cpu", model_kwargs={"dtype": torch.float32}
+        ).float()
+    else:
+        FastLaneModel.from_pretrained(checkpoint).to(dtype).save_pretrained(original)
+        expected = FastLaneEncoder(original, dtype="float32")
+    retrofit(original, tmp_path / "routed", corpus(120), training=SHORT)
+    routed = FastLaneEncoder(tmp_path / "routed")
+    assert {weight.dtype for weight in routed.parameters()} == {torch.float32}
+    for one, other in zip(
+        routed.encode_document(DOCUMENTS), expected.encode_document(DOCUMENTS), strict=True
+    ):
+        np.testing.assert_allclose(one, other, atol=1e-5)
+    assert routed.encode_query("sort", num_routes=1).shape == (1, 4)
 
 
 @pytest.mark.parametrize("stop", ["documents", "training"])

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from sentence_transformers import MultiVectorEncoder
 from sentence_transformers.base.modules import Normalize, Transformer
 from torch import nn
@@ -15,6 +16,7 @@ from fastlane_st import FastLaneEncoder, FastLaneModel
 from fastlane_st.retrofit.source import read_late_interaction
 from tests.conftest import DOCUMENTS, QUERIES
 from tests.support.late_interaction import (
+    halve,
     token_dense,
     write_backbone,
     write_multi_vector_encoder,
@@ -58,6 +60,26 @@ def test_token_embeddings_are_the_originals(form: str, family: str, tmp_path: Pa
             for views in getattr(routed, f"encode_{side}")(texts, num_routes=1):
                 assert views.shape == (1, 4)
                 assert float(views.norm()) == pytest.approx(1)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("form", ["MultiVectorEncoder", "PyLate", "Stanford ColBERT"])
+def test_half_precision_is_read_in_float32(form: str, dtype: torch.dtype, tmp_path: Path) -> None:
+    FORMS[form]("bert", tmp_path / "original")
+    halve(tmp_path / "original", dtype)
+    in_float32 = {"dtype": torch.float32}
+    original = MultiVectorEncoder(
+        str(tmp_path / "original"), device="cpu", model_kwargs=in_float32
+    ).float()
+    model = read_late_interaction(tmp_path / "original")
+    model.save_pretrained(tmp_path / "routed")
+    for routed in (model, FastLaneModel.from_pretrained(tmp_path / "routed")):
+        assert {weight.dtype for weight in routed.parameters()} == {torch.float32}
+        for side, texts in (("query", QUERIES), ("document", DOCUMENTS)):
+            expected = getattr(original, f"encode_{side}")(texts)
+            given = getattr(routed, f"encode_{side}")(texts, num_routes=None)
+            for one, other in zip(given, expected, strict=True):
+                np.testing.assert_allclose(one.numpy(), other.numpy(), atol=1e-5)
 
 
 def test_a_route_stays_what_it_was_as_long_as_its_layers_are_untrained(tmp_path: Path) -> None:

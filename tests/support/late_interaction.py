@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from sentence_transformers import MultiVectorEncoder
 from sentence_transformers.base.modules import Dense, Normalize, Transformer
 from sentence_transformers.multi_vector_encoder.modules import MultiVectorMask
@@ -97,6 +97,15 @@ def write_stanford(family: str, folder: Path) -> None:
     )
     metadata = {"query_maxlen": 11, "doc_maxlen": 13, "attend_to_mask_tokens": True}
     write_json(folder / "artifact.metadata", {**metadata, "mask_punctuation": True})
+
+
+def halve(folder: Path, dtype: torch.dtype) -> None:
+    """Stores all weights of a checkpoint in bfloat16 or float16."""
+    for path in folder.rglob("*.safetensors"):
+        weights = {name: value.to(dtype) for name, value in load_file(path).items()}
+        save_file(weights, path, metadata={"format": "pt"})
+    config = json.loads((folder / "config.json").read_text())
+    write_json(folder / "config.json", {**config, "dtype": str(dtype).removeprefix("torch.")})
 
 
 def write_json(path: Path, content: Any) -> None:

@@ -43,6 +43,8 @@ class CheckpointModel(AdaptableModel):
     config: FastLaneConfig
     render_card: Callable[[FastLaneConfig], str] | None = None
     """Writes the model card of a checkpoint that has none yet; set by the installed package."""
+    keeps_card: bool = False
+    """Whether the card of the checkpoint that the model came from describes these weights."""
     code_folders: Sequence[Path] = ()
     """Folders with source files of the checkpoint that transformers did not put beside this one."""
     _tokenizer: PreTrainedTokenizerBase | None = None
@@ -63,6 +65,7 @@ class CheckpointModel(AdaptableModel):
         """
         loaded = super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
         model = loaded[0] if isinstance(loaded, tuple) else loaded
+        model.keeps_card = True
         model._hub_options = {name: kwargs[name] for name in HUB_OPTIONS if name in kwargs}
         commit = getattr(model.config, "_commit_hash", None)  # where older transformers keeps it
         if commit is not None:
@@ -173,16 +176,11 @@ def write_module_list(folder: Path) -> None:
 
 
 def write_card(model: CheckpointModel, folder: Path) -> None:
-    """Writes the card: the one the model came with, or a new one where our package is installed.
-
-    Once an adapter is merged, the one it came with describes other weights.
-    """
-    try:
-        if not model.has_merged_adapter:
+    """Writes the card: the one the model came with, or a new one where our package is installed."""
+    if model.keeps_card and not model.has_merged_adapter:
+        with suppress(OSError):
             copy_checkpoint_file("README.md", model, folder)
             return
-    except OSError:
-        pass
     render = type(model).render_card
     if render is not None:
         (folder / "README.md").write_text(render(model.config), "utf-8")

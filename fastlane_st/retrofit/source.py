@@ -113,6 +113,7 @@ def read_fastlane(name: str, num_route_layers: int, **config_kwargs: Any) -> Fas
         )
     config.num_route_layers = num_route_layers
     model: FastLaneModel = FastLaneModel.from_pretrained(found, config=config, dtype=torch.float32)
+    model.keeps_card = False  # whose results are of the router before it is trained further
     model.eval()
     return model
 

@@ -17,7 +17,8 @@ from sentence_transformers import MultiVectorEncoder
 from transformers import AutoModel
 from transformers.dynamic_module_utils import get_imports, get_relative_imports
 
-from fastlane_st import FastLaneEncoder, FastLaneModel
+from fastlane_st import FastLaneConfig, FastLaneEncoder, FastLaneModel
+from fastlane_st.model_card.card import render_card
 from fastlane_st.modeling import checkpoint_fastlane
 from fastlane_st.modeling.checkpoint_fastlane import HUB_FILES
 from tests.conftest import DOCUMENTS, QUERIES
@@ -267,6 +268,18 @@ def test_a_folder_holds_everything_and_no_path_of_this_machine(
         assert "projection.linear.weight" in weights.keys()  # noqa: SIM118
     for path in checkpoint.glob("*.json"):
         assert "/tmp" not in path.read_text(), path.name
+
+
+def test_a_card_goes_with_the_weights_that_it_describes(checkpoint: Path, tmp_path: Path) -> None:
+    measured = tmp_path / "measured"
+    shutil.copytree(checkpoint, measured)
+    (measured / "README.md").write_text("# Measured\n\nnDCG@10 is .987\n")
+    same = FastLaneModel.from_pretrained(measured)
+    same.save_pretrained(tmp_path / "same")
+    assert (tmp_path / "same" / "README.md").read_text() == "# Measured\n\nnDCG@10 is .987\n"
+    fresh = FastLaneModel(FastLaneConfig.from_pretrained(measured))
+    fresh.save_pretrained(tmp_path / "fresh")
+    assert (tmp_path / "fresh" / "README.md").read_text() == render_card(fresh.config)
 
 
 def test_a_bfloat16_checkpoint_loads_in_its_dtype(model: FastLaneModel, tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from sentence_transformers import MultiVectorEncoder
 from fastlane_st import FastLaneEncoder, FastLaneIndex, FastLaneModel
 from fastlane_st.cli.main import main
 from fastlane_st.data.corpus import CorpusDocument
+from fastlane_st.model_card.card import render_card
 from fastlane_st.retrofit import training
 from fastlane_st.retrofit.candidates import MINED, NearestDocuments, index_of
 from fastlane_st.retrofit.queries import TrainingQuery, make_queries
@@ -239,6 +241,20 @@ def test_a_model_with_routes_is_trained_further(checkpoint: Path, tmp_path: Path
         np.testing.assert_allclose(one, other, atol=1e-6)
     with pytest.raises(ValueError, match="has 2 route layers, got 3: leave as many"):
         retrofit(tmp_path / "further", tmp_path / "more", corpus(120), num_route_layers=3)
+
+
+def test_a_model_that_is_trained_further_gets_a_card_without_the_old_results(
+    checkpoint: Path, tmp_path: Path
+) -> None:
+    old, new = tmp_path / "old", tmp_path / "new"
+    shutil.copytree(checkpoint, old)
+    (old / "README.md").write_text("# Measured\n\nnDCG@10 is .987\n")
+    retrofit(old, new, corpus(120), training=RouteTraining(steps=0))
+    card = (new / "README.md").read_text()
+    assert card == render_card(FastLaneModel.from_pretrained(new).config)
+    assert "It answers with few routes by default" in card
+    FastLaneEncoder(new).save(tmp_path / "again")
+    assert (tmp_path / "again" / "README.md").read_text() == card
 
 
 def test_too_little_to_train_on_is_said(tmp_path: Path) -> None:

@@ -8,7 +8,8 @@ import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
-from pathlib import Path
+from fnmatch import fnmatchcase
+from pathlib import Path, PurePosixPath
 from typing import Any, Literal, TypeAlias
 
 import yaml
@@ -35,17 +36,12 @@ WEIGHTS = (
     ".msgpack",
 )
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
-NAMING_CODE = (
-    ADAPTER_CONFIG,
-    "config.json",
-    "modules.json",
-    "tokenizer_config.json",
-    "processor_config.json",
-    "preprocessor_config.json",
-)
-"""Files whose references to code, also of other repositories, loaders follow."""
-READ = (*NAMING_CODE, "README.md")
-REFERENCE = re.compile(r"([\w.-]+/[\w.-]+)--[\w.]+$")
+NAMING_CODE = ("*config*.json", "modules.json")
+"""Files, of any folder, whose references to code, also of other repositories, loaders follow.
+
+transformers reads such as `config.5.0.0.json` in place of a config.json that lists it.
+"""
+REFERENCE = re.compile(r"(\S+)--[^\s.]+\.\w+")
 
 
 @dataclass(frozen=True)
@@ -92,7 +88,7 @@ class Inspection:
         kind: "fastlane", "adapter", or what else its configuration says.
         base: The backbone, or an adapter's base.
         licence: The card's.
-        code_elsewhere: `owner/repo` of code that `config.json` takes from another repository.
+        code_elsewhere: Repositories from which the configuration of any of its parts takes code.
         code: Its own code.
         weights: All files of weights.
         results: The card's: collection, number of routes, metric, value.
@@ -159,14 +155,11 @@ def inspect(
     """
     name = str(name_or_path)
     files = FolderFiles(Path(name)) if Path(name).is_dir() else HubFiles(name, revision, token)
-    text = {
-        path: files.read(path).decode("utf-8", "replace") for path in READ if path in files.sizes
-    }
     found: dict[str, Any] = {}
-    for path in NAMING_CODE:
-        if path in text:
+    for path in sorted(files.sizes):
+        if any(fnmatchcase(PurePosixPath(path).name, pattern) for pattern in NAMING_CODE):
             try:
-                found[path] = json.loads(text[path])
+                found[path] = json.loads(files.read(path).decode("utf-8", "replace"))
             except ValueError as error:
                 raise ValueError(f"{name}: {path} is no JSON: {error}") from None
     config: dict[str, Any] = {}
@@ -178,8 +171,9 @@ def inspect(
         raise ValueError(
             f"{name} holds no config.json and no {ADAPTER_CONFIG}: it is no checkpoint"
         )
-    card = card_of(text.get("README.md", ""))
-    is_adapter = ADAPTER_CONFIG in text and "config.json" not in text
+    has_card = "README.md" in files.sizes
+    card = card_of(files.read("README.md").decode("utf-8", "replace") if has_card else "")
+    is_adapter = ADAPTER_CONFIG in found and "config.json" not in found
     code = tuple(
         code_file(path, files.read(path)) for path in sorted(files.sizes) if path.endswith(CODE)
     )
@@ -249,8 +243,8 @@ def code_file(name: str, content: bytes) -> CodeFile:
 
 
 def elsewhere(contents: Iterable[Any]) -> tuple[str, ...]:
-    """The repositories whose code some files name: `owner/repo--module.Class`."""
-    named = (REFERENCE.match(text) for content in contents for text in texts_of(content))
+    """The repositories whose code some files name, as `owner/repo--module.Class`; a folder counts as one."""
+    named = (REFERENCE.fullmatch(text) for content in contents for text in texts_of(content))
     return tuple(sorted({found[1] for found in named if found}))
 
 

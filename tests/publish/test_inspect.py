@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -68,6 +70,37 @@ def test_code_of_elsewhere_is_found_wherever_loaders_follow_it(tmp_path: Path) -
     tokenizer = {"auto_map": {"AutoTokenizer": ["evil/tokenizer--tok.Slow", None]}, "note": "a--b"}
     (tmp_path / "tokenizer_config.json").write_text(json.dumps(tokenizer))
     assert inspect(tmp_path).code_elsewhere == ("evil/module", "evil/tokenizer")
+
+
+@pytest.mark.parametrize(
+    ("path", "content"),
+    [
+        ("1_Custom/config.json", {"auto_map": {"AutoModel": "evil/code--model.Custom"}}),
+        (
+            "text/backbone/tokenizer_config.json",
+            {"auto_map": {"AutoTokenizer": ["evil/code--t.T"]}},
+        ),
+        ("query/modules.json", [{"idx": 0, "type": "evil/code--st.Custom"}]),
+        ("router_config.json", {"types": {"query_0": "evil/code--st.Custom"}}),
+        ("video_preprocessor_config.json", {"auto_map": {"AutoProcessor": "evil/code--v.V"}}),
+        ("config.4.0.0.json", {"auto_map": {"AutoModel": "evil/code--model.Custom"}}),
+    ],
+)
+def test_code_of_elsewhere_is_found_in_every_part(path: str, content: Any, tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text('{"model_type": "bert"}')
+    (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+    (tmp_path / path).write_text(json.dumps(content))
+    assert inspect(tmp_path).code_elsewhere == ("evil/code",)
+    (tmp_path / path).write_text("{")
+    with pytest.raises(ValueError, match=rf"{re.escape(path)} is no JSON"):
+        inspect(tmp_path)
+
+
+def test_code_of_elsewhere_needs_no_owner_and_may_be_in_a_folder(tmp_path: Path) -> None:
+    references = {"AutoModel": "evil--model.Custom", "AutoConfig": "../beside--model.Config"}
+    config = {"model_type": "bert", "auto_map": references, "note": "well--known. Or--not"}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    assert inspect(tmp_path).code_elsewhere == ("../beside", "evil")
 
 
 @pytest.mark.parametrize("content", ["null", "5", "[1]"])

@@ -45,7 +45,7 @@ def choose(backend: Backend, dtype: Dtype | None, device: Any = None) -> Chosen:
 
     On the CPU "auto" is bfloat16 in torch on a processor with AMX, int8 in onnxruntime where the processor
     has instructions for it, bfloat16 in torch where it multiplies that alone, and float32 in torch elsewhere.
-    On any other device it is torch.
+    On any other device it is torch. Without one a graph runs on the CPU, and torch on a GPU that is there.
 
     Raises:
         ValueError: A name that isn't one, or a format that the backend doesn't have.
@@ -71,7 +71,8 @@ def choose(backend: Backend, dtype: Dtype | None, device: Any = None) -> Chosen:
 
 
 def _fastest(backend: Backend, dtype: Dtype | None, device: Any) -> Chosen:
-    on_cpu = str(device or ("cuda" if torch.cuda.is_available() else "cpu")).startswith("cpu")
+    usual = "cuda" if torch.cuda.is_available() and backend != "onnx" else "cpu"
+    on_cpu = str(device or usual).startswith("cpu")
     asked = None if dtype == "auto" else dtype
     if backend == "onnx" or (backend == "auto" and asked == "int8"):
         return Chosen("onnx", asked or ("int8" if on_cpu and has_vnni() else "float32"))

@@ -266,6 +266,18 @@ def test_what_is_asked_for_is_chosen_beside_a_gpu_as_well() -> None:
     assert choose("auto", "auto", "cuda") == Chosen("torch", None)
 
 
+def test_without_a_device_a_graph_is_judged_by_the_cpu_beside_a_gpu_as_well(
+    bert: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    for module in (graphs, backends):
+        monkeypatch.setattr(module, "processor_flags", lambda: VNNI)
+    assert choose("onnx", "auto") == Chosen("onnx", "int8")
+    assert choose("auto", "auto") == Chosen("torch", None)
+    opened = FastLaneEncoder(bert, backend="onnx", dtype="auto")[0].model.forward
+    assert (opened.device, opened.path.name) == ("cpu", FILES["int8"])
+
+
 @pytest.mark.parametrize(
     ("asked", "message"),
     [

@@ -52,6 +52,20 @@ OPSET = 20
 FILES: dict[GraphDtype, str] = {"float32": "model.onnx", "int8": "model_int8.onnx"}
 """Names in a checkpoint's folder `onnx`."""
 ABOUT = "fastlane"
+WRITTEN = (
+    "query_skip_ids",
+    "document_skip_ids",
+    "special_token_ids",
+    "use_special_tokens",
+    "query_expansion",
+    "router_num_heads",
+)
+"""Fields of a configuration that a graph depends on beside `view_settings` and what weights tell by shape."""
+UNWRITTEN = {
+    *("_name_or_path", "architectures", "dtype", "transformers_version"),
+    *("output_attentions", "output_hidden_states", "return_dict", "use_cache"),
+}
+"""Fields of a backbone's configuration that say where it is from or how it is called, not what it gives."""
 
 
 class EncoderGraph(nn.Module):
@@ -186,15 +200,12 @@ def export_graph(
 
 
 def graph_digest(model: FastLaneModel) -> str:
-    """Identifies what is written into a graph: the weights, and which tokens are views."""
+    """Identifies what is written into a graph: weights, how they are used, and which tokens are views."""
     config = model.config
-    tokens = {
-        "query_skip_ids": config.query_skip_ids,
-        "document_skip_ids": config.document_skip_ids,
-        "special_token_ids": config.special_token_ids,
-        "use_special_tokens": config.use_special_tokens,
-    }
-    content = base_digest(model, torch.float32) + json.dumps(tokens)
+    settings: dict[str, Any] = {name: getattr(config, name) for name in WRITTEN}
+    backbone = config.get_text_config().to_diff_dict()
+    settings["backbone"] = {key: backbone[key] for key in backbone.keys() - UNWRITTEN}
+    content = base_digest(model, torch.float32) + json.dumps(settings, sort_keys=True)
     return hashlib.sha256(content.encode()).hexdigest()
 
 

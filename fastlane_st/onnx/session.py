@@ -115,7 +115,7 @@ def run_graph(model: FastLaneModel, forward: GraphForward) -> None:
     """Makes a model run a graph; a ValueError unless it was written of this one."""
     if forward.about["checkpoint"] != graph_digest(model):
         raise ValueError(
-            f"{forward.path} was written of other weights or for other tokens as views: write it anew with "
+            f"{forward.path} was written of other weights or settings: write it anew with "
             "'fastlane export DIR --onnx'"
         )
     model.forward = forward  # type: ignore[assignment, method-assign]

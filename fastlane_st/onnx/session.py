@@ -36,6 +36,9 @@ class GraphForward:
         FileNotFoundError: There is no such file.
         ValueError: The file isn't such a graph, or the device's provider isn't there.
         ImportError: onnxruntime isn't installed.
+
+    Attributes:
+        return_dict: What holds for a call that doesn't give it; `run_graph` takes the configuration's.
     """
 
     def __init__(
@@ -44,6 +47,7 @@ class GraphForward:
         self.path = Path(path)
         self.device = device
         self.threads = threads
+        self.return_dict: bool | None = True
         self._open()
 
     def _open(self) -> None:
@@ -74,9 +78,11 @@ class GraphForward:
         self,
         input_ids: Tensor,
         attention_mask: Tensor | None = None,
-        task: Task = "document",
+        task: Task = "query",
+        *,
+        return_dict: bool | None = None,
         **_: Any,
-    ) -> FastLaneOutput:
+    ) -> Any:
         mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
         ids, mask = input_ids.cpu(), mask.to(torch.int64).cpu()
         parts = list(parts_of_batch(mask.bool())) if self.device == "cpu" else []
@@ -92,7 +98,9 @@ class GraphForward:
                     values[name][rows, :length] = part
         if task == "document":
             values["router_logits"] = values["route_shifts"] = None
-        return FastLaneOutput(**values)
+        output = FastLaneOutput(**values)
+        is_wanted = self.return_dict if return_dict is None else return_dict
+        return output if is_wanted else output.to_tuple()
 
     def _run(self, input_ids: Tensor, attention_mask: Tensor, task: Task) -> dict[str, Any]:
         given = {
@@ -104,7 +112,7 @@ class GraphForward:
         return {name: torch.from_numpy(each) for name, each in zip(READ, found, strict=True)}
 
     def __getstate__(self) -> dict[str, Any]:
-        return {name: getattr(self, name) for name in ("path", "device", "threads")}
+        return {name: getattr(self, name) for name in ("path", "device", "threads", "return_dict")}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         vars(self).update(state)
@@ -118,6 +126,7 @@ def run_graph(model: FastLaneModel, forward: GraphForward) -> None:
             f"{forward.path} was written of other weights or settings: write it anew with "
             "'fastlane export DIR --onnx'"
         )
+    forward.return_dict = model.config.return_dict
     model.forward = forward  # type: ignore[assignment, method-assign]
 
 

@@ -195,6 +195,33 @@ def test_a_graph_is_written_once_into_the_cache(
     assert written[0].parent == tmp_path / "onnx"
 
 
+def test_a_graph_is_called_as_the_model_is(bert: Path) -> None:
+    model = FastLaneModel.from_pretrained(bert)
+    features = model.tokenize(QUERIES, "query")
+    calls: list[dict[str, Any]] = [
+        {},
+        {"task": "document"},
+        {"return_dict": False},
+        {"task": "document", "return_dict": False},
+    ]
+    expected = [model(**features, **call) for call in calls]
+    model.config.return_dict = False
+    run_graph(model, GraphForward(bert / "onnx" / FILES["float32"]))
+    calls[:2] = [{**call, "return_dict": True} for call in calls[:2]]
+    pickled = pickle.loads(pickle.dumps(model.forward))
+    for forward in (model, pickled):
+        found = [forward(**features, **call) for call in [*calls, {}]]
+        assert [type(one) for one in found] == [type(one) for one in [*expected, ()]]
+        for one, other in zip(found, [*expected, expected[2]], strict=True):
+            assert len(one) == len(other)
+            for value, wanted in zip(tuple_of(one), tuple_of(other), strict=True):
+                torch.testing.assert_close(value, wanted, rtol=0, atol=1e-4)
+
+
+def tuple_of(output: Any) -> tuple[torch.Tensor, ...]:
+    return output if isinstance(output, tuple) else output.to_tuple()
+
+
 def test_bad_graphs_are_refused(bert: Path, tmp_path: Path) -> None:
     model = FastLaneModel.from_pretrained(bert)
     good = bert / "onnx" / FILES["float32"]

@@ -229,12 +229,7 @@ class FolderBuild:
         """Logs the size that the index will have, from that of some of its documents."""
         count = self._expected_vectors(num_vectors, num_documents)
         vectors = self._told = VectorSettings.choose(self.state.kind, self.state.storage, count)
-        logger.info(
-            "%s index in %s: %s vectors of %s dimensions, about %.0f MB, expected recall@10 %.2f",
-            *(vectors.kind, vectors.storage, f"{count:,}", dim),
-            vectors.num_bytes(count, dim) / 1e6,
-            vectors.expected_recall,
-        )
+        logger.info(vectors.describe(count, dim))
 
 
 @contextmanager

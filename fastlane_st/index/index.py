@@ -251,12 +251,7 @@ class FastLaneIndex:
         store = segment.vectors
         count = round(len(store) * (num_documents or len(segment)) / len(segment))
         vectors = VectorSettings.choose(kind, storage, count)
-        logger.info(
-            "%s index in %s: %s vectors of %s dimensions, about %.0f MB, expected recall@10 %.2f",
-            *(vectors.kind, vectors.storage, f"{count:,}", store.dim),
-            vectors.num_bytes(count, store.dim) / 1e6,
-            vectors.expected_recall,
-        )
+        logger.info(vectors.describe(count, store.dim))
         template = VectorStore.fitted(vectors, store.sample(vectors.sample_size(count)), count)
         if vectors != VectorSettings():
             segment = collect_segment(segment.read(range(len(segment))), template)

@@ -15,6 +15,7 @@ from fastlane_st.index import feed
 from fastlane_st.index.building import build_folder
 from fastlane_st.index.storage import segment_files
 from fastlane_st.index.unfinished import UNFINISHED, Unfinished
+from fastlane_st.index.vectors.settings import VectorSettings
 from tests.conftest import DOCUMENTS
 from tests.support.encoders import WordEncoder
 
@@ -316,6 +317,17 @@ def test_the_size_is_said_after_the_first_piece(
     caplog.clear()
     build(tmp_path)
     assert caplog.messages == [said]
+
+
+def test_an_index_is_described_alike_in_memory_and_in_a_folder(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "fastlane_st.index")
+    build(tmp_path)
+    at_once()
+    said = VectorSettings().describe(180, 3)
+    assert said.startswith("flat index in float32: 180 vectors of 3 dimensions")
+    assert caplog.messages == [said, said]
 
 
 @pytest.mark.slow

@@ -79,6 +79,18 @@ class VectorSettings:
         code_and_number = num_codes(dim, CODE_DIMENSIONS) // 2 + 8
         return num_vectors * (stored[self.storage] + (code_and_number if self.kind == "ivf" else 0))
 
+    def describe(self, num_vectors: int, dim: int) -> str:
+        """What an index of so many vectors is, takes and finds, for whoever builds it.
+
+        >>> VectorSettings("ivf", "int8").describe(1_000_000, 384)
+        'ivf index in int8: 1,000,000 vectors of 384 dimensions, about 440 MB, expected recall@10 0.97'
+        """
+        return (
+            f"{self.kind} index in {self.storage}: {num_vectors:,} vectors of {dim} dimensions, about "
+            f"{self.num_bytes(num_vectors, dim) / 1e6:.0f} MB, expected recall@10 "
+            f"{self.expected_recall:.2f}"
+        )
+
     @property
     def expected_recall(self) -> float:
         """Expected share of the ten best documents that one route finds at effort 1.

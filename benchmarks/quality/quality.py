@@ -4,7 +4,7 @@
         --model fastlane-minilm --backbone BACKBONE --out benchmarks/results/quality.json
 
 COLLECTIONS holds a BEIR-layout folder for each set; `name:split` names the judgements where there
-are several. Settings are those of `fastlane_st.evaluation.controls` but the oracle, and the baselines
+are several. Settings are those of `fastlane_st.evaluation.routes`, and the baselines
 `bm25`, with --backbone `dense_backbone` and `maxsim_backbone`, with --dense `dense_checkpoint`. An .npz
 beside the JSON holds the nDCG@10 of every query, by `set/setting`. A set in the JSON isn't measured again;
 --dense may be added to it later. --baselines OLD.json takes the baselines, which don't depend on the
@@ -27,7 +27,6 @@ from transformers import AutoModel
 
 from fastlane_st import FastLaneEncoder
 from fastlane_st.data.collection import Collection
-from fastlane_st.evaluation.controls import FRACTIONS
 from fastlane_st.evaluation.metrics import Metrics, evaluate_rankings, mean_metrics
 from fastlane_st.evaluation.routes import measure_routes
 from fastlane_st.evaluation.scoring import NUM_ROUTES, DocumentViews, encode_queries
@@ -52,6 +51,8 @@ SETTINGS = (
     *(f"router_{k}" for k in NUM_ROUTES),
     *("first", "random", "idf", "mean_view"),
 )
+FRACTIONS = (0.25,)
+"""Fractions of document tokens that are compared."""
 OVER_FRACTIONS = ("full", "router_1", "router_2", "router_4")
 
 

@@ -31,7 +31,7 @@ from fastlane_st.diagnostics.routed_query import (
     routed_query,
 )
 from fastlane_st.diagnostics.token_kinds import token_kind
-from fastlane_st.evaluation.controls import score_queries
+from fastlane_st.evaluation.scored_query import score_queries
 from fastlane_st.evaluation.scoring import encode_queries
 from fastlane_st.hub import DEFAULT_CHECKPOINT
 from fastlane_st.modeling.modeling_fastlane import FastLaneModel

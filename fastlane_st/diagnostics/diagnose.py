@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..data.collection import Collection, read_collection
-from ..evaluation.controls import score_queries
+from ..evaluation.scored_query import score_queries
 from ..evaluation.scoring import encode_documents, encode_queries
 from .choices import RouterChoices, summarise_choices
 from .collapse import Alarm, find_alarms

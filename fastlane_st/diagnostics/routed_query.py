@@ -10,8 +10,8 @@ import numpy as np
 import numpy.typing as npt
 from scipy.stats import spearmanr
 
-from ..evaluation.controls import ScoredQuery, ndcg_at_10
 from ..evaluation.metrics import bootstrap_interval
+from ..evaluation.scored_query import ScoredQuery, ndcg_at_10
 from .token_kinds import TokenKind, token_kinds
 
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ def routed_query(encoder: FastLaneEncoder, text: str, scored: ScoredQuery) -> Ro
     """Joins the text of a query with what `score_queries` found for it."""
     ids = scored.views.token_ids.tolist()
     tokens = encoder.tokenizer.convert_ids_to_tokens(ids)
-    alone, relevant = scored.alone[-1], scored.grades > 0
+    alone, relevant = scored.alone, scored.grades > 0
     margins = None
     if relevant.any() and not relevant.all():
         best, other = alone[:, relevant].max(1), alone[:, ~relevant].max(1)
@@ -73,7 +73,7 @@ def routed_query(encoder: FastLaneEncoder, text: str, scored: ScoredQuery) -> Ro
         logits=scored.views.logits.astype(np.float64),
         margins=margins,
         view_ndcg=scored.view_ndcg,
-        full_ndcg=ndcg_at_10(scored.full[-1].sum(0), scored.grades),
+        full_ndcg=ndcg_at_10(scored.full.sum(0), scored.grades),
     )
 
 

@@ -1,4 +1,21 @@
-"""Rankings and metrics of single settings: all views, numbers of routes, other choices of the one route."""
+"""Rankings and metrics of single settings: all views, numbers of routes, other choices of the one route.
+
+A query's views depend on how many routes are kept. Each setting below scores documents by the sum over its
+views of their best similarities (see `best_similarities`):
+
+| setting | views |
+| --- | --- |
+| `full` | all, each token for itself: plain late interaction |
+| `router_1` | the token of the highest router logit, as the one route |
+| `router_k` | the tokens of the k highest router logits, as k routes that stand for all tokens |
+| `random` | a random token, as the one route; metrics are the means of five draws |
+| `first` | the first token, as the one route |
+| `idf` | the token in the fewest documents, the earlier of equals, as the one route |
+| `mean_view` | no token: the direction of the mean of `full`'s views, as one vector |
+| `…_documents_f` | any of these, over documents pooled to the fraction f of their tokens |
+
+The settings of one route differ only in the token; its view represents the whole query.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +41,7 @@ def measure_routes(
     documents: DocumentViews,
     settings: Iterable[str],
 ) -> dict[str, Metrics]:
-    """Computes the metrics of single settings of `controls`, but `oracle`; only their own views are scored.
+    """Computes the metrics of single settings of this module's table; only their own views are scored.
 
     Settings over the same documents are scored at once: their views span what a query's tokens span, so that
     they cost little more than all views alone (see `factorise`).
@@ -33,8 +50,8 @@ def measure_routes(
         collection: The judgements.
         queries: Views of the collection's queries.
         documents: Views of its documents.
-        settings: As in `controls`. In `router_k`, k is 1 or a key of `QueryViews.routed`; each may end
-            in `_documents_f` with f a key of `DocumentViews.routed`.
+        settings: In `router_k`, k is 1 or a key of `QueryViews.routed`, and in `_documents_f` f one of
+            `DocumentViews.routed`.
 
     Raises:
         KeyError: There are no views for a k or an f.

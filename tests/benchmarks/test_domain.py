@@ -15,8 +15,8 @@ from benchmarks.quality.domain import verdict_on
 from fastlane_st import FastLaneEncoder, FastLaneModel
 from fastlane_st.adapters import lora_config
 from fastlane_st.data.collection import read_collection
-from fastlane_st.evaluation.controls import measure_controls
 from fastlane_st.evaluation.metrics import paired_difference
+from fastlane_st.evaluation.routes import measure_routes
 from fastlane_st.evaluation.scoring import encode_documents, encode_queries
 from tests.conftest import DOCUMENTS, QUERIES
 from tests.support.benchmarks import run_command, write_set
@@ -58,10 +58,11 @@ def test_before_and_after_are_the_librarys_numbers(
     for name in ("target", "other"):
         collection = read_collection(tmp_path / "sets" / name)
         results = {
-            when: measure_controls(
+            when: measure_routes(
                 collection,
                 encode_queries(encoder, QUERIES),
                 encode_documents(encoder, DOCUMENTS, dtype=np.float16),
+                ["router_1", "full"],
             )
             for when, encoder in encoders.items()
         }

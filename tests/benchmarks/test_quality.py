@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 from sentence_transformers import SentenceTransformer
 
+from benchmarks.quality.quality import OVER_FRACTIONS, SETTINGS
 from fastlane_st import FastLaneEncoder
 from fastlane_st.data.collection import read_collection
-from fastlane_st.evaluation.controls import measure_controls
+from fastlane_st.evaluation.routes import measure_routes
 from fastlane_st.evaluation.scoring import encode_documents, encode_queries
 from tests.conftest import DOCUMENTS, QUERIES
 
@@ -50,12 +51,12 @@ def test_the_numbers_are_those_of_the_library(
     means = measure_quality("one", "--storage", "float32")["sets"]["one"]["means"]
     encoder = FastLaneEncoder(checkpoint)
     collection = read_collection(tmp_path / "one")
-    expected = measure_controls(
+    expected = measure_routes(
         collection,
         encode_queries(encoder, QUERIES),
         encode_documents(encoder, DOCUMENTS),
+        [*SETTINGS, *(f"{setting}_documents_0.25" for setting in OVER_FRACTIONS)],
     )
-    del expected["oracle"]
     for setting, metrics in expected.items():
         for name, values in metrics.items():
             assert means[setting][name] == pytest.approx(values.mean()), (setting, name)

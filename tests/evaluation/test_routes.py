@@ -1,4 +1,4 @@
-"""Every control against a slow double loop, on the encodings of a tiny model."""
+"""Routes, their controls and baselines against a slow double loop, on the encodings of a tiny model."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from fastlane_st import FastLaneEncoder
 from fastlane_st.data.collection import Collection
 from fastlane_st.evaluation import scoring
 from fastlane_st.evaluation.baselines import Backbone, rank_by_bm25, rank_by_dense_encoder
-from fastlane_st.evaluation.controls import measure_controls, ndcg_at_10, score_queries
 from fastlane_st.evaluation.metrics import evaluate_rankings, top_documents
 from fastlane_st.evaluation.routes import choose_routes, measure_routes
+from fastlane_st.evaluation.scored_query import ndcg_at_10, score_queries
 from fastlane_st.evaluation.scoring import (
     DocumentViews,
     QueryViews,
@@ -45,6 +45,16 @@ COLLECTION = Collection(
         "q2": {"d2": 1},
         "q3": {"d4": 0},  # nothing relevant
     },
+)
+
+SETTINGS = (
+    *("full", "router_1", "router_2", "router_4", "router_8"),
+    *("first", "random", "idf", "mean_view"),
+    *(
+        f"{name}_documents_{fraction}"
+        for name in ("full", "router_1", "router_2", "router_4")
+        for fraction in (0.2, 0.25)
+    ),
 )
 
 
@@ -113,13 +123,11 @@ def as_lists(metrics: dict[str, npt.NDArray[np.float64]]) -> dict[str, list[floa
 def test_routes_measured_one_by_one_are_those_of_all_settings_together(
     queries: list[QueryViews], documents: DocumentViews
 ) -> None:
-    together = measure_controls(COLLECTION, queries, documents)
-    settings = [setting for setting in together if setting != "oracle"]
-    alone = measure_routes(COLLECTION, queries, documents, settings)
-    assert list(alone) == settings
-    assert len(settings) > 10
-    for setting, metrics in alone.items():
-        assert as_lists(metrics) == as_lists(together[setting]), setting
+    together = measure_routes(COLLECTION, queries, documents, SETTINGS)
+    assert list(together) == list(SETTINGS)
+    for setting, metrics in together.items():
+        alone = measure_routes(COLLECTION, queries, documents, [setting])
+        assert as_lists(alone[setting]) == as_lists(metrics), setting
     for missing in ("router_3", "full_documents_0.5"):
         with pytest.raises(KeyError):
             measure_routes(COLLECTION, queries, documents, [missing])
@@ -134,7 +142,7 @@ def test_all_views_together_score_as_similarity_does(
     )
     scored = score_queries(COLLECTION, queries, documents)
     for row, one in zip(scores, scored, strict=True):
-        np.testing.assert_allclose(one.full[-1].sum(0), row, atol=1e-5)
+        np.testing.assert_allclose(one.full.sum(0), row, atol=1e-5)
 
 
 @pytest.mark.parametrize("chunk", [3, 512])
@@ -190,16 +198,13 @@ def test_every_part_of_a_scored_query_is_that_of_its_views(
 
     def slow(views: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
         [found] = best_similarities([views], documents)
-        return found
+        return found[-1]
 
     scored = score_queries(COLLECTION, queries, documents)
     for query, found in zip(queries, scored, strict=True):
         np.testing.assert_allclose(found.full, slow(query.vectors), atol=1e-6)
         np.testing.assert_allclose(found.alone, slow(query.alone), atol=1e-6)
-        assert list(found.routed) == [2, 4, 8]
-        for k, similarities in found.routed.items():
-            np.testing.assert_allclose(similarities, slow(query.routed[k]), atol=1e-6)
-        ndcg = [ndcg_at_10(scores, found.grades) for scores in slow(query.alone)[-1]]
+        ndcg = [ndcg_at_10(scores, found.grades) for scores in slow(query.alone)]
         assert found.view_ndcg.tolist() == ndcg
 
 
@@ -272,7 +277,7 @@ def test_a_fraction_is_between_nothing_and_everything(encoder: FastLaneEncoder) 
 def test_routed_settings_are_what_the_encoder_routes(
     encoder: FastLaneEncoder, queries: list[QueryViews], documents: DocumentViews
 ) -> None:
-    results = measure_controls(COLLECTION, queries, documents)
+    results = measure_routes(COLLECTION, queries, documents, SETTINGS)
     for k in (1, 2, 4, 8):
         kept = encoder.encode_query(QUERIES, num_routes=k)
         assert as_lists(results[f"router_{k}"]) == expected(rank(encoder, kept)), k
@@ -283,7 +288,6 @@ def test_routed_settings_are_what_the_encoder_routes(
         for name, kept in {"full": everything, **routed}.items():
             ranking = rank(encoder, kept, num_routes=fraction)
             assert as_lists(results[f"{name}_documents_{fraction}"]) == expected(ranking)
-    assert "router_8_documents_0.25" not in results
 
 
 def test_as_many_routes_as_views_are_full(
@@ -292,12 +296,8 @@ def test_as_many_routes_as_views_are_full(
     longest = 8
     queries = encode_queries(encoder, QUERIES, num_routes=(longest, 99))
     assert max(len(query.logits) for query in queries) == longest
-    results = measure_controls(COLLECTION, queries, documents)
-    assert {name for name in results if name.startswith("router") and "_doc" not in name} == {
-        "router_1",
-        "router_8",
-        "router_99",
-    }
+    settings = ["full", f"router_{longest}", "router_99"]
+    results = measure_routes(COLLECTION, queries, documents, settings)
     for k in (longest, 99):
         for query in queries:
             np.testing.assert_allclose(query.routed[k], query.vectors, atol=1e-6)
@@ -310,7 +310,7 @@ def test_first_and_mean_view_are_what_they_say(
     queries: list[QueryViews],
     documents: DocumentViews,
 ) -> None:
-    results = measure_controls(COLLECTION, queries, documents)
+    results = measure_routes(COLLECTION, queries, documents, ["first", "mean_view"])
     first = rank(encoder, [alone[0] for alone in one_routes])
     assert as_lists(results["first"]) == expected(first)
     views = encoder.encode_query(QUERIES, num_routes=None)
@@ -324,8 +324,7 @@ def test_random_is_the_mean_over_draws_that_repeat(
     queries: list[QueryViews],
     documents: DocumentViews,
 ) -> None:
-    results = measure_controls(COLLECTION, queries, documents)
-    again = measure_controls(COLLECTION, queries, documents)
+    results, again = (measure_routes(COLLECTION, queries, documents, ["random"]) for _ in range(2))
     assert as_lists(results["random"]) == as_lists(again["random"])
     draws = []
     for draw in range(5):
@@ -345,10 +344,11 @@ def test_the_oracle_is_the_token_that_does_best_as_the_one_route(
     queries: list[QueryViews],
     documents: DocumentViews,
 ) -> None:
-    results = measure_controls(COLLECTION, queries, documents)
-    best = results["oracle"]["ndcg@10"]
-    for name in ("router_1", "first", "idf", "random"):
-        assert (best >= results[name]["ndcg@10"]).all(), name
+    scored = score_queries(COLLECTION, queries, documents)
+    best = np.array([one.view_ndcg.max() for one in scored])
+    settings = ("router_1", "first", "idf", "random")
+    for name, metrics in measure_routes(COLLECTION, queries, documents, settings).items():
+        assert (best >= metrics["ndcg@10"]).all(), name
     for number, alone in enumerate(one_routes):
         values = []
         for view in alone:
@@ -371,7 +371,7 @@ def test_the_rarest_token_of_the_corpus_is_chosen_the_earlier_of_equals(
     )
     assert choose_routes(query, {7: 5, 8: 2, 9: 3})["idf"] == 1
     assert choose_routes(query, {7: 5, 8: 2})["idf"] == 2  # 9 is in no document
-    results = measure_controls(COLLECTION, queries, documents)
+    results = measure_routes(COLLECTION, queries, documents, ["idf"])
     rarest = [0, 0, 2, 0]  # "how", "read" (1 document, "file" has 2), "long", "set"
     kept = [alone[place] for alone, place in zip(one_routes, rarest, strict=True)]
     assert as_lists(results["idf"]) == expected(rank(encoder, kept))

@@ -25,9 +25,15 @@ def replace_file(path: Path, write: Callable[[Path], Any]) -> None:
         scratch.unlink(missing_ok=True)
 
 
-def found_anywhere(model: str) -> str:
-    """A folder's absolute path, which names its model from any working directory; other names as given."""
-    return str(Path(model).absolute()) if Path(model).is_dir() else model
+def found_anywhere(model: str | Path) -> str:
+    """A folder's absolute path, which names its model from any working directory; other names as given.
+
+    As for `find_checkpoint`, the text `fastlane-minilm` is a name, whatever lies here, and a `Path` a folder.
+    """
+    from .hub import DEFAULT_CHECKPOINT  # imports torch, as whoever asks has done
+
+    is_folder = model != DEFAULT_CHECKPOINT and Path(model).is_dir()
+    return str(Path(model).absolute()) if is_folder else str(model)
 
 
 def sha256_of(path: Path) -> str:

@@ -55,8 +55,8 @@ class Checkpoint(NamedTuple):
 def find_checkpoint(name_or_path: str | os.PathLike[str] | None) -> Checkpoint:
     """Resolves the name of a checkpoint, the folder of an adapter, or `"fastlane-minilm"`.
 
-    The name wins over a folder `fastlane-minilm` in the working directory, with a warning; a
-    `Path` means the folder.
+    The name wins over a folder `fastlane-minilm` in the working directory, with a warning, also as the base
+    of an adapter; a `Path` means the folder.
 
     Raises:
         FileNotFoundError: It is neither a folder nor can it be the name of a repository.
@@ -71,11 +71,15 @@ def find_checkpoint(name_or_path: str | os.PathLike[str] | None) -> Checkpoint:
         )
     name, adapter = str(name_or_path), None
     folder = Path(name)
-    if (folder / ADAPTER_CONFIG).exists() and not (folder / "config.json").exists():
+    is_named = name == DEFAULT_CHECKPOINT and not (
+        isinstance(name_or_path, Path) and folder.is_dir()
+    )
+    is_adapter = (folder / ADAPTER_CONFIG).exists() and not (folder / "config.json").exists()
+    if is_adapter and not is_named:
         name, adapter = _base_of(folder), name
-    is_here = Path(name).is_dir()
-    if name == DEFAULT_CHECKPOINT and not (is_here and isinstance(name_or_path, Path)):
-        if is_here:
+        is_named = name == DEFAULT_CHECKPOINT
+    if is_named:
+        if Path(name).is_dir():
             logger.warning(
                 "%s is the model that this package carries, not the folder here, which is './%s'",
                 *(name, name),
@@ -151,7 +155,7 @@ def no_checkpoint(name: str) -> ValueError:
     )
 
 
-def load_model(name: str, dtype: Literal["float32", "auto"] = "auto") -> FastLaneModel:
+def load_model(name: str | Path, dtype: Literal["float32", "auto"] = "auto") -> FastLaneModel:
     """Loads the model of a checkpoint for a command that only encodes; transformers prints only errors.
 
     Unlike `load_encoder` it doesn't import Sentence Transformers, which takes a quarter of a command's start.

@@ -19,6 +19,7 @@ from huggingface_hub.errors import (
 from huggingface_hub.utils import httpx
 
 from fastlane_st import FastLaneEncoder, hub
+from fastlane_st.files import found_anywhere
 from fastlane_st.loading import ask_hub, find_checkpoint, load_model
 from fastlane_st.new_model import from_backbone
 from tests.support.checkpoints import COMMIT, assert_same, embeddings_of, lay_into_hub_cache
@@ -116,6 +117,26 @@ def test_a_folder_of_that_name_is_named_by_its_path(
 ) -> None:
     assert find_checkpoint(name).name == str(name)
     assert not caplog.records
+
+
+def test_the_released_model_wins_over_an_adapter_of_its_name_and_is_an_adapters_base(
+    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("fastlane_st.loading.default_checkpoint", lambda: checkpoint)
+    write_adapter(tmp_path / "fastlane-minilm", "owner/base")
+    write_adapter(tmp_path / "adapter", "fastlane-minilm")
+    assert find_checkpoint("fastlane-minilm") == (str(checkpoint), None)
+    assert find_checkpoint(Path("fastlane-minilm")) == ("owner/base", "fastlane-minilm")
+    for adapter in ("adapter", Path("adapter")):
+        assert find_checkpoint(adapter) == (str(checkpoint), "adapter")
+
+
+def test_a_name_that_is_kept_means_the_same_from_anywhere(namesake: Path) -> None:
+    here = Path.cwd() / "fastlane-minilm"
+    assert found_anywhere("fastlane-minilm") == "fastlane-minilm"
+    assert found_anywhere("./fastlane-minilm") == found_anywhere(Path(here.name)) == str(here)
+    assert found_anywhere("owner/name") == "owner/name"
 
 
 # Names that are no folder

@@ -61,7 +61,7 @@ def run(options: argparse.Namespace) -> None:
     )
     print(report.render())
     if config.delta:
-        encoder = FastLaneEncoder(str(options.out))
+        encoder = FastLaneEncoder(options.out)
         save_delta(module_of(encoder).model, find_base(config, encoder), options.out / "delta")
 
 

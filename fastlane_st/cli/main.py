@@ -175,7 +175,7 @@ def export(
         from ..onnx.graph import FILES, export_graph
 
         path = Path(directory) / FOLDER / FILES[quantize or "float32"]
-        export_graph(load_model(directory, "float32"), path, quantize or "float32")
+        export_graph(load_model(Path(directory), "float32"), path, quantize or "float32")
         print(f"wrote {path}")
 
 

@@ -116,7 +116,7 @@ def write_index(
     from ..encoder import FastLaneEncoder
     from ..retrofit.existing import adopt
 
-    adopted = adopt(existing, FastLaneEncoder(str(folder)), context)
-    adopted.metadata[CHECKPOINT] = found_anywhere(str(folder))
+    adopted = adopt(existing, FastLaneEncoder(folder), context)
+    adopted.metadata[CHECKPOINT] = found_anywhere(folder)
     adopted.save(routed_index)
     print(f"wrote {routed_index}: fastlane search {routed_index} QUERY")

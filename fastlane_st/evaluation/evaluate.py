@@ -176,9 +176,7 @@ def run_evaluate(
     if index is not None:
         stored = FastLaneIndex.load(index)
         check_same_documents(stored, collection)
-    encoder = (
-        checkpoint if isinstance(checkpoint, FastLaneEncoder) else FastLaneEncoder(str(checkpoint))
-    )
+    encoder = checkpoint if isinstance(checkpoint, FastLaneEncoder) else FastLaneEncoder(checkpoint)
     if stored is not None:
         stored.encoder = encoder
         searched = f"index {Path(str(index)).name}, {stored.vectors.kind} {stored.vectors.storage}"

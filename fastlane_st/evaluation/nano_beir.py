@@ -145,9 +145,7 @@ def run_nano_beir(
         batch_size=batch_size,
         show_progress_bar=show_progress,
     )
-    encoder = (
-        checkpoint if isinstance(checkpoint, FastLaneEncoder) else FastLaneEncoder(str(checkpoint))
-    )
+    encoder = checkpoint if isinstance(checkpoint, FastLaneEncoder) else FastLaneEncoder(checkpoint)
     found = evaluator(encoder)
     sizes = {one.name: (len(one.queries), len(one.corpus)) for one in evaluator.evaluators}
     owners = {name: name for name in sizes} | {MEAN: evaluator.name}

@@ -100,7 +100,7 @@ def retrofit(
         if is_fastlane(name_or_path):
             if context is not None:
                 raise ValueError(f"context is for models without routes, got {context!r}")
-            model = read_fastlane(str(name_or_path), **options)
+            model = read_fastlane(name_or_path, **options)
         else:
             model = read_late_interaction(
                 name_or_path, trust_remote_code=trust_remote_code, context=context, **options

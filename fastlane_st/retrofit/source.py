@@ -92,14 +92,16 @@ def read_late_interaction(
 
 def is_fastlane(name_or_path: str | os.PathLike[str]) -> bool:
     """Whether a name or folder is that of a FastLane checkpoint."""
-    if str(name_or_path) == DEFAULT_CHECKPOINT:
+    if name_or_path == DEFAULT_CHECKPOINT:
         return True
     loading.ask_hub(str(name_or_path))
     path = load_file_path(str(name_or_path), "config.json")
     return path is not None and loading.is_fastlane(Path(path))
 
 
-def read_fastlane(name: str, num_route_layers: int, **config_kwargs: Any) -> FastLaneModel:
+def read_fastlane(
+    name: str | os.PathLike[str], num_route_layers: int, **config_kwargs: Any
+) -> FastLaneModel:
     """Loads a FastLane checkpoint in float32, whose route layers are new unless it has as many.
 
     Raises:

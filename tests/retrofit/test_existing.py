@@ -117,6 +117,18 @@ def test_the_command_makes_a_searchable_index_of_an_old_one(
     assert "routed-index exists" in capsys.readouterr().err
 
 
+def test_a_retrofit_may_have_the_released_models_name(
+    original: Path, index: FastLaneIndex, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    index.save("old")
+    command = ["retrofit", str(original), "--index", "old", "--out", "fastlane-minilm"]
+    assert main([*command, "--steps", "0"]) == 0
+    folder = tmp_path / "fastlane-minilm"
+    found = FastLaneIndex.load("fastlane-minilm-index", FastLaneEncoder(folder))
+    assert found.metadata["checkpoint"] == str(folder)
+
+
 def test_an_index_that_is_missing_is_written_without_training_again(
     original: Path, index: FastLaneIndex, tmp_path: Path
 ) -> None:

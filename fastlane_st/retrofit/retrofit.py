@@ -5,14 +5,13 @@ A run keeps its work in a folder beside the one that it writes, and goes on from
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import random
 import resource
 import shutil
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +31,7 @@ from .source import is_fastlane, read_fastlane, read_late_interaction
 from .states import QueryStates, query_states, read_states, write_states
 from .training import RouteTraining, TrainingData, train_routes
 from .vectors import TokenVectors
+from .work import check_run, work_folder
 
 FEWEST_DOCUMENTS = 100
 HELD_OUT = 300
@@ -84,85 +84,87 @@ def retrofit(
 
     Raises:
         FileExistsError: `output` exists, or the work of another run is there and `resume` is false.
+        BlockingIOError: Another process is writing `output`.
         ValueError: Too few documents, no text to make a query of, a run with other settings, an index of
             other vectors, or what `read_late_interaction` refuses.
     """
     check_counts(batch_size=batch_size, max_documents=max_documents, max_queries=max_queries)
     stored = None if index is None else StoredDocuments(index, context)
     target = Path(output)
-    work = target.with_name(f"{target.name}.partial")
     settings = training or RouteTraining()
     seconds: dict[str, float] = {}
-    _check_output(target, work, resume)
-    torch.manual_seed(settings.seed)  # of the new parameters: a resumed run starts with the same
-    with timed(seconds, "loading"):
-        options: dict[str, Any] = {"num_route_layers": num_route_layers, "query_num_routes": 1}
-        if is_fastlane(name_or_path):
-            if context is not None:
-                raise ValueError(f"context is for models without routes, got {context!r}")
-            model = read_fastlane(name_or_path, **options)
-        else:
-            model = read_late_interaction(
-                name_or_path, trust_remote_code=trust_remote_code, context=context, **options
-            )
-        given = [*documents, *(stored.documents if stored else ())]
-        texts, queries = gather(given, pairs, max_documents, max_queries, settings.seed)
-        if stored:
-            stored.check(model, texts)
-    held_out, trained = split(queries)
-    if settings.steps == 0:  # only the report needs queries
-        queries = [queries[number] for number in held_out]
-        held_out, trained = list(range(len(queries))), []
-    asked = {
-        "name": str(name_or_path),
-        "context": context,
-        "num_route_layers": num_route_layers,
-        "training": settings.steps > 0,
-    }
-    _check_work(work, texts, queries, asked)
-    with timed(seconds, "documents"):
-        vectors = encode_documents(model, texts, work, stored, batch_size, show_progress_bar)
-    with timed(seconds, "queries"):
-        states = encode_queries(model, queries, work, batch_size, show_progress_bar)
-    ranked = documents_to_rank([queries[number] for number in held_out], len(texts), settings.seed)
+    with work_folder(target, resume) as work:
+        torch.manual_seed(settings.seed)  # new parameters: a resumed run starts with the same
+        with timed(seconds, "loading"):
+            options: dict[str, Any] = {"num_route_layers": num_route_layers, "query_num_routes": 1}
+            if is_fastlane(name_or_path):
+                if context is not None:
+                    raise ValueError(f"context is for models without routes, got {context!r}")
+                model = read_fastlane(name_or_path, **options)
+            else:
+                model = read_late_interaction(
+                    name_or_path, trust_remote_code=trust_remote_code, context=context, **options
+                )
+            given = [*documents, *(stored.documents if stored else ())]
+            texts, queries = gather(given, pairs, max_documents, max_queries, settings.seed)
+            if stored:
+                stored.check(model, texts)
+        held_out, trained = split(queries)
+        if settings.steps == 0:  # only the report needs queries
+            queries = [queries[number] for number in held_out]
+            held_out, trained = list(range(len(queries))), []
+        asked = {
+            "name": str(name_or_path),
+            "context": context,
+            "num_route_layers": num_route_layers,
+            "training": settings.steps > 0,
+        }
+        check_run(work, texts, queries, asked)
+        with timed(seconds, "documents"):
+            vectors = encode_documents(model, texts, work, stored, batch_size, show_progress_bar)
+        with timed(seconds, "queries"):
+            states = encode_queries(model, queries, work, batch_size, show_progress_bar)
+        ranked = documents_to_rank(
+            [queries[number] for number in held_out], len(texts), settings.seed
+        )
 
-    with timed(seconds, "report"):
-        measured = HeldOut(
-            model,
-            [queries[number] for number in held_out],
-            [states[number] for number in held_out],
-            vectors,
-            ranked,
-        )
-        before = measure_routes(model, measured)
-    losses, after = [], before
-    if trained:
-        with timed(seconds, "candidates"):
-            candidates = mine(model, states, vectors, work, show_progress_bar)
-        data = TrainingData(
-            [queries[number] for number in trained],
-            [states[number] for number in trained],
-            vectors,
-            candidates[trained],
-        )
-        with timed(seconds, "training"):
-            losses = train_routes(model, data, settings, work, show_progress_bar)
         with timed(seconds, "report"):
-            after = measure_routes(model, measured)
-    report = RetrofitReport(
-        num_documents=len(ranked),
-        num_queries=len(held_out),
-        query_kind="labelled" if queries[held_out[0]].is_labelled else "made",
-        before=before,
-        after=after,
-        seconds=seconds,
-        peak_memory=peak_memory(),
-        losses=losses,
-    )
-    model.save_pretrained(work / "model")
-    (work / "model" / "retrofit.json").write_text(json.dumps(report.to_dict(), indent=2) + "\n")
-    os.replace(work / "model", target)
-    shutil.rmtree(work)
+            measured = HeldOut(
+                model,
+                [queries[number] for number in held_out],
+                [states[number] for number in held_out],
+                vectors,
+                ranked,
+            )
+            before = measure_routes(model, measured)
+        losses, after = [], before
+        if trained:
+            with timed(seconds, "candidates"):
+                candidates = mine(model, states, vectors, work, show_progress_bar)
+            data = TrainingData(
+                [queries[number] for number in trained],
+                [states[number] for number in trained],
+                vectors,
+                candidates[trained],
+            )
+            with timed(seconds, "training"):
+                losses = train_routes(model, data, settings, work, show_progress_bar)
+            with timed(seconds, "report"):
+                after = measure_routes(model, measured)
+        report = RetrofitReport(
+            num_documents=len(ranked),
+            num_queries=len(held_out),
+            query_kind="labelled" if queries[held_out[0]].is_labelled else "made",
+            before=before,
+            after=after,
+            seconds=seconds,
+            peak_memory=peak_memory(),
+            losses=losses,
+        )
+        model.save_pretrained(work / "model")
+        (work / "model" / "retrofit.json").write_text(json.dumps(report.to_dict(), indent=2) + "\n")
+        os.replace(work / "model", target)
+        shutil.rmtree(work)
     return report
 
 
@@ -257,39 +259,6 @@ def encode_documents(
             vectors.append([known[text] for text in chunk])
             bar.update(len(chunk))
     return vectors
-
-
-def _check_output(target: Path, work: Path, resume: bool) -> None:
-    if target.exists():
-        raise FileExistsError(f"{target} exists: name a new folder")
-    if work.exists() and not resume:
-        raise FileExistsError(
-            f"{work} holds a run that was stopped: resume it, or delete that folder to start again"
-        )
-
-
-def _check_work(
-    work: Path,
-    texts: Sequence[str],
-    queries: Sequence[TrainingQuery],
-    settings: Mapping[str, Any],
-) -> None:
-    """Writes what a run depends on, or raises a ValueError if a stopped one depended on something else."""
-    digest = hashlib.sha256()
-    for text in (*texts, *(query.text for query in queries)):
-        digest.update(hashlib.sha256(text.encode()).digest())
-    asked = {**settings, "documents and queries": digest.hexdigest()}
-    path = work / "run.json"
-    if not path.exists():
-        work.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(asked), "utf-8")
-        return
-    for name, value in json.loads(path.read_text("utf-8")).items():
-        if asked[name] != value:
-            raise ValueError(
-                f"{work} holds a run with other {name}: {value!r}, got {asked[name]!r}; go on with the "
-                "same, or delete that folder to start again"
-            )
 
 
 def encode_queries(

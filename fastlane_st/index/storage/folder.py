@@ -18,8 +18,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from filelock import BaseFileLock, FileLock, SoftFileLock, Timeout
-
+from ...lock import locked
 from ..contents import IndexContents, Part
 from ..context import ContextMixing
 from ..encoding import DocumentRoutes
@@ -43,7 +42,6 @@ from .segment_files import (
 
 LOCK = "index.lock"
 SOFT_LOCK = "index.soft.lock"
-NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)  # what flock gives where there are none
 NO_FOLDER_SYNC = (
     errno.EINVAL,
     errno.ENOSYS,
@@ -134,7 +132,7 @@ def write_index(
         raise ValueError(f"metadata must be JSON, to be saved with the index: {error}") from error
     saved_manifest(directory)  # refuses a folder of others before anything is written
     directory.mkdir(parents=True, exist_ok=True)
-    with _writing(directory):
+    with locked(directory, directory / LOCK):
         saved = saved_manifest(directory)
         generation = 1 if saved is None else saved["generation"] + 1
         first_number = 1 if saved is None else saved["next_segment"]
@@ -334,32 +332,6 @@ def _read_parts(
         None if context is None else ContextMixing(**context),
     )
     return contents, settings, commit
-
-
-@contextmanager
-def _writing(directory: Path) -> Iterator[None]:
-    """Holds the folder's lock, which ends with the process at the latest.
-
-    A file system without locks (some network and FUSE folders) gets a lock file with the writer's process id
-    in it, which a later writer takes over once that process is gone.
-    """
-    lock: BaseFileLock = FileLock(directory / LOCK, timeout=0, fallback_to_soft=False)
-    try:
-        try:
-            lock.acquire()
-        except OSError as error:
-            if isinstance(error, Timeout) or error.errno not in NO_LOCKS:
-                raise
-            lock = SoftFileLock(directory / SOFT_LOCK, timeout=0)
-            lock.acquire()
-    except Timeout as error:
-        raise BlockingIOError(
-            f"{directory} is being written by someone else: try again later"
-        ) from error
-    try:
-        yield
-    finally:
-        lock.release()
 
 
 def _sync_directory(directory: Path) -> None:

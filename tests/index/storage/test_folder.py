@@ -24,6 +24,7 @@ import pytest
 from fastlane_st.index.index import FastLaneIndex
 from fastlane_st.index.storage import folder
 from fastlane_st.index.storage.manifest import with_checksum
+from fastlane_st.lock import locked
 from fastlane_st.modeling.search_fastlane import Hit, import_faiss
 from tests.support.encoders import WordEncoder
 
@@ -258,7 +259,7 @@ def test_a_copy_is_saved_to_another_folder_whole(saved: Path, tmp_path: Path) ->
 def test_only_one_writes_at_a_time(saved: Path) -> None:
     index = FastLaneIndex.load(saved)
     with (
-        folder._writing(saved),
+        locked(saved, saved / folder.LOCK),
         pytest.raises(BlockingIOError, match="is being written by someone else"),
     ):
         index.save(saved)
@@ -269,8 +270,8 @@ def test_only_one_writes_at_a_time(saved: Path) -> None:
 def test_a_writer_that_was_killed_leaves_no_lock(saved: Path) -> None:
     code = (
         "import os, sys; from pathlib import Path\n"
-        "from fastlane_st.index.storage.folder import _writing\n"
-        "with _writing(Path(sys.argv[1])): os.kill(os.getpid(), 9)"
+        "from fastlane_st.lock import locked; folder = Path(sys.argv[1])\n"
+        "with locked(folder, folder / 'index.lock'): os.kill(os.getpid(), 9)"
     )
     assert subprocess.run([sys.executable, "-c", code, str(saved)], check=False).returncode == -9
     FastLaneIndex.load(saved).save(saved)
@@ -288,7 +289,7 @@ def test_without_flock_a_lock_file_excludes_other_writers(
     index = FastLaneIndex.load(saved)
     index.save(saved)
     with (
-        folder._writing(saved),
+        locked(saved, saved / folder.LOCK),
         pytest.raises(BlockingIOError, match="is being written by someone else"),
     ):
         index.save(saved)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import tempfile
 from collections.abc import Iterable
@@ -26,6 +27,8 @@ from .onnx.backend import Backend, Chosen, Dtype, choose, graph_of
 if TYPE_CHECKING:
     from typing_extensions import Self
 
+logger = logging.getLogger(__name__)
+
 
 class FastLaneEncoder(MultiVectorEncoder):
     """A `MultiVectorEncoder` whose queries and documents are routed.
@@ -40,8 +43,8 @@ class FastLaneEncoder(MultiVectorEncoder):
             this package carries (a folder of that name is `"./fastlane-minilm"`). The folder of an
             adapter loads its base and then the adapter.
         backend: "torch"; "onnx", which runs the model as one graph (see `onnx.graph`) on the CPU, or on
-            `device="cuda"`; or "auto". A graph is taken from the checkpoint's folder `onnx`, or written
-            once into the cache.
+            `device="cuda"`; or "auto", this machine's fastest, which is torch for a model that can't be a
+            graph. A graph is taken from the checkpoint's folder `onnx`, or written once into the cache.
         dtype: "float32", "bfloat16" (of torch), "int8" (of onnx), or "auto" for what the processor is
             fastest with (see `onnx.backend.choose`); by default the checkpoint's.
         **kwargs: Arguments of `MultiVectorEncoder`.
@@ -89,8 +92,19 @@ class FastLaneEncoder(MultiVectorEncoder):
             raise no_checkpoint(str(model_name_or_path))
         if adapter is not None:
             self.load_adapter(adapter)
-        if chosen.backend == "onnx":
+        if chosen.backend == "onnx" and not (backend == "auto" and self._has_no_graph()):
             self._run_graph(str(model_name_or_path), chosen, str(graph_device))
+
+    def _has_no_graph(self) -> bool:
+        """Whether no graph can be written of the model, with a line in the log."""
+        kinds = {
+            "an adapter": bool(loaded_adapters(self._model)),
+            "query expansion": self.fastlane_config.query_expansion is not None,
+        }
+        why = ", ".join(kind for kind, is_there in kinds.items() if is_there)
+        if why:
+            logger.info("encoding with torch after all: a graph can't have %s", why)
+        return bool(why)
 
     def _run_graph(self, checkpoint: str, chosen: Chosen, device: str) -> None:
         from .onnx.session import GraphForward, run_graph

@@ -129,29 +129,50 @@ def variants_section(found: dict[str, Any]) -> str:
     )
 
 
-def ablation_section(found: dict[str, Any]) -> str:
-    """The first trained model without each of its mechanisms."""
+BEFORE = (
+    "The model as it was trained, with learned salience, centrality and spread, with one mechanism switched "
+    "off and without training again. The last line is what is released."
+)
+RELEASED = (
+    "The released model with one mechanism switched off and without training again. "
+    "`benchmarks/quality/ablation.py` says what each line changes."
+)
+
+
+def ablation_section(found: dict[str, Any], what: str = RELEASED) -> str:
+    """A model without each of its mechanisms."""
+    return gains_over_first("switched off", found, what)
+
+
+def backends_quality_section(found: dict[str, Any]) -> str:
+    """What the numbers of each backend cost."""
+    return gains_over_first("backend", found, "Queries and documents encoded by the same backend.")
+
+
+def gains_over_first(column: str, found: dict[str, Any], what: str) -> str:
+    """Means over sets by number of routes, and what one route and all views gain over the first line."""
     asked = found["settings"]
     settings = {"full": ROUTE_COLUMNS["full"], **ROUTE_COLUMNS}
+    gains = ("router_1", "full")
     rows = (
         (
-            name.replace("_", " "),
+            name.replace("_", " ").replace(":", ", "),
             *(f"{one['ndcg@10'][setting]:.4f}" for setting in settings),
-            *mean_and_interval(one["gain"]["router_1"]),
+            *(cell for each in gains for cell in mean_and_interval(one["gain"][each])),
         )
         for name, one in found["sets"].items()
     )
+    gained = [
+        cell
+        for each in gains
+        for cell in (f"{ROUTE_COLUMNS[each]}: gain", f"{ROUTE_COLUMNS[each]}: interval")
+    ]
     return "\n".join(
         [
-            "The model as it was trained, with learned salience, centrality and spread, with one mechanism "
-            "switched off and without training again. The last line is what is released. Mean nDCG@10 over "
-            f"{asked['sets'].replace(',', ', ')}, {asked['limit_queries']} queries and "
-            f"{asked['limit_documents']:,} documents of each at most, and how much better one route is than "
-            "in the first line. `benchmarks/quality/ablation.py` switches off what is left.",
+            f"{what} Mean nDCG@10 over {asked['sets'].replace(',', ', ')}, {asked['limit_queries']} queries "
+            f"and {asked['limit_documents']:,} documents of each at most, and the gain over the first line.",
             "",
-            *markdown_table(
-                ("switched off", *settings.values(), "one route's gain", "interval"), rows
-            ),
+            *markdown_table((column, *settings.values(), *gained), rows),
         ]
     )
 

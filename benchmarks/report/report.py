@@ -15,7 +15,9 @@ from typing import Any
 from ..common.environment import ROOT
 from .plots import PLOTS
 from .quality_sections import (
+    BEFORE,
     ablation_section,
+    backends_quality_section,
     long_documents_section,
     medquad_section,
     pooling_section,
@@ -38,6 +40,7 @@ from .search_sections import (
 )
 from .speed_sections import (
     backends_section,
+    commands_section,
     serve_memory_section,
     serve_section,
     speed_section,
@@ -122,14 +125,21 @@ SECTIONS: dict[str, tuple[str, Callable[[dict[str, Any]], str]]] = {
     "quality": ("Quality", quality_section),
     "retrofit": ("Routes for another late-interaction model", retrofit_section),
     "retrofit_quality": ("What such routes keep on judged collections", retrofit_quality_section),
+    "retrofit_large": ("The same over 50,000 documents", retrofit_section),
+    "ablation": ("What each mechanism is worth", ablation_section),
     "speed": ("Encoding beside Sentence Transformers", speed_section),
     "backends": ("Backends", backends_section),
+    "backends_quality": ("What the numbers of a backend cost", backends_quality_section),
+    "commands": ("Commands from the shell", commands_section),
     "serve": ("A server under load", serve_section),
     "serve_memory": ("A server's memory", serve_memory_section),
     "stores": ("Vector stores", stores_section),
     "seed": ("Another seed", seed_section),
     "variants": ("What was tried of the recipe", variants_section),
-    "ablation_before": ("What each mechanism was worth", ablation_section),
+    "ablation_before": (
+        "What each mechanism was worth",
+        partial(ablation_section, what=BEFORE),
+    ),
     "engines": ("Search engines", engines_section),
     "peers": ("Search engines, with xtr-warp-rs", partial(engines_section, figure="peers")),
     "small": ("Every search engine, over few documents", partial(engines_section, figure="small")),

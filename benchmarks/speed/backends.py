@@ -43,7 +43,9 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--model", default="fastlane-minilm")
-    parser.add_argument("--backends", default=f"{CONTROL},torch:bfloat16,onnx:float32,onnx:int8,st-onnx")
+    parser.add_argument(
+        "--backends", default=f"{CONTROL},torch:bfloat16,onnx:float32,onnx:int8,st-onnx"
+    )
     parser.add_argument("--documents", type=int, default=256)
     parser.add_argument("--queries", type=int, default=100)
     parser.add_argument("--rounds", type=int, default=5)

@@ -200,8 +200,8 @@ def demo(
     ] = None,
     top_k: TopK = 3,
     routes: QueryRoutes = "default",
-    backend: Backend = "auto",
-    dtype: Dtype = None,
+    backend: Backend = "torch",
+    dtype: Dtype = "auto",
 ) -> None:
     """Answers questions from Python's own documentation."""
     from ..demo.index import demo_index

@@ -257,6 +257,20 @@ def test_a_graph_takes_no_adapter_and_stays_where_it_is(bert: Path) -> None:
     assert encoder.to("cpu") is encoder
 
 
+def test_auto_takes_torch_for_a_model_that_can_not_be_a_graph(
+    bert: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in (graphs, backends):
+        monkeypatch.setattr(module, "processor_flags", lambda: VNNI)
+    assert FastLaneEncoder(bert, backend="auto").runs_graph
+    model = FastLaneModel.from_pretrained(bert)
+    model.config.query_expansion = {"strategy": "fixed", "length": 12}
+    model.save_pretrained(tmp_path)
+    encoder = FastLaneEncoder(tmp_path, backend="auto")
+    assert not encoder.runs_graph
+    assert len(encoder.encode_query(QUERIES[0], num_routes=None)) == 12
+
+
 VNNI, BF16, PLAIN = ["avx512_vnni"], ["avx512_bf16", "avx512_vnni"], ["avx2"]
 AMX, NO_BYTES = [*BF16, "amx_bf16"], ["avx512_bf16"]
 

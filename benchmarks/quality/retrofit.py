@@ -8,7 +8,7 @@ Sentence Transformers. Its index of the configuration's documents is built first
 context and with both contexts, over the vectors of that index. `benchmarks.quality.checkpoints` over
 SCRATCH/none, SCRATCH/both and the same without training, SCRATCH/none-untrained and SCRATCH/both-untrained,
 measures them on judged collections: all views of `none` are its own MaxSim. SCRATCH/untrained is a new
-FastLane model over the backbone, to compare the released one with.
+FastLane model over the backbone with the released one's lengths, to compare that with.
 What is in the index or in the JSON isn't computed again. A retrofit that was stopped goes on, and its report
 then has the seconds of the last part alone.
 """
@@ -67,8 +67,7 @@ def main() -> None:
         plain_late_interaction(base_weights()).save(str(model))
     fresh = options.scratch / "untrained"
     if not fresh.exists():
-        lengths = {"query_length": QUERY_LENGTH, "document_length": DOCUMENT_LENGTH}
-        encoder = FastLaneEncoder.from_backbone(base_weights(), embedding_dim=DIM, **lengths)
+        encoder = FastLaneEncoder.from_backbone(base_weights(), embedding_dim=DIM)
         encoder.save_pretrained(str(fresh))
     folder = options.scratch / "index"
     texts = documents_of(sources, pairs, options.documents)

@@ -65,11 +65,12 @@ def encoding_of(measured: dict[str, Any]) -> Encoding:
         "processor": measured["environment"]["processor"],
         "rows": [
             {
-                "backend": name,
+                "backend": name.replace(":", ", "),
                 "documents_per_second": facts["documents_per_second"],
                 "query_ms": facts["query_ms"],
             }
             for name, facts in measured["backends"].items()
+            if ":" in name  # not another library's
         ],
     }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from .tables import markdown_table, mean_and_interval, processor, quality_table
@@ -156,7 +157,7 @@ def gains_over_first(column: str, found: dict[str, Any], what: str) -> str:
     gains = ("router_1", "full")
     rows = (
         (
-            name.replace("_", " ").replace(":", ", "),
+            re.sub(r":(?! )", ", ", name.replace("_", " ")),
             *(f"{one['ndcg@10'][setting]:.4f}" for setting in settings),
             *(cell for each in gains for cell in mean_and_interval(one["gain"][each])),
         )

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from sentence_transformers import SentenceTransformer
 
-from benchmarks.quality.quality import OVER_FRACTIONS, SETTINGS
+from benchmarks.quality.quality import FRACTIONS, OVER_FRACTIONS, SETTINGS
 from fastlane_st import FastLaneEncoder
 from fastlane_st.data.collection import read_collection
 from fastlane_st.evaluation.routes import measure_routes
@@ -54,7 +54,7 @@ def test_the_numbers_are_those_of_the_library(
     expected = measure_routes(
         collection,
         encode_queries(encoder, QUERIES),
-        encode_documents(encoder, DOCUMENTS),
+        encode_documents(encoder, DOCUMENTS, fractions=FRACTIONS),
         [*SETTINGS, *(f"{setting}_documents_0.25" for setting in OVER_FRACTIONS)],
     )
     for setting, metrics in expected.items():

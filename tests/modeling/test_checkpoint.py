@@ -17,7 +17,7 @@ from sentence_transformers import MultiVectorEncoder
 from transformers import AutoModel
 from transformers.dynamic_module_utils import get_imports, get_relative_imports
 
-from fastlane_st import FastLaneConfig, FastLaneEncoder, FastLaneModel
+from fastlane_st import FastLaneEncoder, FastLaneModel
 from fastlane_st.model_card.card import render_card
 from fastlane_st.modeling import checkpoint_fastlane
 from fastlane_st.modeling.checkpoint_fastlane import HUB_FILES
@@ -277,7 +277,7 @@ def test_a_card_goes_with_the_weights_that_it_describes(checkpoint: Path, tmp_pa
     same = FastLaneModel.from_pretrained(measured)
     same.save_pretrained(tmp_path / "same")
     assert (tmp_path / "same" / "README.md").read_text() == "# Measured\n\nnDCG@10 is .987\n"
-    fresh = FastLaneModel(FastLaneConfig.from_pretrained(measured))
+    fresh = FastLaneModel(same.config)
     fresh.save_pretrained(tmp_path / "fresh")
     assert (tmp_path / "fresh" / "README.md").read_text() == render_card(fresh.config)
 

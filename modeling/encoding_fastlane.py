@@ -56,6 +56,11 @@ class TextEncodingModel(CheckpointModel):
         routes = top_k_mask(output.router_logits, mask, int(count))
         return self.projection.routed(output, routes), routes
 
+    def max_routes(self, task: Task, num_routes: AskedRoutes) -> int:
+        """The `max_routes` of a forward pass whose output is given to `route`."""
+        count = self.config.resolve_num_routes(task, num_routes) if task == "query" else None
+        return 0 if count is None else int(count)
+
     def gate(
         self, output: FastLaneOutput, num_routes: int, temperature: float, noise: bool
     ) -> tuple[Tensor, Tensor]:
@@ -131,7 +136,10 @@ class TextEncodingModel(CheckpointModel):
         ordered = [texts[index] for index in order]
         encoded: list[Any] = [None] * len(texts)
         places = iter(order)
-        for features, output in self.forward_batches(ordered, task, batch_size, show_progress_bar):
+        most = self.max_routes(task, num_routes)
+        for features, output in self.forward_batches(
+            ordered, task, batch_size, show_progress_bar, most
+        ):
             views, kept = self.route(output, task, num_routes)
             for row in range(len(kept)):
                 place = next(places)
@@ -183,14 +191,19 @@ class TextEncodingModel(CheckpointModel):
             return len(self.tokenizer(start, truncation=True, max_length=length)["input_ids"])
 
     def forward_batches(
-        self, texts: Sequence[str], task: Task, batch_size: int, show_progress_bar: bool
+        self,
+        texts: Sequence[str],
+        task: Task,
+        batch_size: int,
+        show_progress_bar: bool,
+        max_routes: int | None = None,
     ) -> Iterator[tuple[dict[str, Tensor], FastLaneOutput]]:
         """Tokenised batches of `texts` in their order, each with its forward pass."""
         starts = range(0, len(texts), batch_size)
         for start in tqdm(starts, desc=f"Encoding ({task})", disable=not show_progress_bar):
             features = self.tokenize(texts[start : start + batch_size], task)
             features = {name: value.to(self.device) for name, value in features.items()}
-            yield features, self(**features, task=task, return_dict=True)
+            yield features, self(**features, task=task, return_dict=True, max_routes=max_routes)
 
     @staticmethod
     def similarity(queries: Sequence[Any], documents: Sequence[Any]) -> Tensor:

@@ -14,7 +14,7 @@ from .configuration_fastlane import FastLaneConfig
 from .encoding_fastlane import TextEncodingModel
 from .projection_fastlane import FastLaneOutput, ViewProjection
 from .router_fastlane import RouteLayers, TokenRouter
-from .routing_fastlane import Task
+from .routing_fastlane import Task, best_first
 
 CPU_TOKENS = 1_024  # that a CPU's forward pass is given at a time, padding included
 
@@ -59,6 +59,7 @@ class FastLaneModel(TextEncodingModel):
         task: Task = "query",
         query_expansion_positions: Tensor | None = None,
         return_dict: bool | None = None,
+        max_routes: int | None = None,
         **backbone_kwargs: Any,
     ) -> Any:
         """Encodes tokenised texts; nothing is routed yet (see `route`).
@@ -70,6 +71,8 @@ class FastLaneModel(TextEncodingModel):
             query_expansion_positions: (B, T) bool, true at tokens that `query_expansion` added: they are
                 views, attended to or not.
             return_dict: False gives the tuple of the output's values that aren't None.
+            max_routes: The most routes that `route` will be asked for: route layers are then computed for so
+                many tokens, for none if 0. By default for every token.
             **backbone_kwargs: For the backbone, such as `token_type_ids`.
 
         Returns:
@@ -89,7 +92,7 @@ class FastLaneModel(TextEncodingModel):
         inputs = {"input_ids": input_ids, "attention_mask": attention_mask}
         states = self._run_backbone(seen, inputs | backbone_kwargs)
         hidden = states["last_hidden_state"]
-        output = self.score_tokens(hidden, seen, token_mask, task)
+        output = self.score_tokens(hidden, seen, token_mask, task, max_routes)
         output.hidden_states = states.get("hidden_states")
         output.attentions = states.get("attentions")
         is_wanted = self.config.return_dict if return_dict is None else return_dict
@@ -113,7 +116,12 @@ class FastLaneModel(TextEncodingModel):
         return {"last_hidden_state": states}
 
     def score_tokens(
-        self, hidden_states: Tensor, attention_mask: Tensor, token_mask: Tensor, task: Task
+        self,
+        hidden_states: Tensor,
+        attention_mask: Tensor,
+        token_mask: Tensor,
+        task: Task,
+        max_routes: int | None = None,
     ) -> FastLaneOutput:
         """All of the forward pass that comes after the backbone.
 
@@ -122,12 +130,16 @@ class FastLaneModel(TextEncodingModel):
             attention_mask: (B, T), 0 at what the router and the route layers don't see.
             token_mask: (B, T) bool, true at the tokens that are views of the text.
             task: The side.
+            max_routes: As in `forward`.
         """
         logits = shifts = None
         if task == "query":
             logits = self.router(hidden_states, attention_mask)
-            if self.route_layers is not None:
-                shifts = self.route_layers(hidden_states, attention_mask)
+            if self.route_layers is not None and max_routes != 0:
+                tokens = None
+                if max_routes is not None:
+                    tokens = best_first(logits, token_mask)[:, :max_routes]
+                shifts = self.route_layers(hidden_states, attention_mask, tokens)
         return FastLaneOutput(
             token_embeddings=self.projection(hidden_states, token_mask, task),
             router_logits=logits,

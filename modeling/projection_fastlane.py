@@ -36,7 +36,8 @@ class FastLaneOutput(ModelOutput):
             are pooled (see `pool_tokens`).
         token_mask: (B, T) bool, true at the tokens that are views of the text and may be routed. A
             text of special tokens alone (an empty one) keeps those, so that no row is empty.
-        route_shifts: (B, T, D) float, what the route layers add to a route's view; None without them.
+        route_shifts: (B, T, D) float, what the route layers add to a route's view, 0 at tokens for which
+            they weren't computed; None without them.
         last_hidden_state: (B, T, H) float, the backbone's token states.
         hidden_states: The backbone's, if asked for.
         attentions: The backbone's, if asked for.

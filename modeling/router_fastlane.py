@@ -64,11 +64,25 @@ class RouteLayers(nn.Module):
         )
         self.output = nn.Parameter(torch.zeros(config.embedding_dim, config.hidden_size))
 
-    def forward(self, hidden_states: Tensor, attention_mask: Tensor) -> Tensor:
-        """(B, T, D) float from token states (B, T, H); tokens at which the (B, T) mask is 0 aren't seen."""
-        for layer in self.layers:
+    def forward(
+        self, hidden_states: Tensor, attention_mask: Tensor, tokens: Tensor | None = None
+    ) -> Tensor:
+        """(B, T, D) float, the shifts of tokens.
+
+        Args:
+            hidden_states: (B, T, H) float.
+            attention_mask: (B, T), 0 at tokens that aren't seen.
+            tokens: (B, K) int64, the only positions for which shifts are needed; others get 0. The last layer
+                is then computed for these alone.
+        """
+        *others, last = self.layers
+        for layer in others:
             hidden_states = layer(hidden_states, attention_mask)
-        return hidden_states @ self.output.T
+        shifts = last(hidden_states, attention_mask, tokens) @ self.output.T
+        if tokens is None:
+            return shifts
+        everywhere = shifts.new_zeros(*hidden_states.shape[:2], shifts.shape[-1])
+        return everywhere.scatter(1, tokens.unsqueeze(-1).expand_as(shifts), shifts)
 
 
 class RouteLayer(nn.Module):
@@ -84,9 +98,14 @@ class RouteLayer(nn.Module):
         self.narrow = nn.Linear(4 * hidden_size, hidden_size)
         self.norm = nn.LayerNorm(hidden_size)
 
-    def forward(self, hidden_states: Tensor, attention_mask: Tensor) -> Tensor:
-        """(B, T, H) float from the same and a mask (B, T)."""
+    def forward(
+        self, hidden_states: Tensor, attention_mask: Tensor, tokens: Tensor | None = None
+    ) -> Tensor:
+        """(B, T, H) float from the same and a mask (B, T), or (B, K, H) of the `tokens`, (B, K) int64."""
         attended = attend(self.attention_input(hidden_states), attention_mask, self.num_heads)
+        if tokens is not None:
+            places = tokens.unsqueeze(-1).expand(-1, -1, hidden_states.shape[-1])
+            attended, hidden_states = attended.gather(1, places), hidden_states.gather(1, places)
         states = self.attention_norm(hidden_states + self.attention_output(attended))
         result: Tensor = self.norm(states + self.narrow(nn.functional.gelu(self.wide(states))))
         return result

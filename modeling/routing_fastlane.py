@@ -66,10 +66,14 @@ def top_k_mask(router_logits: Tensor, token_mask: Tensor, num_routes: int) -> Te
         >>> top_k_mask(logits, torch.tensor([[True, True, True, False]]), 1).int()
         tensor([[0, 1, 0, 0]], dtype=torch.int32)
     """
-    scores = router_logits.masked_fill(~token_mask, -math.inf)
-    order = scores.argsort(dim=-1, descending=True, stable=True)
-    rank = order.argsort(dim=-1)
+    rank = best_first(router_logits, token_mask).argsort(dim=-1)
     return (rank < count_routes(num_routes, token_mask).unsqueeze(-1)) & token_mask
+
+
+def best_first(router_logits: Tensor, token_mask: Tensor) -> Tensor:
+    """(B, T) int64: positions of tokens by falling logit, and last those that may not be routed."""
+    scores = router_logits.masked_fill(~token_mask, -math.inf)
+    return scores.argsort(dim=-1, descending=True, stable=True)
 
 
 def gumbel_top_k_gate(

@@ -115,10 +115,12 @@ class FastLaneTransformer(Transformer):
         side: Task = task or features.get("task") or "document"
         accepted = ("input_ids", "attention_mask", "token_type_ids", "position_ids", EXPANDED)
         inputs = {name: features[name] for name in accepted if name in features}
-        output = self.model(**inputs, task=side, return_dict=True)
+        is_trained = self.training and side == "query"
+        most = None if is_trained else self.model.max_routes(side, num_routes)
+        output = self.model(**inputs, task=side, return_dict=True, max_routes=most)
         if output.router_logits is not None:
             features["router_logits"] = output.router_logits
-        if self.training and side == "query":
+        if is_trained:
             count = self.model.config.resolve_num_routes(side, num_routes)
             if count is not None:
                 features |= self._gated(output, int(count))

@@ -125,7 +125,6 @@ SECTIONS: dict[str, tuple[str, Callable[[dict[str, Any]], str]]] = {
     "quality": ("Quality", quality_section),
     "retrofit": ("Routes for another late-interaction model", retrofit_section),
     "retrofit_quality": ("What such routes keep on judged collections", retrofit_quality_section),
-    "retrofit_large": ("The same over 50,000 documents", retrofit_section),
     "ablation": ("What each mechanism is worth", ablation_section),
     "speed": ("Encoding beside Sentence Transformers", speed_section),
     "backends": ("Backends", backends_section),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from fastlane_st import FastLaneConfig
-from fastlane_st.modeling.router_fastlane import TokenRouter
+from fastlane_st.modeling.router_fastlane import RouteLayers, TokenRouter
 
 ALL = torch.tensor([[True, True, True]])
 
@@ -43,3 +43,19 @@ def test_the_router_is_attention_and_a_linear_logit_worked_out_by_hand() -> None
     ]
     mixed = projected[:, 16:] + router.attention_output(torch.cat(attended, dim=-1))
     torch.testing.assert_close(router(states, ALL)[0], router.logit(router.norm(mixed))[:, 0])
+
+
+def test_route_layers_at_some_tokens_give_what_they_give_at_all() -> None:
+    torch.manual_seed(1)
+    backbone = {"model_type": "bert", "hidden_size": 8, "num_attention_heads": 2}
+    layers = RouteLayers(
+        FastLaneConfig(backbone_config=backbone, embedding_dim=4, num_route_layers=2)
+    )
+    torch.nn.init.normal_(layers.output)
+    states, mask = torch.randn(2, 3, 8), torch.tensor([[True, True, True], [True, True, False]])
+    tokens = torch.tensor([[2, 0], [1, 0]])
+    everywhere, some = layers(states, mask), layers(states, mask, tokens)
+    chosen = torch.zeros(2, 3, dtype=torch.bool).scatter(1, tokens, True)
+    assert everywhere[chosen].abs().min() > 0
+    torch.testing.assert_close(some[chosen], everywhere[chosen])
+    assert not some[~chosen].any()

@@ -150,6 +150,15 @@ def backends_quality_section(found: dict[str, Any]) -> str:
     return gains_over_first("backend", found, "Queries and documents encoded by the same backend.")
 
 
+def trained_section(found: dict[str, Any]) -> str:
+    """What training gave on test splits."""
+    what = (
+        "A new FastLane model over the backbone, and the released one, which was trained from it. In "
+        f"{found['settings']['dtype']}."
+    )
+    return gains_over_first("model", found, what)
+
+
 def gains_over_first(column: str, found: dict[str, Any], what: str) -> str:
     """Means over sets by number of routes, and what one route and all views gain over the first line."""
     asked = found["settings"]
@@ -300,7 +309,7 @@ def selections_section(found: dict[str, Any]) -> str:
     )
 
 
-def medquad_section(found: dict[str, Any]) -> str:
+def domain_section(found: dict[str, Any]) -> str:
     """Quality without an adapter and with it."""
     rows = (
         (

@@ -18,14 +18,15 @@ from .quality_sections import (
     BEFORE,
     ablation_section,
     backends_quality_section,
+    domain_section,
     long_documents_section,
-    medquad_section,
     pooling_section,
     quality_section,
     retrofit_quality_section,
     retrofit_section,
     seed_section,
     selections_section,
+    trained_section,
     variants_section,
 )
 from .search_sections import (
@@ -123,6 +124,7 @@ def sets_of(content: dict[str, Any]) -> list[dict[str, Any]]:
 
 SECTIONS: dict[str, tuple[str, Callable[[dict[str, Any]], str]]] = {
     "quality": ("Quality", quality_section),
+    "trained": ("What training gave", trained_section),
     "retrofit": ("Routes for another late-interaction model", retrofit_section),
     "retrofit_quality": ("What such routes keep on judged collections", retrofit_quality_section),
     "ablation": ("What each mechanism is worth", ablation_section),
@@ -150,7 +152,9 @@ SECTIONS: dict[str, tuple[str, Callable[[dict[str, Any]], str]]] = {
     "by_routes": ("From one route to all views", by_routes_section),
     "selections": ("What the router chooses", selections_section),
     "brute_force": ("Comparisons and latency, as in the paper", brute_force_section),
-    "medquad": ("A domain of one's own", medquad_section),
+    "medquad": ("A domain of one's own", domain_section),
+    "adapt_cranfield": ("Adapted without labels to cranfield", domain_section),
+    "adapt_medquad": ("Adapted without labels to medquad", domain_section),
     "soak": ("An index folder under faults", soak_section),
 }
 

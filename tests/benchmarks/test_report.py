@@ -171,7 +171,7 @@ def selections_tables(found: dict[str, Any]) -> Iterator[Numbers]:
     ]
 
 
-def medquad_tables(found: dict[str, Any]) -> Iterator[Numbers]:
+def domain_tables(found: dict[str, Any]) -> Iterator[Numbers]:
     yield [
         [one["before"], one["after"], *interval(one["difference"])]
         for measured in found["sets"].values()
@@ -229,6 +229,30 @@ def backends_tables(found: dict[str, Any]) -> Iterator[Numbers]:
     ]
 
 
+def gains_tables(found: dict[str, Any]) -> Iterator[Numbers]:
+    settings = ("full", "router_1", "router_2", "router_4", "router_8")
+    yield [
+        [
+            *(one["ndcg@10"][setting] for setting in settings),
+            *interval(one["gain"]["router_1"]),
+            *interval(one["gain"]["full"]),
+        ]
+        for one in found["sets"].values()
+    ]
+
+
+def commands_tables(found: dict[str, Any]) -> Iterator[Numbers]:
+    yield [
+        [
+            *(one["seconds"][call] for call in ("encode", "index", "start", "demo")),
+            *spread(one["index_over_encoding"]),
+            *spread(one["index_over_encoding_once_started"]),
+            *spread(one["demo_over_before"]),
+        ]
+        for one in found["backends"].values()
+    ]
+
+
 def speed_tables(found: dict[str, Any]) -> Iterator[Numbers]:
     yield [
         spread(one["ratio"])
@@ -264,7 +288,13 @@ def serve_tables(found: dict[str, Any]) -> Iterator[Numbers]:
         ("long_documents", long_documents_tables),
         ("by_routes", by_routes_tables),
         ("selections", selections_tables),
-        ("medquad", medquad_tables),
+        ("medquad", domain_tables),
+        ("adapt_cranfield", domain_tables),
+        ("ablation", gains_tables),
+        ("ablation_before", gains_tables),
+        ("backends_quality", gains_tables),
+        ("trained", gains_tables),
+        ("commands", commands_tables),
         ("retrofit", retrofit_tables),
         ("retrofit_quality", retrofit_quality_tables),
         ("backends", backends_tables),

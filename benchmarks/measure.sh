@@ -27,6 +27,9 @@ python -m benchmarks.quality.checkpoints --data data/eval \
   --checkpoints runs/retrofit/none,runs/retrofit/none-untrained,runs/retrofit/both,runs/retrofit/both-untrained,runs/retrofit/untrained,fastlane-minilm \
   --sets mlquestions:dev,scitldr:dev,stackexchange:dev,wikiqa:dev --limit-queries 300 --limit-documents 3000 \
   --states runs/states --out "$results"/retrofit_quality.json
+python -m benchmarks.quality.checkpoints --data data/eval --checkpoints runs/retrofit/untrained,fastlane-minilm \
+  --sets "$sets" --limit-queries 300 --limit-documents 2000 --dtype bfloat16 --states runs/states-bfloat16 \
+  --out "$results"/trained.json
 python -m benchmarks.quality.variants --config training/fastlane-minilm.yaml --steps 64 --data data/eval \
   --sets mlquestions:dev,scitldr:dev,stackexchange:dev,wikiqa:dev --limit-queries 300 --limit-documents 1000 \
   --dtype bfloat16 --scratch runs/variants --out "$results"/variants.json
@@ -45,10 +48,21 @@ if [ ! -d runs/medquad ]; then
 fi
 python -m benchmarks.quality.domain --base fastlane-minilm --adapter runs/medquad --data data/eval --target medquad \
   --others nqgold --dtype bfloat16 --out "$results"/medquad.json
+for name in cranfield medquad; do
+  if [ ! -d "runs/adapt-$name" ]; then
+    fastlane adapt "data/eval/$name/corpus.jsonl.gz" --out "runs/adapt-$name"
+  fi
+  python -m benchmarks.quality.domain --base fastlane-minilm --adapter "runs/adapt-$name" --data data/eval \
+    --target "$name" --others nqgold --limit-queries 300 --limit-documents 2000 --out "$results/adapt_$name".json
+done
 python -m benchmarks.quality.backends --data data/eval \
   --sets mlquestions:dev,scitldr:dev,stackexchange:dev,wikiqa:dev --limit-queries 300 --limit-documents 1000 \
   --out "$results"/backends_quality.json
 python -m benchmarks.speed.backends --out "$results"/backends.json
+if [ ! -d runs/before ]; then
+  git worktree add runs/before 05d0b15^
+fi
+python -m benchmarks.speed.commands --before runs/before --out "$results"/commands.json
 python -m benchmarks.speed.encoding --out "$results"/speed.json
 python -m benchmarks.speed.training --config training/fastlane-minilm.yaml --steps 6 --rounds 3 \
   --settings st_trainer,st_trainer_st_loss,configured --out "$results"/training_speed.json

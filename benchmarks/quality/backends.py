@@ -1,6 +1,6 @@
 """What a backend's numbers cost: nDCG@10 over the dev sets, against torch in float32.
 
-    python -m benchmarks.quality.backends --backends torch:float32,onnx:int8 --data data/eval \\
+    python -m benchmarks.quality.backends --data data/eval \\
         --sets mlquestions:dev,scitldr:dev,stackexchange:dev,wikiqa:dev --limit-queries 300 \\
         --limit-documents 1000 --out benchmarks/results/backends_quality.json
 
@@ -24,7 +24,9 @@ from ..common.results import Facts, Rows, SetResults, measure_sets
 def main() -> None:
     parser = sets_parser(__doc__)
     parser.add_argument("--model", default="fastlane-minilm")
-    parser.add_argument("--backends", default="torch:float32,onnx:int8")
+    parser.add_argument(
+        "--backends", default="torch:float32,torch:bfloat16,onnx:float32,onnx:int8"
+    )
     options = parse(parser)
     plain = FastLaneEncoder(options.model, device="cpu")
     settings = {

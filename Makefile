@@ -10,7 +10,7 @@ BIN := $(VENV)/bin
 .PHONY: demo quick test frameworks lint types check clean
 
 $(VENV)/.installed: pyproject.toml constraints.txt
-	@echo "Installing into $(VENV) with all extras: some minutes, about 2.5 GB, and several more on Linux,"
+	@echo "Installing into $(VENV) with all extras: some minutes, about 3.3 GB, and several more on Linux,"
 	@echo "where torch comes with CUDA. README says how to install less."
 	@$(PYTHON) -m venv $(VENV)
 	@$(BIN)/python -m pip install --quiet --upgrade pip

@@ -151,6 +151,7 @@ def no_checkpoint(name: str) -> ValueError:
     """Gives the error for a folder or repository that holds no FastLane checkpoint."""
     return ValueError(
         f"{name} is no FastLane checkpoint (its config.json has no model_type 'fastlane'); "
+        "'fastlane retrofit' gives routes to a late-interaction checkpoint, and "
         "FastLaneEncoder.from_backbone builds a new model over a plain encoder"
     )
 

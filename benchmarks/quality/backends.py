@@ -24,9 +24,7 @@ from ..common.results import Facts, Rows, SetResults, measure_sets
 def main() -> None:
     parser = sets_parser(__doc__)
     parser.add_argument("--model", default="fastlane-minilm")
-    parser.add_argument(
-        "--backends", default="torch:float32,torch:bfloat16,onnx:float32,onnx:int8"
-    )
+    parser.add_argument("--backends", default="torch:float32,torch:bfloat16,onnx:float32,onnx:int8")
     options = parse(parser)
     plain = FastLaneEncoder(options.model, device="cpu")
     settings = {

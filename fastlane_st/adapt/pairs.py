@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import re
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -37,18 +38,22 @@ def make_pairs(documents: Sequence[CorpusDocument], seed: int) -> list[MadePair]
     """Makes the pairs of all documents: of titles, of headings with their sections, and of one crop each.
 
     A query is taken out of its passage, so that a model can't find the passage by its words alone: the
-    inverse cloze task (Lee et al., arXiv 1906.00300).
+    inverse cloze task (Lee et al., arXiv 1906.00300). A query that several documents would have, such as the
+    title of a page over each of its chunks, asks for none of them and is left out.
 
     Args:
         documents: Titles and texts.
         seed: Of the crops.
     """
     chance = random.Random(seed)
-    return [
+    pairs = [
         pair
         for number, document in enumerate(documents)
         for pair in _pairs_of(document, number, chance)
     ]
+    askers = {(pair.query.casefold(), pair.document) for pair in pairs}
+    times = Counter(query for query, _ in askers)
+    return [pair for pair in pairs if times[pair.query.casefold()] == 1]
 
 
 def _pairs_of(document: CorpusDocument, number: int, chance: random.Random) -> Iterator[MadePair]:

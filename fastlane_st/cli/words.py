@@ -33,8 +33,9 @@ PHRASES = {
     "or resume if its building was interrupted": "or go on with --resume if it was interrupted",
     "there is nothing to resume; use add": "there is nothing to resume; use 'fastlane add'",
     " (index.checkpoint = [] lets any in)": "",
-    "name one": "name one with --index",
+    " or None, got": " or 'all', got",
 }
+NAME_ONE = re.compile(r"\bname one\b")
 
 
 def in_options(message: str, command: str | None) -> str:
@@ -44,11 +45,12 @@ def in_options(message: str, command: str | None) -> str:
         >>> in_options("rerank must be at least top_k=10, got 9", "search")
         '--rerank must be at least --top-k 10, got 9'
         >>> in_options("num_routes must be a positive integer or None, got 0", "index")
-        '--document-routes must be a positive integer or None, got 0'
+        "--document-routes must be a positive integer or 'all', got 0"
     """
     options = OPTIONS | (BUILDING if command in ("index", "add", "export-vectors") else {})
     for phrase, words in PHRASES.items():
         message = message.replace(phrase, words)
+    message = NAME_ONE.sub("name one with --index", message)
     names = "|".join(options)
     others = "|".join(name for name in options if name not in PLAIN)
 

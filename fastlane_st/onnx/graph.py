@@ -21,7 +21,8 @@ import json
 import logging
 import os
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Literal, TypeAlias
@@ -268,15 +269,33 @@ def quantise(path: Path) -> None:
     import_onnx()
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
-    quantize_dynamic(
-        path,
-        path,
-        weight_type=QuantType.QInt8,
-        op_types_to_quantize=["MatMul", "Gemm"],
-        per_channel=True,
-        reduce_range=not has_vnni(),  # without VNNI the sums of products of a whole byte overflow
-        extra_options={"MatMulConstBOnly": True, "EnableSubgraph": True},
-    )
+    with without_advice():
+        quantize_dynamic(
+            path,
+            path,
+            weight_type=QuantType.QInt8,
+            op_types_to_quantize=["MatMul", "Gemm"],
+            per_channel=True,
+            reduce_range=not has_vnni(),  # without VNNI the sums of products of a whole byte overflow
+            extra_options={"MatMulConstBOnly": True, "EnableSubgraph": True},
+        )
+
+
+@contextmanager
+def without_advice() -> Iterator[None]:
+    """Keeps onnxruntime from advising a step that a traced graph doesn't need, by the root logger."""
+    root, handler = logging.getLogger(), logging.NullHandler()
+    root.addHandler(handler)  # without any, logging.warning would set one up that stays
+    root.addFilter(_is_no_advice)
+    try:
+        yield
+    finally:
+        root.removeFilter(_is_no_advice)
+        root.removeHandler(handler)
+
+
+def _is_no_advice(record: logging.LogRecord) -> bool:
+    return "pre-processing before quantization" not in record.getMessage()
 
 
 def read_about(path: Path, metadata: dict[str, str]) -> dict[str, Any]:
@@ -317,7 +336,7 @@ def import_onnx() -> ModuleType:
         import onnx
         import onnxruntime
         import onnxscript  # noqa: F401
-    except ImportError as error:
+    except ModuleNotFoundError as error:
         raise ImportError('an ONNX graph needs pip install "fastlane-st[onnx]"') from error
     del onnxruntime
     module: ModuleType = onnx

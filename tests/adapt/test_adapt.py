@@ -22,13 +22,13 @@ from tests.conftest import QUERIES, WORDS
 
 
 def corpus(count: int, seed: int = 0) -> list[CorpusDocument]:
-    """Documents of two words; their titles are the words that stand before these in `WORDS`."""
+    """Documents of two words; their titles are the words before these in `WORDS`, and a number."""
     chance = random.Random(seed)
     documents = []
     for number in range(count):
         first, second = chance.sample(range(1, len(WORDS)), 2)
         text = " ".join(chance.choices([WORDS[first], WORDS[second]], k=14))
-        title = f"{WORDS[first - 1]} {WORDS[second - 1]}"
+        title = f"{WORDS[first - 1]} {WORDS[second - 1]} {number}"
         documents.append(CorpusDocument(str(number), text, title))
     return documents
 

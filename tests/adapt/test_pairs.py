@@ -21,6 +21,14 @@ def test_a_title_is_a_query_for_the_text_without_it() -> None:
     assert "a title" not in crop.positive
 
 
+def test_a_title_that_documents_share_asks_for_none_of_them() -> None:
+    chunks = [document(f"{LONG} {number}", title="The Page") for number in range(2)]
+    chunks.append(document(f"{LONG} end", title="the page "))
+    pairs = make_pairs([*chunks, document(f"{LONG} alone", title="another")], seed=0)
+    assert [pair.query for pair in pairs if pair.kind == "title"] == ["another"]
+    assert {pair.document for pair in pairs if pair.kind == "crop"} == {0, 1, 2, 3}
+
+
 def test_a_heading_is_a_query_for_its_own_section() -> None:
     text = f"# First\n{LONG}\n\n## Empty\n{SHORT}\n## Last ##\n{LONG} end"
     pairs = make_pairs([document(text, title="Book")], seed=0)

@@ -28,7 +28,7 @@ python -m benchmarks.quality.checkpoints --data data/eval \
   --sets mlquestions:dev,scitldr:dev,stackexchange:dev,wikiqa:dev --limit-queries 300 --limit-documents 3000 \
   --states runs/states --out "$results"/retrofit_quality.json
 python -m benchmarks.quality.checkpoints --data data/eval --checkpoints runs/retrofit/untrained,fastlane-minilm \
-  --sets "$sets" --limit-queries 300 --limit-documents 2000 --dtype bfloat16 --states runs/states-bfloat16 \
+  --sets "$sets" --limit-queries 300 --limit-documents 2000 --dtype bfloat16 --states runs/states16 \
   --out "$results"/trained.json
 python -m benchmarks.quality.variants --config training/fastlane-minilm.yaml --steps 64 --data data/eval \
   --sets mlquestions:dev,scitldr:dev,stackexchange:dev,wikiqa:dev --limit-queries 300 --limit-documents 1000 \
@@ -48,13 +48,11 @@ if [ ! -d runs/medquad ]; then
 fi
 python -m benchmarks.quality.domain --base fastlane-minilm --adapter runs/medquad --data data/eval --target medquad \
   --others nqgold --dtype bfloat16 --out "$results"/medquad.json
-for name in cranfield medquad; do
-  if [ ! -d "runs/adapt-$name" ]; then
-    fastlane adapt "data/eval/$name/corpus.jsonl.gz" --out "runs/adapt-$name"
-  fi
-  python -m benchmarks.quality.domain --base fastlane-minilm --adapter "runs/adapt-$name" --data data/eval \
-    --target "$name" --others nqgold --limit-queries 300 --limit-documents 2000 --out "$results/adapt_$name".json
-done
+if [ ! -d runs/adapt-cranfield ]; then
+  fastlane adapt data/eval/cranfield/corpus.jsonl.gz --out runs/adapt-cranfield
+fi
+python -m benchmarks.quality.domain --base fastlane-minilm --adapter runs/adapt-cranfield --data data/eval \
+  --target cranfield --others nqgold --limit-queries 300 --limit-documents 2000 --out "$results"/adapt_cranfield.json
 python -m benchmarks.quality.backends --data data/eval \
   --sets mlquestions:dev,scitldr:dev,stackexchange:dev,wikiqa:dev --limit-queries 300 --limit-documents 1000 \
   --out "$results"/backends_quality.json

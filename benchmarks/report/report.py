@@ -154,7 +154,6 @@ SECTIONS: dict[str, tuple[str, Callable[[dict[str, Any]], str]]] = {
     "brute_force": ("Comparisons and latency, as in the paper", brute_force_section),
     "medquad": ("A domain of one's own", domain_section),
     "adapt_cranfield": ("Adapted without labels to cranfield", domain_section),
-    "adapt_medquad": ("Adapted without labels to medquad", domain_section),
     "soak": ("An index folder under faults", soak_section),
 }
 

@@ -153,10 +153,9 @@ class IndexContents:
         found = self.locate(wanted)
         absent = [id for id in wanted if id not in found]
         if absent:
-            raise ValueError(
-                f"no document has {len(absent)} of the ids, the first {absent[0]!r}: index.ids lists "
-                "those there are"
-            )
+            some = f"{len(absent)} of the ids, the first {absent[0]!r}"
+            which = some if len(absent) > 1 else f"the id {absent[0]!r}"
+            raise ValueError(f"no document has {which}: index.ids lists those there are")
 
     def insert(self, segment: Segment, check: Callable[[list[Id]], None]) -> None:
         """Adds documents; one whose id is there already replaces the other, in its place.

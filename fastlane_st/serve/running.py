@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import signal
 import socket
 import sys
@@ -40,7 +41,8 @@ def bound_socket(host: str, port: int) -> socket.socket:
             bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         bound.bind(address)
     except OSError as error:
-        raise OSError(f"can't listen at {host}:{port}: {error.strerror or error}") from error
+        hint = "; take another port" if error.errno == errno.EADDRINUSE else ""
+        raise OSError(f"can't listen at {host}:{port}: {error.strerror or error}{hint}") from error
     return bound
 
 

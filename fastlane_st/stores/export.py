@@ -11,6 +11,7 @@ import json
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain, islice
+from pathlib import Path
 from typing import Any, NamedTuple, Protocol, TypeVar
 
 import numpy as np
@@ -23,6 +24,7 @@ from ..index.incoming import Incoming
 from ..index.index import FastLaneIndex
 from ..index.long_texts import LongTexts
 from ..index.segment import Document
+from ..index.storage.manifest import MANIFEST
 from ..modeling.fingerprint_fastlane import fastlane_model
 from ..modeling.search_fastlane import Encoder, FloatArray, check_counts
 from .addresses import create_store, open_store
@@ -280,6 +282,8 @@ def open_target(
     engine, colon, place = target.partition(":")
     if engine not in ("lancedb", "qdrant", "milvus", "parquet") or not colon or not place:
         raise ValueError(f"expected a target ({FORMS}), got {target!r}")
+    if engine in ("lancedb", "parquet") and Path(place, MANIFEST).is_file():
+        raise ValueError(f"{place} is an index: name another folder for the export")
     settings = source.settings
     if engine == "parquet":
         for given in connection:

@@ -121,7 +121,7 @@ def test_importing_the_package_loads_no_torch() -> None:
         (["add", "{index}", "{corpus}", "--batch-size", "0"], "--batch-size must be a positive"),
         (
             ["delete", "{index}", "d1", "x"],
-            "no document has 1 of the ids, the first 'x': 'fastlane list INDEX' lists those",
+            "no document has the id 'x': 'fastlane list INDEX' lists those",
         ),
         (["show", "{index}", "x"], "no document has the id 'x': 'fastlane list INDEX' lists those"),
         (["add", "{index}", "{tmp}/absent.jsonl"], "absent.jsonl"),

@@ -143,7 +143,7 @@ def test_texts_are_encoded_as_when_the_index_was_built() -> None:
     ("change", "message"),
     [
         (lambda i: i.add(TWO, ids=["x", "b"]), "1 of the ids are there already, the first 'b'"),
-        (lambda i: i.update(TWO, ids=["b", "x"]), "no document has 1 of the ids, the first 'x'"),
+        (lambda i: i.update(TWO, ids=["b", "x"]), "no document has the id 'x'"),
         (lambda i: i.delete(["b", "x", "1"]), "no document has 2 of the ids, the first 'x'"),
         (lambda i: i.delete("b"), "ids must be several, got one str, 'b'"),
         (lambda i: i.delete([1.5]), "an id must be a str or an int, got 1.5"),

@@ -120,7 +120,10 @@ def test_a_port_that_is_taken_is_named(capsys: pytest.CaptureFixture[str], tmp_p
         taken.listen()
         port = str(taken.getsockname()[1])
         assert cli.main(["serve", str(tmp_path / "none"), "--port", port]) == 1
-    assert f"can't listen at 127.0.0.1:{port}: Address already in use" in capsys.readouterr().err
+    assert (
+        f"can't listen at 127.0.0.1:{port}: Address already in use; take another port"
+        in capsys.readouterr().err
+    )
 
 
 def test_a_folder_without_an_index_is_named(

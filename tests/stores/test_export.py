@@ -166,6 +166,17 @@ def test_parquet_refuses_the_files_of_something_else(tmp_path: Path, exact: Fast
     assert parquet.read_table(tmp_path / "part-00000.parquet")["mine"].to_pylist() == [1]
 
 
+@pytest.mark.parametrize("engine", ["lancedb", "parquet"])
+def test_the_folder_of_an_index_is_no_target(
+    engine: str, tmp_path: Path, exact: FastLaneIndex
+) -> None:
+    exact.save(tmp_path / "index")
+    before = sorted(path.name for path in (tmp_path / "index").iterdir())
+    with pytest.raises(ValueError, match="index is an index: name another folder"):
+        export_vectors(exact, f"{engine}:{tmp_path / 'index'}")
+    assert sorted(path.name for path in (tmp_path / "index").iterdir()) == before
+
+
 def test_parquet_refuses_another_dimension_and_keeps_the_number_type(
     tmp_path: Path, exact: FastLaneIndex
 ) -> None:

@@ -78,7 +78,7 @@ class RouteLayers(nn.Module):
         *others, last = self.layers
         for layer in others:
             hidden_states = layer(hidden_states, attention_mask)
-        shifts = last(hidden_states, attention_mask, tokens) @ self.output.T
+        shifts: Tensor = last(hidden_states, attention_mask, tokens) @ self.output.T
         if tokens is None:
             return shifts
         everywhere = shifts.new_zeros(*hidden_states.shape[:2], shifts.shape[-1])

@@ -284,3 +284,30 @@ def test_a_token_with_a_space_is_not_cut_in_two(model: FastLaneModel) -> None:
     for text in (own, "set " + own, "in " * 5 + own):
         found = tokenize_starts(tokenizer, [text], 4, lambda texts: tokenizer(texts, **options))
         assert found["input_ids"].tolist() == tokenizer([text], **options)["input_ids"].tolist()
+
+
+def test_route_layers_are_asked_for_the_routes_alone(
+    backbone_folder: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    encoder = FastLaneEncoder.from_backbone(
+        backbone_folder("bert"), embedding_dim=8, num_route_layers=1
+    )
+    model = encoder[0].model
+    torch.nn.init.normal_(model.route_layers.output)
+    expected = [model.route(model(**model.tokenize(QUERIES, "query")), "query", k) for k in (1, 2)]
+    asked: list[int] = []
+    compute = model.route_layers.forward
+
+    def forward(states: torch.Tensor, mask: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
+        asked.append(tokens.shape[1])
+        return compute(states, mask, tokens)
+
+    monkeypatch.setattr(model.route_layers, "forward", forward)
+    for encode in (encoder.encode_query, model.encode_query):
+        for count, (views, routes) in enumerate(expected, start=1):
+            for found, row, kept in zip(
+                encode(QUERIES, num_routes=count), views, routes, strict=True
+            ):
+                torch.testing.assert_close(torch.as_tensor(found), row[kept].detach())
+        encode(QUERIES, num_routes=None)
+    assert asked == [1, 2, 1, 2]

@@ -37,9 +37,9 @@ def test_evaluate_prints_and_writes(
     [
         (["--split", "dev"], "dev.tsv: no such split; there: test"),
         (["--routes", "1,1"], "--routes must be different settings, got 1, 1"),
-        (["--routes", "0,1"], "--routes must be a positive integer or None, got 0"),
-        (["--routes", "1,-2"], "--routes must be a positive integer or None, got -2"),
-        (["--routes", "0.5"], "--routes must be a positive integer or None, got 0.5"),
+        (["--routes", "0,1"], "--routes must be a positive integer or 'all', got 0"),
+        (["--routes", "1,-2"], "--routes must be a positive integer or 'all', got -2"),
+        (["--routes", "0.5"], "--routes must be a positive integer or 'all', got 0.5"),
         (["--document-routes", "0"], "--document-routes must be a positive integer, a fraction"),
         (["--document-routes", "1.5"], "--document-routes must be a positive integer, a fraction"),
         (["--batch-size", "0"], "--batch-size must be a positive integer, got 0"),

@@ -25,7 +25,16 @@ from fastlane_st.cli.words import in_options
         ("num_routes must be a number", "evaluate", "--routes must be a number"),
         ("rename one of them, or", "index", "rename one of them, or"),
         ("of an index: name one", "evaluate", "of an index: name one with --index"),
-        ("count or None, got 0", "search", "count or 'all', got 0"),
+        (
+            "num_routes must be a fraction in (0, 1] or None, got 0",
+            "add",
+            "--document-routes must be a fraction in (0, 1] or 'all', got 0",
+        ),
+        (
+            "num_queries must be a count or None, got 0",
+            "",
+            "--limit-queries must be a count or None, got 0",
+        ),
         ("query 0 is empty", "search", "query 0 is empty"),
         ("batch_size/c.csv: no such file", "index", "batch_size/c.csv: no such file"),
         ("no document has the id 'top_k'", "show", "no document has the id 'top_k'"),

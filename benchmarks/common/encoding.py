@@ -130,6 +130,12 @@ def rows_of_all_sets(
     return rows
 
 
+def encoder_by(name: str, checkpoint: str) -> FastLaneEncoder:
+    """A checkpoint's encoder on the CPU, by a backend and its numbers: `torch:float32`, `onnx:int8`, …"""
+    backend, _, dtype = name.partition(":")
+    return FastLaneEncoder(checkpoint, backend=backend, dtype=dtype, device="cpu")  # type: ignore[arg-type]
+
+
 def gains_over_control(rows: Rows, control: Rows) -> Facts:
     """Means over sets, each with the same weight, their ratios to `full`, and gains on the control."""
     found: Facts = {"ndcg@10": {}, "ratio_to_full": {}, "gain": {}}

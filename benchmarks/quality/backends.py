@@ -13,6 +13,7 @@ from fastlane_st import FastLaneEncoder
 
 from ..common.encoding import (
     describe_checkpoint,
+    encoder_by,
     fastlane_model,
     gains_over_control,
     rows_of_all_sets,
@@ -36,8 +37,7 @@ def main() -> None:
     names = options.backends.split(",")
 
     def measure(name: str) -> tuple[Facts, Rows]:
-        backend, _, dtype = name.partition(":")
-        encoder = FastLaneEncoder(options.model, backend=backend, dtype=dtype, device="cpu")  # type: ignore[arg-type]
+        encoder = encoder_by(name, options.model)
         rows = rows_of_all_sets(encoder, options)
         against = rows if name == names[0] else results.rows[names[0]]
         return gains_over_control(rows, against), rows

@@ -24,11 +24,11 @@ import onnxruntime
 import torch
 from sentence_transformers import SentenceTransformer
 
-from fastlane_st import FastLaneEncoder
 from fastlane_st.demo.python_docs import python_documents
 from fastlane_st.hub import base_weights
 from fastlane_st.onnx.graph import processor_flags
 
+from ..common.encoding import encoder_by
 from ..common.environment import command, environment
 from ..common.results import write_results
 from .encoding import BATCH_SIZE, call_seconds, queries
@@ -91,8 +91,7 @@ def calls_of(name: str, model: str) -> tuple[Encode, Encode]:
             lambda texts: dense.encode(texts, batch_size=BATCH_SIZE),
             lambda texts: dense.encode(texts, batch_size=BATCH_SIZE),
         )
-    backend, _, dtype = name.partition(":")
-    encoder: Any = FastLaneEncoder(model, backend=backend, dtype=dtype, device="cpu")  # type: ignore[arg-type]
+    encoder = encoder_by(name, model)
     return (
         lambda texts: encoder.encode_document(texts, batch_size=BATCH_SIZE, num_routes=None),
         lambda texts: encoder.encode_query(texts, num_routes=1),

@@ -24,9 +24,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from fastlane_st import FastLaneEncoder
 from fastlane_st.demo.python_docs import python_documents
 
+from ..common.encoding import encoder_by
 from ..common.environment import command, environment
 from ..common.results import write_results
 from .backends import spread
@@ -46,7 +46,7 @@ def main() -> None:
     options = parser.parse_args()
     names = options.backends.split(",")
     texts = [document.content for document in python_documents()]
-    encoders = {name: load(name) for name in names}
+    encoders = {name: encoder_by(name, "fastlane-minilm") for name in names}
     seconds: dict[str, dict[str, list[float]]] = {
         name: {"encode": [], "index": [], "start": [], "demo": []} for name in names
     }
@@ -83,11 +83,6 @@ def main() -> None:
     }
     write_results(options.out, results)
     print(json.dumps(results, indent=2))
-
-
-def load(name: str) -> FastLaneEncoder:
-    backend, _, dtype = name.partition(":")
-    return FastLaneEncoder("fastlane-minilm", backend=backend, dtype=dtype, device="cpu")  # type: ignore[arg-type]
 
 
 def choice(name: str) -> tuple[str, ...]:

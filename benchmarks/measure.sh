@@ -19,7 +19,7 @@ fi
 python -m benchmarks.quality.quality --data data/eval --sets "$sets" --dtype bfloat16 --backbone "$backbone" \
   --dense runs/dense-twin --out "$results"/quality.json
 python -m benchmarks.quality.ablation --data data/eval \
-  --sets mlquestions:dev,scitldr:dev,stackexchange:dev,wikiqa:dev --limit-queries 300 --limit-documents 3000 \
+  --sets mlquestions:dev,scitldr:dev,stackexchange:dev,wikiqa:dev --limit-queries 300 --limit-documents 1000 \
   --states runs/states --out "$results"/ablation.json
 python -m benchmarks.quality.retrofit --config training/fastlane-minilm.yaml --documents 50000 --pairs 2000 \
   --scratch runs/retrofit --out "$results"/retrofit.json

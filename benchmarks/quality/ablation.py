@@ -2,7 +2,7 @@
 
     python -m benchmarks.quality.ablation --checkpoint fastlane-minilm --data data/eval \\
         --sets mlquestions:dev,scitldr:dev,stackexchange:dev,wikiqa:dev --limit-queries 300 \\
-        --limit-documents 3000 --states runs/states --out benchmarks/results/ablation.json
+        --limit-documents 1000 --states runs/states --out benchmarks/results/ablation.json
 
 nDCG@10 with all views and with the router's routes, and the difference to `as_released` with its interval.
 The backbone encodes each text once, and keeps its states in a folder. A mechanism in the JSON isn't measured

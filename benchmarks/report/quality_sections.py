@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from typing import Any
 
 from .tables import markdown_table, mean_and_interval, processor, quality_table
@@ -147,7 +146,9 @@ def ablation_section(found: dict[str, Any], what: str = RELEASED) -> str:
 
 def backends_quality_section(found: dict[str, Any]) -> str:
     """What the numbers of each backend cost."""
-    return gains_over_first("backend", found, "Queries and documents encoded by the same backend.")
+    named = {name.replace(":", ", "): one for name, one in found["sets"].items()}
+    what = "Queries and documents encoded by the same backend."
+    return gains_over_first("backend", {**found, "sets": named}, what)
 
 
 def trained_section(found: dict[str, Any]) -> str:
@@ -166,7 +167,7 @@ def gains_over_first(column: str, found: dict[str, Any], what: str) -> str:
     gains = ("router_1", "full")
     rows = (
         (
-            re.sub(r":(?! )", ", ", name.replace("_", " ")),
+            name.replace("_", " "),
             *(f"{one['ndcg@10'][setting]:.4f}" for setting in settings),
             *(cell for each in gains for cell in mean_and_interval(one["gain"][each])),
         )

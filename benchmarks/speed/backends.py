@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import argparse
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -31,7 +31,7 @@ from fastlane_st.onnx.graph import processor_flags
 from ..common.encoding import encoder_by
 from ..common.environment import command, environment
 from ..common.results import write_results
-from .encoding import BATCH_SIZE, call_seconds, queries
+from .encoding import BATCH_SIZE, call_seconds, queries, spread
 
 CONTROL = "torch:float32"
 FLAGS = ("avx2", "avx512_vnni", "avx_vnni", "avx512_bf16", "amx_int8", "amx_bf16")
@@ -136,11 +136,6 @@ def facts_of(
             for kind in seconds
         },
     }
-
-
-def spread(values: Sequence[float]) -> dict[str, float]:
-    """The median of some ratios, the least and the greatest."""
-    return {"median": statistics.median(values), "min": min(values), "max": max(values)}
 
 
 if __name__ == "__main__":

@@ -29,17 +29,14 @@ from fastlane_st.demo.python_docs import python_documents
 from ..common.encoding import encoder_by
 from ..common.environment import command, environment
 from ..common.results import write_results
-from .backends import spread
-from .encoding import call_seconds
-
-CONTROL = "torch:float32"
+from .encoding import call_seconds, spread
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--backends", default=f"{CONTROL},torch:bfloat16,onnx:int8")
+    parser.add_argument("--backends", default="torch:float32,torch:bfloat16,onnx:int8")
     parser.add_argument("--before", type=Path, help="checkout of another version")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--out", type=Path, required=True)

@@ -14,7 +14,7 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -150,7 +150,7 @@ def time_in_turns(ours: Callable[[], Any], other: Callable[[], Any], runs: int) 
     return {
         "ours_seconds": statistics.median(own for own, _ in pairs),
         "other_seconds": statistics.median(theirs for _, theirs in pairs),
-        "ratio": {"median": statistics.median(ratios), "min": min(ratios), "max": max(ratios)},
+        "ratio": spread(ratios),
     }
 
 
@@ -158,6 +158,11 @@ def call_seconds(call: Callable[[], Any]) -> float:
     start = time.perf_counter()
     call()
     return time.perf_counter() - start
+
+
+def spread(values: Sequence[float]) -> dict[str, float]:
+    """The median of some ratios, the least and the greatest."""
+    return {"median": statistics.median(values), "min": min(values), "max": max(values)}
 
 
 def import_seconds(runs: int) -> dict[str, float]:
@@ -169,7 +174,7 @@ def import_seconds(runs: int) -> dict[str, float]:
             for code in ("pass", "import fastlane_st")
         )
         found.append(whole - bare)
-    return {"median": statistics.median(found), "min": min(found), "max": max(found)}
+    return spread(found)
 
 
 if __name__ == "__main__":

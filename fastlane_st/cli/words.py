@@ -33,8 +33,8 @@ PHRASES = {
     "or resume if its building was interrupted": "or go on with --resume if it was interrupted",
     "there is nothing to resume; use add": "there is nothing to resume; use 'fastlane add'",
     " (index.checkpoint = [] lets any in)": "",
+    ": name one": ": name one with --index",
 }
-NAME_ONE = re.compile(r"\bname one\b")
 ALL_ROUTES = re.compile(r"(?<=\bnum_routes must be )(.*) or None(?=, got)")
 
 
@@ -50,7 +50,6 @@ def in_options(message: str, command: str | None) -> str:
     options = OPTIONS | (BUILDING if command in ("index", "add", "export-vectors") else {})
     for phrase, words in PHRASES.items():
         message = message.replace(phrase, words)
-    message = NAME_ONE.sub("name one with --index", message)
     message = ALL_ROUTES.sub(r"\1 or 'all'", message)
     names = "|".join(options)
     others = "|".join(name for name in options if name not in PLAIN)

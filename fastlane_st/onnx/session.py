@@ -66,9 +66,10 @@ class GraphForward:
         options.log_severity_level = 3
         # Threads that spin after a product keep torch's own from routing what came of it.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        slower = SLOWER if self.device == "cpu" else None
         try:
             self._session = runtime.InferenceSession(
-                str(self.path), options, providers=[provider], disabled_optimizers=SLOWER
+                str(self.path), options, providers=[provider], disabled_optimizers=slower
             )
         except Exception as error:  # classes of its own, without a common one
             raise ValueError(f"{self.path} can't be read as ONNX: {error}") from None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from pathlib import Path
 from statistics import mean
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
 
 TEMPLATE = Path(__file__).with_name("template.md")
 CODE_HEADING = "## Source files"
+PLOT_WIDTH = 50
+"""Characters."""
 TAGS = ["sentence-transformers", "multi-vector", "late-interaction", "colbert", "fastlane"]
 
 
@@ -73,11 +76,15 @@ class Results(TypedDict):
 
 
 class Table(NamedTuple):
-    """A table of one metric: a column for each setting, a line for each collection, and their means."""
+    """A table of one metric: a column for each setting, a line for each collection, and their means.
+
+    `plot` are the lines of a picture: each setting's mean over the collections.
+    """
 
     metric: str
     columns: list[str]
     lines: list[tuple[str, list[str]]]
+    plot: list[str]
 
 
 def render_card(
@@ -169,7 +176,29 @@ def quality_table(results: Results, metric: str, is_first: bool) -> Table:
             for column in columns.values()
         ]
         lines.append(("of all token vectors", shares))
-    return Table(metric, list(columns), lines)
+    return Table(metric, list(columns), lines, dot_plot(columns, every))
+
+
+def dot_plot(columns: dict[str, dict[str, float]], names: list[str]) -> list[str]:
+    """Draws the means of settings over the collections `names` in characters: copies of a card lose files."""
+    means = {
+        setting: mean(column[name] for name in names)
+        for setting, column in columns.items()
+        if {*names} <= column.keys()
+    }
+    if not means:
+        return []
+    low = math.floor(100 * min(means.values())) / 100
+    high = max(math.ceil(100 * max(means.values())) / 100, low + 0.01)
+    width = max(map(len, means))
+    axis = f"{low:.2f}{high:>{PLOT_WIDTH - 4}.2f}"
+    lines = [f"{'':{width}}  {axis}"]
+    for setting, value in means.items():
+        place = round((PLOT_WIDTH - 1) * (value - low) / (high - low))
+        lines.append(
+            f"{setting:{width}}  {'·' * place}●{'·' * (PLOT_WIDTH - 1 - place)}  {value:.4f}"
+        )
+    return lines
 
 
 def _means(columns: dict[str, dict[str, float]], names: list[str]) -> list[str]:

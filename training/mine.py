@@ -57,6 +57,8 @@ OPTIONS = {
     "document_routes": "token views of a document: a number, a fraction, or 'all'",
     "max_relative_score": "drop documents above this fraction of the positive's score",
     "batch_size": "texts encoded at a time",
+    "backend": "what encodes them: torch or onnx",
+    "dtype": "in which numbers",
     "seed": "seed of --cap and of random documents",
 }
 RULES = ("positive", "overlap", "score", "skipped")
@@ -146,7 +148,7 @@ def mine(
 
     counts: Counter[str] = Counter()
     with atomic_writer(out) as lines:
-        encoder = FastLaneEncoder(model)
+        encoder = FastLaneEncoder(model, backend=config.backend, dtype=config.dtype)
         index = encoder.build_index(
             documents,
             num_routes=config.document_routes,

@@ -11,6 +11,7 @@ from functools import cache
 from typing import NamedTuple
 
 from fastlane_st.modeling.routing_fastlane import NumRoutes, check_num_routes
+from fastlane_st.onnx.backend import Backend, Dtype
 
 
 @dataclass(frozen=True)
@@ -24,6 +25,8 @@ class MiningConfig:
     document_routes: NumRoutes = 0.25  # a quarter of the memory
     max_relative_score: float = 0.95  # the value of NV-Retriever
     batch_size: int = 64
+    backend: Backend = "torch"  # onnx with int8 is more than twice as fast on most processors
+    dtype: Dtype = "float32"
     seed: int = 0
 
     def __post_init__(self) -> None:

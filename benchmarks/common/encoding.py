@@ -13,6 +13,7 @@ from torch import nn
 
 from fastlane_st import FastLaneEncoder
 from fastlane_st.data.collection import Collection, read_collection
+from fastlane_st.data.json_lines import read_json_lines
 from fastlane_st.evaluation.metrics import Metrics, macro_difference
 from fastlane_st.evaluation.routes import measure_routes
 from fastlane_st.evaluation.scoring import (
@@ -29,6 +30,8 @@ from .results import Facts, Rows, Values
 
 ROUTES_AND_ALL = ("full", *(f"router_{k}" for k in NUM_ROUTES))
 """All views of a query, and each number of routes that is measured by default."""
+PAIRS = ".jsonl.gz"
+"""The ending of a file of pairs, in place of a collection's folder."""
 
 
 def fastlane_model(encoder: FastLaneEncoder) -> FastLaneModel:
@@ -47,10 +50,33 @@ def describe_checkpoint(name: str, model: nn.Module) -> dict[str, str]:
 
 
 def read_set(name: str, options: argparse.Namespace) -> Collection:
-    """The collection `name`, or `name:split` where it has several splits."""
+    """The collection `name`, or `name:split` where it has several splits, or that of a file of pairs."""
     folder, _, split = name.partition(":")
-    collection = read_collection(options.data / folder, split or None)
+    if folder.endswith(PAIRS):
+        collection = collection_of_pairs(options.data / folder)
+    else:
+        collection = read_collection(options.data / folder, split or None)
     return collection.limit(options.limit_queries, options.limit_documents)
+
+
+def collection_of_pairs(path: Path) -> Collection:
+    """A judged collection of training pairs that no recipe trains on: a query's positives are relevant.
+
+    Args:
+        path: JSON Lines of `{"query", "positive"}`.
+    """
+    documents: dict[str, str] = {}
+    qrels: dict[str, dict[str, int]] = {}
+    for _, row in read_json_lines(path):
+        id = documents.setdefault(row["positive"], str(len(documents)))
+        qrels.setdefault(row["query"], {})[id] = 1
+    return Collection(
+        name=path.name.removesuffix(PAIRS),
+        split="pairs",
+        documents={id: text for text, id in documents.items()},
+        queries={query: query for query in qrels},
+        qrels=qrels,
+    )
 
 
 def autocast(options: argparse.Namespace, device: str) -> torch.autocast:

@@ -1,13 +1,14 @@
 """Changes to the released recipe, one at a time, in short runs that are judged on dev queries.
 
     python -m benchmarks.quality.variants --config training/fastlane-minilm.yaml --steps 64 \\
-        --data data/eval --sets mlquestions:dev,scitldr:dev,stackexchange:dev,wikiqa:dev \\
-        --limit-queries 300 --limit-documents 1000 --dtype bfloat16 --scratch runs/variants \\
-        --out benchmarks/results/variants.json
+        --data data --limit-queries 300 --limit-documents 2000 --dtype bfloat16 \\
+        --sets eval/mlquestions:dev,eval/scitldr:dev,eval/stackexchange:dev,eval/wikiqa:dev,\\
+    train/news.jsonl.gz,train/checkthat2020.jsonl.gz,train/wikiqa.jsonl.gz \\
+        --scratch runs/variants --out benchmarks/results/variants.json
 
 nDCG@10 with all views and with the router's routes, and how much better a variant is than `as_released`, the
-same recipe in as many steps. Topics and joined passages of a source are made once, by the untrained encoder.
-A variant in the JSON isn't run again.
+same recipe in as many steps. Three of the sets are pairs that the recipe doesn't train on. Topics and joined
+passages of a source are made once, by the untrained encoder. A variant in the JSON isn't run again.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import gzip
 import json
 import random
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -27,11 +28,14 @@ from unittest.mock import patch
 import torch
 from accelerate.utils import set_seed  # type: ignore[import-untyped]
 from datasets import DatasetDict
+from torch import Tensor
 
 from fastlane_st import FastLaneEncoder
-from fastlane_st.losses import RoutedContrastiveLoss
-from fastlane_st.losses.column_views import ColumnViews
+from fastlane_st.losses import RoutedContrastiveLoss, routed_contrastive
+from fastlane_st.losses.column_views import ColumnViews, best_matches, divergence, mean_over_views
+from fastlane_st.modeling.routing_fastlane import pool_tokens
 from training import train
+from training.data import draw_capped, read_rows
 from training.mine import mine
 from training.negatives import MiningConfig
 from training.training_config import Source, TrainingConfig
@@ -41,9 +45,61 @@ from ..common.options import limits, parse, sets_parser
 from ..common.results import Facts, Rows, SetResults, measure_sets
 
 CONTROL = "as_released"
-MINED = ("stackexchange", "scitldr", "trivia", "healthqa")
-"""The sources with negatives of their own in the variant `mined_negatives`."""
+NEGATIVES = 2
 CLOZE_WORDS = range(14, 40)
+
+
+class MeanTeacher(RoutedContrastiveLoss):
+    """Teaches the mean of two MaxSims: over documents in their context, and over those without any."""
+
+    @torch.no_grad()
+    def teacher_scores(self, columns: Sequence[dict[str, Any]]) -> Tensor | None:
+        """See `RoutedContrastiveLoss`."""
+        query, *documents = [self.teacher_views(column) for column in columns]
+        plain = [
+            replace(self.teacher_views(column | {"task": "query"}), mask=views.mask)
+            for column, views in zip(columns[1:], documents, strict=True)
+        ]
+        best = best_matches(query.embeddings, documents) + best_matches(query.embeddings, plain)
+        return self.scale * mean_over_views(best / 2, query.mask)
+
+
+class FrozenDocuments(RoutedContrastiveLoss):
+    """The untrained encoder encodes documents, the trained one queries."""
+
+    @torch.no_grad()
+    def encode_document(self, features: dict[str, Any]) -> ColumnViews:
+        """See `RoutedContrastiveLoss`."""
+        views = self.teacher_views(features)
+        return replace(views, embeddings=views.embeddings.float())
+
+
+class PooledDocuments(RoutedContrastiveLoss):
+    """Every other batch has documents pooled to a quarter of their views."""
+
+    def encode_document(self, features: dict[str, Any]) -> ColumnViews:
+        """See `RoutedContrastiveLoss`."""
+        views = super().encode_document(features)
+        if torch.rand(()) < 0.5:
+            views.embeddings, views.mask = pool_tokens(views.embeddings, views.mask, 0.25)
+        return views
+
+
+class MarginLoss(RoutedContrastiveLoss):
+    """MarginMSE (arXiv 2010.02666) beside each divergence: squared differences of margins to the positive."""
+
+    weight = 0.05
+
+    def parts(self, *args: Any) -> dict[str, Tensor]:
+        """See `RoutedContrastiveLoss`."""
+
+        def both(target: Tensor, scores: Tensor) -> Tensor:
+            margins = [one - one.diagonal()[:, None] for one in (target.detach(), scores)]
+            squares = (margins[1] - margins[0]).square().mean()
+            return divergence(target, scores) + self.weight * squares
+
+        with patch.object(routed_contrastive, "divergence", both):
+            return super().parts(*args)
 
 
 @dataclass(frozen=True)
@@ -53,23 +109,27 @@ class Variant:
     Attributes:
         overrides: As on the command line of training.train.
         change: Changes a configuration; gets a folder for files that it needs.
-        frozen_documents: The untrained encoder encodes documents, the trained one queries.
+        loss: Replaces the recipe's.
     """
 
     overrides: tuple[str, ...] = ()
     change: Callable[[TrainingConfig, Path], TrainingConfig] = lambda config, _: config
-    frozen_documents: bool = False
+    loss: type[RoutedContrastiveLoss] = RoutedContrastiveLoss
 
 
 def with_mined_negatives(config: TrainingConfig, scratch: Path) -> TrainingConfig:
-    """One hard negative per row of the sources in `MINED`, found by the released checkpoint."""
+    """Hard negatives for each row of the sources, found by one route of the released checkpoint."""
     sources = []
     for source in config.sources:
-        if source.label in MINED:
+        if source.join == 1:
             out = scratch / f"mined-{source.label}.jsonl.gz"
             if not out.exists():
-                mine("fastlane-minilm", source, out, MiningConfig(num_negatives=1))
-            source = replace(source, path=str(out), name=source.label)
+                kept = draw_capped([row for _, row in read_rows(source)], source.cap, config.seed)
+                pairs = scratch / f"pairs-{source.label}.jsonl"
+                pairs.write_text("".join(json.dumps(row) + "\n" for row in kept), "utf-8")
+                settings = MiningConfig(num_negatives=4, backend="onnx", dtype="int8")
+                mine("fastlane-minilm", Source(path=str(pairs)), out, settings)
+            source = Source(path=str(out), name=source.label, num_negatives=NEGATIVES)
         sources.append(source)
     return replace(config, sources=tuple(sources))
 
@@ -98,12 +158,18 @@ def write_cloze(papers: str, out: Path, seed: int = 0) -> None:
 
 VARIANTS = {
     CONTROL: Variant(),
+    "mean_teacher": Variant(loss=MeanTeacher),
+    "mined_negatives": Variant(change=with_mined_negatives),
+    "mined_negatives_and_mean_teacher": Variant(change=with_mined_negatives, loss=MeanTeacher),
+    "larger_batches": Variant(("batch_size=128",)),
+    "margins": Variant(loss=MarginLoss),
+    "pooled_documents": Variant(loss=PooledDocuments),
+    "taught_router": Variant(("loss_weights.oracle=1.0", "temperature_end=0.1")),
     "more_routes": Variant(("num_routes=[1, 2, 4, 8]",)),
     "long_queries": Variant(change=with_long_queries),
     "special_tokens": Variant(("backbone_options.use_special_tokens=true",)),
     "mask_tokens": Variant(("backbone_options.query_prompt='[MASK] [MASK] [MASK] [MASK] '",)),
-    "mined_negatives": Variant(change=with_mined_negatives),
-    "frozen_documents": Variant(frozen_documents=True),
+    "frozen_documents": Variant(loss=FrozenDocuments),
 }
 
 
@@ -161,20 +227,10 @@ def train_variant(
     if not (folder / "model.safetensors").exists():
         with ExitStack() as patches:
             patches.enter_context(patch.object(train, "load_dataset", load))
-            if variant.frozen_documents:
-                patches.enter_context(
-                    patch.object(RoutedContrastiveLoss, "encode_document", encode_by_teacher)
-                )
+            patches.enter_context(patch.object(train, "RoutedContrastiveLoss", variant.loss))
             train.train(config)
     trained = FastLaneEncoder(str(folder))
-    return trained, untrained if variant.frozen_documents else trained
-
-
-@torch.no_grad()
-def encode_by_teacher(loss: RoutedContrastiveLoss, column: dict[str, Any]) -> ColumnViews:
-    """Encodes documents by the frozen teacher; replaces the loss's `encode_document`."""
-    views = loss.teacher_views(column)
-    return replace(views, embeddings=views.embeddings.float())
+    return trained, untrained if variant.loss is FrozenDocuments else trained
 
 
 if __name__ == "__main__":

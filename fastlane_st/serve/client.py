@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
 
 from typing_extensions import Unpack
@@ -34,6 +35,17 @@ def headers_of(api_key: str | None) -> dict[str, str]:
     return {"Authorization": f"Bearer {key}"} if key else {}
 
 
+@contextmanager
+def naming(url: object) -> Iterator[None]:
+    """Puts the server's address into the error of a server that can't be reached."""
+    import httpx
+
+    try:
+        yield
+    except httpx.TransportError as error:
+        raise type(error)(f"{url}: {str(error) or type(error).__name__}") from error
+
+
 class FastLaneClient:
     """Asks a server what one would ask a `FastLaneIndex`.
 
@@ -47,7 +59,7 @@ class FastLaneClient:
 
     Raises:
         ServerError: By every method, if the server refuses the request.
-        httpx.TransportError: By every method, if the server can't be reached.
+        httpx.TransportError: By every method, if the server can't be reached; the message has its address.
     """
 
     def __init__(
@@ -69,7 +81,9 @@ class FastLaneClient:
         )
 
     def _send(self, call: Call[Result]) -> Result:
-        return read_answer(call, self._http.request(call.method, call.path, json=call.body))
+        with naming(self._http.base_url):
+            answer = self._http.request(call.method, call.path, json=call.body)
+        return read_answer(call, answer)
 
     @overload
     def search(  # type: ignore[overload-overlap]
@@ -185,7 +199,9 @@ class AsyncFastLaneClient:
         )
 
     async def _send(self, call: Call[Result]) -> Result:
-        return read_answer(call, await self._http.request(call.method, call.path, json=call.body))
+        with naming(self._http.base_url):
+            answer = await self._http.request(call.method, call.path, json=call.body)
+        return read_answer(call, answer)
 
     @overload
     async def search(  # type: ignore[overload-overlap]

@@ -49,6 +49,12 @@ def test_measured_results_stand_in_the_table_and_in_the_metadata() -> None:
     assert "| ndcg_at_10 | 1 | all |\n| --- | --- | --- |\n| nq | 0.5000 | 0.6000 |" in card.text
     assert "| of all token vectors | 83.3% | 100.0% |" in card.text
     assert "Measured with `python benchmarks/quality.py`." in card.text
+    picture = card.text.split("```text\n")[1].split("```")[0].splitlines()
+    assert picture[1:] == [
+        f"     0.50{'0.60':>46}",
+        f"1    ●{'·' * 49}  0.5000",
+        f"all  {'·' * 49}●  0.6000",
+    ]
     found = {
         (result.dataset_config, result.metric_value) for result in card.data.eval_results or []
     }

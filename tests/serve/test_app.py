@@ -403,3 +403,16 @@ def test_a_client_says_that_something_else_answers(serve: Callable[..., Served])
         assert caught.value.status == 502
         with pytest.raises(ValueError, match="ids must be 1, one a document: got 2"):
             client.add(["a"], ["x", "y"])
+
+
+def test_a_client_names_the_server_that_is_not_there() -> None:
+    url = "http://127.0.0.1:1"  # nobody listens at this port
+
+    async def ask() -> None:
+        async with AsyncFastLaneClient(url) as client:
+            await client.search("set")
+
+    with pytest.raises(httpx.ConnectError, match=rf"^{url}/?: .+"), FastLaneClient(url) as client:
+        client.search("set")
+    with pytest.raises(httpx.ConnectError, match=rf"^{url}/?: .+"):
+        asyncio.run(ask())

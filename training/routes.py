@@ -1,7 +1,7 @@
 """The second stage of a recipe: routes are trained to score as the model's own MaxSim, documents are frozen.
 
     python -m training.routes --model runs/fastlane-minilm --config training/fastlane-minilm.yaml \\
-        --out runs/fastlane-minilm-routes --pairs 3000 --steps 2500
+        --out runs/fastlane-minilm-routes
 
 The pairs are those of the configuration's sources, at most so many of each; joined passages, whose file is
 that of another source, are left out. Crops of the documents are queries as well. All of the work is
@@ -36,8 +36,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--model", required=True, help="checkpoint folder, or fastlane-minilm")
     parser.add_argument("--config", type=Path, required=True, help="names the sources")
     parser.add_argument("--out", type=Path, required=True, help="folder of the new checkpoint")
-    parser.add_argument("--pairs", type=int, default=3_000, help="drawn from each source")
-    parser.add_argument("--steps", type=int, default=2_500, help="of 64 queries")
+    parser.add_argument("--pairs", type=int, default=8_000, help="drawn from each source")
+    parser.add_argument("--steps", type=int, default=2_500)
+    parser.add_argument("--batch-size", type=int, default=192, help="queries in a step")
+    parser.add_argument("--candidates", type=int, default=24, help="documents drawn for a query")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--resume", action="store_true", help="go on with a run that was stopped")
     options = parser.parse_args(arguments)
@@ -55,7 +57,14 @@ def run(options: argparse.Namespace) -> None:
         options.model,
         options.out,
         pairs=pairs,
-        training=RouteTraining(steps=options.steps, seed=options.seed),
+        max_documents=len(pairs),
+        max_queries=2 * len(pairs),
+        training=RouteTraining(
+            steps=options.steps,
+            batch_size=options.batch_size,
+            num_candidates=options.candidates,
+            seed=options.seed,
+        ),
         resume=options.resume,
         show_progress_bar=True,
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,8 @@ FETCHED = 2_048
 """Vectors whose documents are a query's candidates; each document has several among them."""
 FITTED = 20_000
 """Documents that the index's clusters are fitted to, and that are added at once."""
+MOST_VECTORS = 2_000_000
+"""Of more vectors only every second, third, … of a document is searched: candidates needn't be exact."""
 
 
 def mine(
@@ -38,7 +41,8 @@ def mine(
     if path.exists():
         found: npt.NDArray[np.int32] = np.load(path, allow_pickle=False)
         return found
-    nearest = NearestDocuments(index_of(vectors))
+    step = math.ceil(vectors.num_vectors / MOST_VECTORS)
+    nearest = NearestDocuments(index_of(vectors, step), FETCHED // step)
     found = np.full((len(queries), MINED), -1, dtype=np.int32)
     with tqdm(total=len(queries), desc="Candidates", disable=not show_progress_bar) as bar:
         for numbers in batches(len(queries), 64):
@@ -50,11 +54,11 @@ def mine(
     return found
 
 
-def index_of(vectors: TokenVectors) -> FastLaneIndex:
-    """An index over stored vectors, whose ids are the documents' numbers."""
+def index_of(vectors: TokenVectors, step: int) -> FastLaneIndex:
+    """An index over every `step`-th vector of each document, whose ids are the documents' numbers."""
     index: FastLaneIndex | None = None
     for numbers in batches(len(vectors), FITTED):
-        chunk = [vectors[number] for number in numbers]
+        chunk = [vectors[number][::step] for number in numbers]
         if index is None:
             index = FastLaneIndex.from_embeddings(
                 chunk, ids=numbers, storage="int8", num_documents=len(vectors)
@@ -72,9 +76,11 @@ class NearestDocuments:
 
     Args:
         index: Its ids are integers.
+        fetched: Vectors whose documents are found.
     """
 
-    def __init__(self, index: FastLaneIndex) -> None:
+    def __init__(self, index: FastLaneIndex, fetched: int) -> None:
+        self._fetched = fetched
         self._stores = [part.segment.vectors for part in index.parts]
         self._firsts = np.cumsum([0, *map(len, self._stores)])
         self._settings = index.vectors
@@ -87,7 +93,7 @@ class NearestDocuments:
 
     def __call__(self, views: npt.NDArray[np.float32]) -> list[npt.NDArray[np.int64]]:
         """At most `MINED` documents for each view (V, D), best first."""
-        count = min(FETCHED, len(self._owners))
+        count = min(self._fetched, len(self._owners))
         near = nearest_vectors(self._stores, self._settings, views, count)
         vectors = self._firsts[near.stores] + near.rows
         return [

@@ -32,7 +32,8 @@ def query_states(
     ordered = [texts[number] for number in order]
     found: dict[int, QueryStates] = {}
     places = iter(order)
-    for features, output in model.forward_batches(ordered, "query", batch_size, show_progress_bar):
+    encoded = model.forward_batches(ordered, "query", batch_size, show_progress_bar, max_routes=0)
+    for features, output in encoded:
         seen = features["attention_mask"].bool() | output.token_mask
         for row, mask in enumerate(seen):
             states = output.last_hidden_state[row][mask].half()

@@ -36,6 +36,11 @@ class TokenVectors:
     def __len__(self) -> int:
         return len(self._counts)
 
+    @property
+    def num_vectors(self) -> int:
+        """Of all documents."""
+        return int(self._offsets[-1])
+
     def append(self, documents: Sequence[npt.NDArray[np.floating]]) -> None:
         """Writes the vectors (T, D) of further documents."""
         counts = [len(vectors) for vectors in documents]

@@ -18,7 +18,7 @@ from fastlane_st.cli.main import main
 from fastlane_st.data.corpus import CorpusDocument
 from fastlane_st.model_card.card import render_card
 from fastlane_st.retrofit import training
-from fastlane_st.retrofit.candidates import MINED, NearestDocuments, index_of
+from fastlane_st.retrofit.candidates import FETCHED, MINED, NearestDocuments, index_of
 from fastlane_st.retrofit.queries import TrainingQuery, make_queries
 from fastlane_st.retrofit.retrofit import gather, retrofit, split
 from fastlane_st.retrofit.training import RouteTraining
@@ -341,14 +341,16 @@ def test_the_command_line_retrofits(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert FastLaneEncoder(tmp_path / "routed").encode_query("sort").shape == (1, 4)
 
 
-def test_candidates_are_the_documents_nearest_to_a_view(tmp_path: Path) -> None:
+@pytest.mark.parametrize("step", [1, 2])
+def test_candidates_are_the_documents_nearest_to_a_view(tmp_path: Path, step: int) -> None:
     chance = np.random.default_rng(0)
     vectors = TokenVectors(tmp_path / "documents.f16", 4)
     drawn = [chance.normal(size=(chance.integers(1, 9), 4)) for _ in range(200)]
     vectors.append([one / np.linalg.norm(one, axis=1, keepdims=True) for one in drawn])
     views = chance.normal(size=(5, 4)).astype(np.float32)
-    for view, found in zip(views, NearestDocuments(index_of(vectors))(views), strict=True):
-        scores = np.array([(vectors[number] @ view).max() for number in range(200)])
+    nearest = NearestDocuments(index_of(vectors, step), FETCHED)
+    for view, found in zip(views, nearest(views), strict=True):
+        scores = np.array([(vectors[number][::step] @ view).max() for number in range(200)])
         assert len(found) == len(set(found.tolist())) == MINED
         assert len(set(found.tolist()) & set(np.argsort(scores)[-MINED:].tolist())) > 0.9 * MINED
         assert scores[found[0]] > scores.max() - 0.02  # of vectors stored as int8

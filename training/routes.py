@@ -1,7 +1,7 @@
 """The second stage of a recipe: routes are trained to score as the model's own MaxSim, documents are frozen.
 
     python -m training.routes --model runs/fastlane-minilm --config training/fastlane-minilm.yaml \\
-        --out runs/fastlane-minilm-routes
+        --out runs/fastlane-minilm-routes --pairs 3000 steps=2000 label_weight=0.5
 
 The pairs are those of the configuration's sources, at most so many of each; joined passages, whose file is
 that of another source, are left out. Crops of the documents are queries as well. All of the work is
@@ -15,6 +15,7 @@ import argparse
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 from fastlane_st import FastLaneEncoder
 from fastlane_st.hub import save_delta
@@ -24,6 +25,7 @@ from fastlane_st.retrofit.training import RouteTraining
 from .callbacks import module_of
 from .command_line import exit_status
 from .data import check_sources, draw_capped, read_rows, rename, texts_of
+from .parse_config import parse, replace_value
 from .runs import find_base
 from .training_config import Source, TrainingConfig
 
@@ -36,12 +38,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--model", required=True, help="checkpoint folder, or fastlane-minilm")
     parser.add_argument("--config", type=Path, required=True, help="names the sources")
     parser.add_argument("--out", type=Path, required=True, help="folder of the new checkpoint")
-    parser.add_argument("--pairs", type=int, default=8_000, help="drawn from each source")
-    parser.add_argument("--steps", type=int, default=2_500)
-    parser.add_argument("--batch-size", type=int, default=192, help="queries in a step")
-    parser.add_argument("--candidates", type=int, default=24, help="documents drawn for a query")
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--pairs", type=int, default=3_000, help="drawn from each source")
     parser.add_argument("--resume", action="store_true", help="go on with a run that was stopped")
+    parser.add_argument(
+        "overrides",
+        nargs="*",
+        metavar="key=value",
+        help="a setting of fastlane_st.retrofit.training.RouteTraining",
+    )
     options = parser.parse_args(arguments)
     return exit_status("routes", lambda: run(options), "with --resume it goes on")
 
@@ -49,9 +53,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def run(options: argparse.Namespace) -> None:
     """Trains as the options say."""
     config = TrainingConfig.load(options.config, [])
+    values: dict[str, Any] = {}
+    for override in options.overrides:
+        replace_value(values, override)
+    training = parse(RouteTraining, values)
     sources = config.sources
     check_sources(sources)
-    pairs = list(drawn_pairs(sources, options.pairs, options.seed))
+    pairs = list(drawn_pairs(sources, options.pairs, training.seed))
     print(f"{len(pairs):,} pairs of {len(sources)} sources", flush=True)
     report = retrofit(
         options.model,
@@ -59,12 +67,7 @@ def run(options: argparse.Namespace) -> None:
         pairs=pairs,
         max_documents=len(pairs),
         max_queries=2 * len(pairs),
-        training=RouteTraining(
-            steps=options.steps,
-            batch_size=options.batch_size,
-            num_candidates=options.candidates,
-            seed=options.seed,
-        ),
+        training=training,
         resume=options.resume,
         show_progress_bar=True,
     )

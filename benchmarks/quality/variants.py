@@ -159,8 +159,8 @@ def write_cloze(papers: str, out: Path, seed: int = 0) -> None:
 VARIANTS = {
     CONTROL: Variant(),
     "mean_teacher": Variant(loss=MeanTeacher),
-    "mined_negatives": Variant(change=with_mined_negatives),
-    "mined_negatives_and_mean_teacher": Variant(change=with_mined_negatives, loss=MeanTeacher),
+    "two_mined_negatives": Variant(change=with_mined_negatives),
+    "two_mined_negatives_and_mean_teacher": Variant(change=with_mined_negatives, loss=MeanTeacher),
     "larger_batches": Variant(("batch_size=128",)),
     "margins": Variant(loss=MarginLoss),
     "pooled_documents": Variant(loss=PooledDocuments),

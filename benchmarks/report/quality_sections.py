@@ -122,7 +122,8 @@ def variants_section(found: dict[str, Any]) -> str:
             f"{asked['steps']} steps with the released recipe, and with one change to it: mean nDCG@10 over "
             f"{asked['sets'].replace(',', ', ')}, {asked['limit_queries']} queries and "
             f"{asked['limit_documents']:,} documents of each at most, and how much better one route is than "
-            "in the first run. `benchmarks/quality/variants.py` says what each change is.",
+            "in the first run. Of when documents had a router of their own; mined negatives are one a row of "
+            "four sources. `benchmarks/quality/variants.py` says what the other changes are.",
             "",
             *markdown_table((*columns, "one route's gain", "interval"), rows),
         ]

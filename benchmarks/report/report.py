@@ -136,7 +136,7 @@ SECTIONS: dict[str, tuple[str, Callable[[dict[str, Any]], str]]] = {
     "serve_memory": ("A server's memory", serve_memory_section),
     "stores": ("Vector stores", stores_section),
     "seed": ("Another seed", seed_section),
-    "variants": ("What was tried of the recipe", variants_section),
+    "variants_before": ("What was tried of the recipe", variants_section),
     "ablation_before": (
         "What each mechanism was worth",
         partial(ablation_section, what=BEFORE),

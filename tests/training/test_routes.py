@@ -54,7 +54,9 @@ def test_the_second_stage_leaves_documents_as_they_are(
     settings = {"output_dir": "x", "backbone": str(backbone), "max_steps": 1, "delta": True}
     config.write_text(json.dumps({**settings, "sources": [{"path": str(path)}]}))
     command = ["--model", str(checkpoint), "--config", str(config), "--out", str(tmp_path / "out")]
-    assert main([*command, "--steps", "3"]) == 0
+    assert main([*command, "stepz=3"]) == 1
+    assert "stepz" in capsys.readouterr().err
+    assert main([*command, "steps=3"]) == 0
     assert "1 route" in capsys.readouterr().out
     before, after = map(FastLaneModel.from_pretrained, (checkpoint, tmp_path / "out"))
     for one, other in zip(

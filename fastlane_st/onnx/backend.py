@@ -77,18 +77,14 @@ def _fastest(backend: Backend, dtype: Dtype | None, device: Any) -> Chosen:
     if backend == "onnx" or (backend == "auto" and asked == "int8"):
         return Chosen("onnx", asked or ("int8" if on_cpu and has_vnni() else "float32"))
     if backend == "torch" or not on_cpu or asked == "bfloat16":
-        return Chosen("torch", asked or ("bfloat16" if on_cpu and multiplies_bfloat16() else None))
+        multiplies = on_cpu and any(name in processor_flags() for name in BFLOAT16)
+        return Chosen("torch", asked or ("bfloat16" if multiplies else None))
     can_graph = has_vnni() and find_spec("onnxruntime") and find_spec("onnxscript")
     if asked is None and can_graph and AMX not in processor_flags():
         return Chosen("onnx", "int8")
-    if asked is None and multiplies_bfloat16():
+    if asked is None and any(name in processor_flags() for name in BFLOAT16):
         return Chosen("torch", "bfloat16")
     return Chosen("torch", asked)
-
-
-def multiplies_bfloat16() -> bool:
-    """Whether the processor has instructions for products of bfloat16."""
-    return any(name in processor_flags() for name in BFLOAT16)
 
 
 def graph_of(model: FastLaneModel, checkpoint: str, dtype: GraphDtype) -> Path:

@@ -23,7 +23,6 @@ from ..index.index import FastLaneIndex
 from ..modeling.modeling_fastlane import FastLaneModel
 from ..modeling.projection_fastlane import Context
 from ..modeling.search_fastlane import check_counts
-from ..onnx.backend import multiplies_bfloat16
 from .candidates import mine
 from .existing import StoredDocuments
 from .queries import TrainingQuery, make_queries
@@ -242,11 +241,7 @@ def encode_documents(
     batch_size: int,
     show_progress_bar: bool,
 ) -> TokenVectors:
-    """The documents' vectors, in a file of the work folder; goes on behind those that are there.
-
-    They only serve this training, so a CPU that multiplies bfloat16 encodes in that.
-    """
-    in_bfloat16 = model.device.type == "cpu" and multiplies_bfloat16()
+    """The documents' vectors, in a file of the work folder; goes on behind those that are there."""
     vectors = TokenVectors(work / "documents.f16", model.config.embedding_dim)
     with tqdm(
         total=len(texts), initial=len(vectors), desc="Documents", disable=not show_progress_bar
@@ -257,10 +252,9 @@ def encode_documents(
                 {text: stored.vectors(text) for text in chunk if text in stored} if stored else {}
             )
             new = [text for text in chunk if text not in known]
-            with torch.autocast("cpu", torch.bfloat16, enabled=in_bfloat16):
-                encoded = model.encode_document(
-                    new, num_routes=None, batch_size=batch_size, convert_to_numpy=True
-                )
+            encoded = model.encode_document(
+                new, num_routes=None, batch_size=batch_size, convert_to_numpy=True
+            )
             known.update(zip(new, encoded, strict=True))
             vectors.append([known[text] for text in chunk])
             bar.update(len(chunk))

@@ -164,7 +164,13 @@ VARIANTS = {
     "larger_batches": Variant(("batch_size=128",)),
     "margins": Variant(loss=MarginLoss),
     "pooled_documents": Variant(loss=PooledDocuments),
-    "taught_router": Variant(("loss_weights.oracle=1.0", "temperature_end=0.1")),
+    "taught_router": Variant(
+        (
+            "loss_weights.oracle=1.0",
+            "temperature_schedule=exponential",
+            "temperature_end=0.1",
+        )
+    ),
     "more_routes": Variant(("num_routes=[1, 2, 4, 8]",)),
     "long_queries": Variant(change=with_long_queries),
     "special_tokens": Variant(("backbone_options.use_special_tokens=true",)),

@@ -80,6 +80,17 @@ def test_variants_are_compared_with_the_same_steps_of_the_recipe(
     assert not torch.equal(states["as_released"], states["frozen_documents"])
 
 
+@pytest.mark.slow
+def test_each_loss_of_its_own_trains_another_model(
+    run: Callable[..., dict[str, Any]], tmp_path: Path
+) -> None:
+    names = ["as_released", "mean_teacher", "margins", "pooled_documents", "taught_router"]
+    run(",".join(names))
+    control, *others = (load_file(tmp_path / "runs" / name / "model.safetensors") for name in names)
+    for name, weights in zip(names[1:], others, strict=True):
+        assert any(not torch.equal(weights[key], control[key]) for key in control), name
+
+
 def test_a_cloze_asks_for_the_rest_of_its_abstract(tmp_path: Path) -> None:
     long = [f"{name} " + "word " * 15 + "end." for name in ("First", "Second", "Third")]
     rows = [

@@ -42,7 +42,7 @@ def mine(
         found: npt.NDArray[np.int32] = np.load(path, allow_pickle=False)
         return found
     step = math.ceil(vectors.num_vectors / MOST_VECTORS)
-    nearest = NearestDocuments(index_of(vectors, step), FETCHED // step)
+    nearest = NearestDocuments(index_of(vectors, step), max(MINED, FETCHED // step))
     found = np.full((len(queries), MINED), -1, dtype=np.int32)
     with tqdm(total=len(queries), desc="Candidates", disable=not show_progress_bar) as bar:
         for numbers in batches(len(queries), 64):

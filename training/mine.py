@@ -57,8 +57,8 @@ OPTIONS = {
     "document_routes": "token views of a document: a number, a fraction, or 'all'",
     "max_relative_score": "drop documents above this fraction of the positive's score",
     "batch_size": "texts encoded at a time",
-    "backend": "what encodes them: torch or onnx",
-    "dtype": "in which numbers",
+    "backend": "what encodes texts: torch, onnx or auto",
+    "dtype": "numbers it computes in: float32, bfloat16, int8 or auto",
     "seed": "seed of --cap and of random documents",
 }
 RULES = ("positive", "overlap", "score", "skipped")

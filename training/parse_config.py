@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import MISSING, fields, is_dataclass
 from pathlib import Path
 from types import NoneType
@@ -65,6 +65,13 @@ def replace_value(values: dict[str, Any], override: str) -> None:
         values[last] = yaml.safe_load(value)
     except yaml.YAMLError as error:
         raise ValueError(f"{override}: broken YAML ({_on_one_line(error)})") from None
+
+
+def replace_values(values: dict[str, Any], overrides: Iterable[str]) -> dict[str, Any]:
+    """Sets what each of `overrides` names, in place, and gives the mapping; errors as of `replace_value`."""
+    for override in overrides:
+        replace_value(values, override)
+    return values
 
 
 def _on_one_line(error: Exception) -> str:

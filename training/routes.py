@@ -15,7 +15,6 @@ import argparse
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 from fastlane_st import FastLaneEncoder
 from fastlane_st.hub import save_delta
@@ -25,7 +24,7 @@ from fastlane_st.retrofit.training import RouteTraining
 from .callbacks import module_of
 from .command_line import exit_status
 from .data import check_sources, draw_capped, read_rows, rename, texts_of
-from .parse_config import parse, replace_value
+from .parse_config import parse, replace_values
 from .runs import find_base
 from .training_config import Source, TrainingConfig
 
@@ -53,10 +52,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def run(options: argparse.Namespace) -> None:
     """Trains as the options say."""
     config = TrainingConfig.load(options.config, [])
-    values: dict[str, Any] = {}
-    for override in options.overrides:
-        replace_value(values, override)
-    training = parse(RouteTraining, values)
+    training = parse(RouteTraining, replace_values({}, options.overrides))
     sources = config.sources
     check_sources(sources)
     pairs = list(drawn_pairs(sources, options.pairs, training.seed))

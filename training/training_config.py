@@ -14,7 +14,7 @@ import yaml
 from fastlane_st.adapters import LoraSettings
 from fastlane_st.losses import LossWeights
 
-from .parse_config import parse, read_yaml, replace_value
+from .parse_config import parse, read_yaml, replace_values
 
 
 @dataclass(frozen=True)
@@ -209,10 +209,7 @@ class TrainingConfig:
         Raises:
             ValueError: The file or an override is broken, or as `from_dict`.
         """
-        values = read_yaml(Path(path))
-        for override in overrides:
-            replace_value(values, override)
-        return cls.from_dict(values)
+        return cls.from_dict(replace_values(read_yaml(Path(path)), overrides))
 
     def to_dict(self) -> dict[str, Any]:
         """Returns lists and dicts that `from_dict` makes the same configuration from."""

@@ -54,7 +54,7 @@ class MeanTeacher(RoutedContrastiveLoss):
 
     @torch.no_grad()
     def teacher_scores(self, columns: Sequence[dict[str, Any]]) -> Tensor | None:
-        """See `RoutedContrastiveLoss`."""
+        """Computes the mean of both MaxSims, (B, documents); documents are encoded for each."""
         query, *documents = [self.teacher_views(column) for column in columns]
         plain = [
             replace(self.teacher_views(column | {"task": "query"}), mask=views.mask)
@@ -69,7 +69,7 @@ class FrozenDocuments(RoutedContrastiveLoss):
 
     @torch.no_grad()
     def encode_document(self, features: dict[str, Any]) -> ColumnViews:
-        """See `RoutedContrastiveLoss`."""
+        """Encodes documents by the teacher, without gradients, in float32 as the loss expects."""
         views = self.teacher_views(features)
         return replace(views, embeddings=views.embeddings.float())
 
@@ -78,7 +78,7 @@ class PooledDocuments(RoutedContrastiveLoss):
     """Every other batch has documents pooled to a quarter of their views."""
 
     def encode_document(self, features: dict[str, Any]) -> ColumnViews:
-        """See `RoutedContrastiveLoss`."""
+        """Encodes documents with every view, or pooled; gradients pass through the means."""
         views = super().encode_document(features)
         if torch.rand(()) < 0.5:
             views.embeddings, views.mask = pool_tokens(views.embeddings, views.mask, 0.25)
@@ -91,7 +91,7 @@ class MarginLoss(RoutedContrastiveLoss):
     weight = 0.05
 
     def parts(self, *args: Any) -> dict[str, Tensor]:
-        """See `RoutedContrastiveLoss`."""
+        """Computes the parts, with margins in `distillation` and in `teacher`."""
 
         def both(target: Tensor, scores: Tensor) -> Tensor:
             margins = [one - one.diagonal()[:, None] for one in (target.detach(), scores)]
@@ -212,7 +212,7 @@ class Sources:
         self.known: dict[str, Any] = {}
 
     def __call__(self, config: TrainingConfig, encoder: FastLaneEncoder, *processes: int) -> Any:
-        """See `train.load_dataset`."""
+        """Takes the arguments of `train.load_dataset`, and gives the same data."""
         for source in config.sources:
             if repr(source) not in self.known:
                 alone = self.load(replace(config, sources=(source,)), encoder, *processes)

@@ -64,6 +64,19 @@ class MeanTeacher(RoutedContrastiveLoss):
         return self.scale * mean_over_views(best / 2, query.mask)
 
 
+class WithoutFalseNegatives(MeanTeacher):
+    """Leaves out negatives that the teacher scores close to the positive or above it."""
+
+    margin = 0.05
+
+    def contrastive(self, scores: Tensor, target: Tensor) -> Tensor:
+        """Computes the cross-entropy over the positive and what scores below 0.95 of it."""
+        positive = target.diagonal()[:, None]
+        false = target > positive - self.margin * positive.abs()
+        false.fill_diagonal_(False)
+        return super().contrastive(scores.masked_fill(false, torch.finfo(scores.dtype).min), target)
+
+
 class FrozenDocuments(RoutedContrastiveLoss):
     """The untrained encoder encodes documents, the trained one queries."""
 
@@ -161,6 +174,9 @@ VARIANTS = {
     "mean_teacher": Variant(loss=MeanTeacher),
     "two_mined_negatives": Variant(change=with_mined_negatives),
     "two_mined_negatives_and_mean_teacher": Variant(change=with_mined_negatives, loss=MeanTeacher),
+    "joint": Variant(
+        (r"frozen=['backbone\.embeddings']",), with_mined_negatives, WithoutFalseNegatives
+    ),
     "larger_batches": Variant(("batch_size=128",)),
     "margins": Variant(loss=MarginLoss),
     "pooled_documents": Variant(loss=PooledDocuments),

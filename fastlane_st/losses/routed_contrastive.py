@@ -176,14 +176,13 @@ class RoutedContrastiveLoss(nn.Module):
         best_routed = best_matches(query.routed, documents)
         full = self.scale * mean_over_views(best, query.mask)
         routed = self.scale * mean_over_views(best_routed, query.gate)
-        labels = torch.arange(len(full), device=full.device)
         target = full.detach() if teacher_scores is None else teacher_scores
 
         parts: dict[str, Tensor] = {}
         if weights.routed:
-            parts["routed"] = nn.functional.cross_entropy(routed, labels)
+            parts["routed"] = self.contrastive(routed, target)
         if weights.full:
-            parts["full"] = nn.functional.cross_entropy(full, labels)
+            parts["full"] = self.contrastive(full, target)
         if weights.distillation:
             parts["distillation"] = divergence(target, routed)
         if weights.teacher:
@@ -191,6 +190,15 @@ class RoutedContrastiveLoss(nn.Module):
         if weights.oracle:
             parts["oracle"] = self.oracle(best_routed.detach(), query)
         return parts
+
+    def contrastive(self, scores: Tensor, target: Tensor) -> Tensor:
+        """Computes the cross-entropy of each query to its positive, a scalar.
+
+        Args:
+            scores: (B, documents); query i's positive is document i.
+            target: (B, documents), the teacher's scores or the model's own; not used here.
+        """
+        return nn.functional.cross_entropy(scores, torch.arange(len(scores), device=scores.device))
 
     def oracle(self, best: Tensor, query: ColumnViews) -> Tensor:
         """Computes the cross-entropy of the router's choice to that of an oracle, a scalar.

@@ -13,7 +13,7 @@ import torch
 import yaml
 from safetensors.torch import load_file
 
-from benchmarks.quality.variants import write_cloze
+from benchmarks.quality.variants import WithoutFalseNegatives, write_cloze
 from tests.support.benchmarks import run_command, write_set
 from tests.support.training import write_pairs
 
@@ -89,6 +89,16 @@ def test_each_loss_of_its_own_trains_another_model(
     control, *others = (load_file(tmp_path / "runs" / name / "model.safetensors") for name in names)
     for name, weights in zip(names[1:], others, strict=True):
         assert any(not torch.equal(weights[key], control[key]) for key in control), name
+
+
+def test_what_the_teacher_takes_for_relevant_is_no_negative() -> None:
+    scores = torch.tensor([[1.0, 3.0, 2.0], [0.5, 1.0, 4.0]])
+    teacher = torch.tensor(
+        [[10.0, 9.6, 9.0], [-5.0, -10.0, -10.4]]
+    )  # within .05 of the positive: 1; 0, 2
+    loss = WithoutFalseNegatives.__new__(WithoutFalseNegatives)
+    expected = torch.stack([scores[0, [0, 2]].log_softmax(0)[0], torch.tensor(0.0)]).mean()
+    torch.testing.assert_close(loss.contrastive(scores, teacher), -expected)
 
 
 def test_a_cloze_asks_for_the_rest_of_its_abstract(tmp_path: Path) -> None:

@@ -39,6 +39,8 @@ class GraphForward:
 
     Attributes:
         return_dict: What holds for a call that doesn't give it; `run_graph` takes the configuration's.
+        has_shifts: Whether queries have `route_shifts`, which are 0 in a graph of a model without route
+            layers; `run_graph` asks the model.
     """
 
     def __init__(
@@ -48,6 +50,7 @@ class GraphForward:
         self.device = device
         self.threads = threads
         self.return_dict: bool | None = True
+        self.has_shifts = True
         self._open()
 
     def _open(self) -> None:
@@ -98,7 +101,9 @@ class GraphForward:
                         values[name] = part.new_zeros(*mask.shape, *part.shape[2:])
                     values[name][rows, :length] = part
         if task == "document":
-            values["router_logits"] = values["route_shifts"] = None
+            values["router_logits"] = None
+        if task == "document" or not self.has_shifts:
+            values["route_shifts"] = None
         output = FastLaneOutput(**values)
         is_wanted = self.return_dict if return_dict is None else return_dict
         return output if is_wanted else output.to_tuple()
@@ -113,7 +118,8 @@ class GraphForward:
         return {name: torch.from_numpy(each) for name, each in zip(READ, found, strict=True)}
 
     def __getstate__(self) -> dict[str, Any]:
-        return {name: getattr(self, name) for name in ("path", "device", "threads", "return_dict")}
+        names = ("path", "device", "threads", "return_dict", "has_shifts")
+        return {name: getattr(self, name) for name in names}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         vars(self).update(state)
@@ -128,6 +134,7 @@ def run_graph(model: FastLaneModel, forward: GraphForward) -> None:
             "'fastlane export DIR --onnx'"
         )
     forward.return_dict = model.config.return_dict
+    forward.has_shifts = model.route_layers is not None
     model.forward = forward  # type: ignore[assignment, method-assign]
 
 

@@ -218,6 +218,20 @@ def test_a_graph_is_called_as_the_model_is(bert: Path) -> None:
                 torch.testing.assert_close(value, wanted, rtol=0, atol=1e-4)
 
 
+def test_without_route_layers_there_are_no_shifts(
+    backbone_folder: Callable[[str], Path], tmp_path: Path
+) -> None:
+    model = from_backbone(backbone_folder("bert"), embedding_dim=8).eval()
+    export_graph(model, tmp_path / "model.onnx")
+    features = model.tokenize(QUERIES, "query")
+    expected = model(**features)
+    run_graph(model, GraphForward(tmp_path / "model.onnx"))
+    for forward in (model, pickle.loads(pickle.dumps(model.forward))):
+        found = forward(**features)
+        assert list(found) == list(expected)
+        assert found.route_shifts is None
+
+
 def tuple_of(output: Any) -> tuple[torch.Tensor, ...]:
     return output if isinstance(output, tuple) else output.to_tuple()
 

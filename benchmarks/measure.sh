@@ -62,6 +62,7 @@ if [ ! -d runs/before ]; then
   git worktree add runs/before 05d0b15^
 fi
 python -m benchmarks.speed.commands --before runs/before --out "$results"/commands.json
+python -m benchmarks.speed.commands --collection data/eval/nqgold --rounds 2 --out "$results"/commands_nqgold.json
 python -m benchmarks.speed.encoding --out "$results"/speed.json
 python -m benchmarks.speed.training --config training/fastlane-minilm.yaml --steps 6 --rounds 3 \
   --settings st_trainer,st_trainer_st_loss,configured --out "$results"/training_speed.json

@@ -59,35 +59,36 @@ def backends_section(found: dict[str, Any]) -> str:
 
 
 def commands_section(found: dict[str, Any]) -> str:
-    """`fastlane index` and `fastlane demo` by backend."""
+    """`fastlane index`, and `fastlane demo` where it was run, by backend."""
     before = found["before"]
     columns = {
         "encode": "encoding alone, s",
         "index": "fastlane index, s",
         "start": "of one document, s",
-        "demo": "fastlane demo, s",
     }
+    ratios = {"index_over_encoding": "rate", "index_over_encoding_once_started": "once started"}
+    corpus, demo = found.get("corpus", "Python's documentation"), ""
+    if before is not None:
+        columns["demo"], ratios["demo_over_before"] = "fastlane demo, s", "demo, times as fast"
+        demo = (
+            " `fastlane demo` in an empty cache also writes the checkpoint, and a graph where it runs one; "
+            f"it took {before['demo']:.0f} s before batches were put together by tokens."
+        )
     rows = (
         (
             name.replace(":", ", "),
             *(f"{one['seconds'][call]:.0f}" for call in columns),
-            ratio(one["index_over_encoding"]),
-            ratio(one["index_over_encoding_once_started"]),
-            ratio(one["demo_over_before"]),
+            *(ratio(one[each]) for each in ratios),
         )
         for name, one in found["backends"].items()
     )
     return "\n".join(
         [
-            f"{found['documents']:,} passages of Python's documentation, cut at the model's length: encoded "
-            "alone by a loaded model, and by `fastlane index`. Its rate is a share of encoding's, with the "
-            "seconds that starting takes and without. `fastlane demo` in an empty cache also writes the "
-            f"checkpoint, and a graph where it runs one; it took {before['demo']:.0f} s before batches were "
-            f"put together by tokens. Medians of {found['rounds']} rounds, on {processor(found)}.",
+            f"{found['documents']:,} passages of {corpus}, cut at the model's length: encoded alone by a "
+            "loaded model, and by `fastlane index`. Its rate is a share of encoding's, with the seconds that "
+            f"starting takes and without.{demo} Medians of {found['rounds']} rounds, on {processor(found)}.",
             "",
-            *markdown_table(
-                ("backend", *columns.values(), "rate", "once started", "demo, times as fast"), rows
-            ),
+            *markdown_table(("backend", *columns.values(), *ratios.values()), rows),
         ]
     )
 

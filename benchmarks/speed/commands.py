@@ -2,12 +2,15 @@
 
     git worktree add ../before 05d0b15^
     python -m benchmarks.speed.commands --before ../before --out benchmarks/results/commands.json
+    python -m benchmarks.speed.commands --collection data/eval/nqgold \\
+        --out benchmarks/results/commands_nqgold.json
 
 In each round and for each backend the passages of Python's own documentation are encoded alone, in this
 process, by a model that is loaded; `fastlane index` builds an index over them, and over one passage, which is
 what starting takes. Both cut long passages, so that both encode the same. `fastlane demo` runs in an empty
 cache, so that it also writes the checkpoint, and the graph where it runs one; so does that of --before, a
-checkout of this repository, with that version's defaults.
+checkout of this repository, with that version's defaults. With --collection its documents are the passages,
+and no demo is run.
 """
 
 from __future__ import annotations
@@ -24,6 +27,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from fastlane_st.data.collection import read_collection
 from fastlane_st.demo.python_docs import python_documents
 
 from ..common.encoding import encoder_by
@@ -37,15 +41,19 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--backends", default="torch:float32,torch:bfloat16,onnx:int8")
-    parser.add_argument("--before", type=Path, help="checkout of another version")
+    corpora = parser.add_mutually_exclusive_group()
+    corpora.add_argument("--before", type=Path, help="checkout of another version")
+    corpora.add_argument("--collection", type=Path, help="BEIR folder of the passages")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--out", type=Path, required=True)
     options = parser.parse_args()
     names = options.backends.split(",")
-    texts = [document.content for document in python_documents()]
+    with_demo = options.collection is None
+    texts = passages(options.collection)
     encoders = {name: encoder_by(name, "fastlane-minilm") for name in names}
+    called = ("encode", "index", "start", *(["demo"] if with_demo else []))
     seconds: dict[str, dict[str, list[float]]] = {
-        name: {"encode": [], "index": [], "start": [], "demo": []} for name in names
+        name: {call: [] for call in called} for name in names
     }
     before: list[float] = []
     with tempfile.TemporaryDirectory() as scratch:
@@ -68,18 +76,26 @@ def main() -> None:
                     "start": partial(build, one, folder / "one", name),
                     "demo": partial(fastlane, "demo", *choice(name), FASTLANE_HOME=home),
                 }
-                for called, call in calls.items():
-                    seconds[name][called].append(call_seconds(call))
+                for call in called:
+                    seconds[name][call].append(call_seconds(calls[call]))
     results = {
         "command": command(),
         "environment": environment(),
         "rounds": options.rounds,
+        "corpus": "Python's documentation" if with_demo else options.collection.name,
         "documents": len(texts),
         "before": {"demo": statistics.median(before)} if before else None,
         "backends": {name: facts_of(found, before) for name, found in seconds.items()},
     }
     write_results(options.out, results)
     print(json.dumps(results, indent=2))
+
+
+def passages(collection: Path | None) -> list[str]:
+    """The documents of a judged collection, or the passages of Python's documentation."""
+    if collection is None:
+        return [document.content for document in python_documents()]
+    return list(read_collection(collection).documents.values())
 
 
 def choice(name: str) -> tuple[str, ...]:

@@ -242,12 +242,11 @@ def gains_tables(found: dict[str, Any]) -> Iterator[Numbers]:
 
 
 def commands_tables(found: dict[str, Any]) -> Iterator[Numbers]:
+    ratios = ("index_over_encoding", "index_over_encoding_once_started", "demo_over_before")
     yield [
         [
-            *(one["seconds"][call] for call in ("encode", "index", "start", "demo")),
-            *spread(one["index_over_encoding"]),
-            *spread(one["index_over_encoding_once_started"]),
-            *spread(one["demo_over_before"]),
+            *one["seconds"].values(),
+            *(number for name in ratios if name in one for number in spread(one[name])),
         ]
         for one in found["backends"].values()
     ]

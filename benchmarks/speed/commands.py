@@ -22,6 +22,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
+from collections import defaultdict
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -48,13 +49,9 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     options = parser.parse_args()
     names = options.backends.split(",")
-    with_demo = options.collection is None
     texts = passages(options.collection)
     encoders = {name: encoder_by(name, "fastlane-minilm") for name in names}
-    called = ("encode", "index", "start", *(["demo"] if with_demo else []))
-    seconds: dict[str, dict[str, list[float]]] = {
-        name: {call: [] for call in called} for name in names
-    }
+    seconds: dict[str, dict[str, list[float]]] = {name: defaultdict(list) for name in names}
     before: list[float] = []
     with tempfile.TemporaryDirectory() as scratch:
         whole, one = (Path(scratch, name) for name in ("whole.jsonl", "one.jsonl"))
@@ -74,15 +71,16 @@ def main() -> None:
                     "encode": partial(encoder.encode_document, texts),
                     "index": partial(build, whole, folder / "whole", name),
                     "start": partial(build, one, folder / "one", name),
-                    "demo": partial(fastlane, "demo", *choice(name), FASTLANE_HOME=home),
                 }
-                for call in called:
-                    seconds[name][call].append(call_seconds(calls[call]))
+                if options.collection is None:
+                    calls["demo"] = partial(fastlane, "demo", *choice(name), FASTLANE_HOME=home)
+                for called, call in calls.items():
+                    seconds[name][called].append(call_seconds(call))
     results = {
         "command": command(),
         "environment": environment(),
         "rounds": options.rounds,
-        "corpus": "Python's documentation" if with_demo else options.collection.name,
+        "corpus": options.collection.name if options.collection else "Python's documentation",
         "documents": len(texts),
         "before": {"demo": statistics.median(before)} if before else None,
         "backends": {name: facts_of(found, before) for name, found in seconds.items()},

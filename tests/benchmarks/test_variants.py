@@ -93,9 +93,8 @@ def test_each_loss_of_its_own_trains_another_model(
 
 def test_what_the_teacher_takes_for_relevant_is_no_negative() -> None:
     scores = torch.tensor([[1.0, 3.0, 2.0], [0.5, 1.0, 4.0]])
-    teacher = torch.tensor(
-        [[10.0, 9.6, 9.0], [-5.0, -10.0, -10.4]]
-    )  # within .05 of the positive: 1; 0, 2
+    # At 0.95 of the positive or above: 1 for the first query, 0 and 2 for the second.
+    teacher = torch.tensor([[10.0, 9.6, 9.0], [-5.0, -10.0, -10.4]])
     loss = WithoutFalseNegatives.__new__(WithoutFalseNegatives)
     expected = torch.stack([scores[0, [0, 2]].log_softmax(0)[0], torch.tensor(0.0)]).mean()
     torch.testing.assert_close(loss.contrastive(scores, teacher), -expected)

@@ -222,17 +222,28 @@ class MilvusStore(Store):
     def _primary_keys(self, keys: Sequence[str]) -> list[str]:
         """Of all rows of these documents, also of those that are half-written."""
         found: list[str] = []
-        for key in keys:
-            first = 0
-            while True:
-                last = first + LARGEST_FETCH
-                block = f"doc == {quoted(key)} and row >= {first} and row < {last}"
-                some = [row["pk"] for row in self._query(block, ["pk"])]
-                found += some
-                if len(some) < LARGEST_FETCH:
-                    break
-                first = last
+        for start in range(0, len(keys), KEYS_AT_ONCE):
+            found += self._rows_of_all(keys[start : start + KEYS_AT_ONCE])
         return found
+
+    def _rows_of_all(self, keys: Sequence[str]) -> list[str]:
+        """Their primary keys; of fewer documents at a time where they have more rows than a call gives."""
+        if len(keys) == 1:
+            return self._rows_of(keys[0])
+        some = self._query(f"doc in {quoted(keys)}", ["pk"])
+        if len(some) < LARGEST_FETCH:
+            return [row["pk"] for row in some]
+        middle = len(keys) // 2
+        return self._rows_of_all(keys[:middle]) + self._rows_of_all(keys[middle:])
+
+    def _rows_of(self, key: str) -> list[str]:
+        found: list[str] = []
+        while True:
+            block = f"row >= {len(found)} and row < {len(found) + LARGEST_FETCH}"
+            some = self._query(f"doc == {quoted(key)} and {block}", ["pk"])
+            found += [row["pk"] for row in some]
+            if len(some) < LARGEST_FETCH:
+                return found
 
     def _query(self, condition: str, fields: list[str]) -> list[dict[str, Any]]:
         found: list[dict[str, Any]] = self.client.query(

@@ -55,6 +55,33 @@ def test_a_document_without_its_row_0_is_not_there(store: MilvusStore) -> None:
     assert [len(one.views.vectors) for one in store._read(["half", "whole"])] == [1, 2]
 
 
+def test_old_rows_go_whatever_a_call_may_give(
+    store: MilvusStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(milvus, "LARGEST_FETCH", 64)
+    sizes = (200, 40, 40, 3, 64)
+    store.upsert([units(size, size) for size in sizes], range(len(sizes)))
+    store.upsert([units(2, size) for size in sizes], range(len(sizes)))
+    [counted] = store.client.query(store.name, filter="row >= 0", output_fields=["count(*)"])
+    assert counted["count(*)"] == 2 * len(sizes)
+
+
+def test_new_documents_are_looked_for_together(
+    store: MilvusStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A call for each document makes an export's time grow with the square of its size in milvus-lite."""
+    asked: list[str] = []
+    query = store._query
+
+    def counting(condition: str, fields: list[str]) -> list[dict[str, Any]]:
+        asked.append(condition)
+        return query(condition, fields)
+
+    monkeypatch.setattr(store, "_query", counting)
+    store.upsert([units(2, seed) for seed in range(100)], range(100))
+    assert len(asked) <= 4
+
+
 def test_a_write_that_is_cut_short_leaves_the_old_digest(
     store: MilvusStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:

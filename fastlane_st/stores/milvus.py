@@ -223,10 +223,10 @@ class MilvusStore(Store):
         """Of all rows of these documents, also of those that are half-written."""
         found: list[str] = []
         for start in range(0, len(keys), KEYS_AT_ONCE):
-            found += self._rows_of_all(keys[start : start + KEYS_AT_ONCE])
+            found += self._rows_of_all(list(keys[start : start + KEYS_AT_ONCE]))
         return found
 
-    def _rows_of_all(self, keys: Sequence[str]) -> list[str]:
+    def _rows_of_all(self, keys: list[str]) -> list[str]:
         """Their primary keys; of fewer documents at a time where they have more rows than a call gives."""
         if len(keys) == 1:
             return self._rows_of(keys[0])

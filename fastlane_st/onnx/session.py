@@ -142,7 +142,7 @@ def import_runtime() -> ModuleType:
     """The module `onnxruntime`, imported at first use."""
     try:
         import onnxruntime
-    except ImportError as error:
+    except ModuleNotFoundError as error:
         raise ImportError(
             'the backend "onnx" needs onnxruntime: pip install "fastlane-st[onnx]"'
         ) from error

@@ -21,10 +21,13 @@ python -m benchmarks.quality.quality --data data/eval --sets "$sets" --dtype bfl
 python -m benchmarks.quality.ablation --data data/eval \
   --sets mlquestions:dev,scitldr:dev,stackexchange:dev,wikiqa:dev --limit-queries 300 --limit-documents 1000 \
   --states runs/states --out "$results"/ablation.json
-python -m benchmarks.quality.retrofit --config training/fastlane-minilm.yaml --documents 50000 --pairs 2000 \
-  --scratch runs/retrofit --out "$results"/retrofit.json
+retrofit="python -m benchmarks.quality.retrofit --config training/fastlane-minilm.yaml"
+$retrofit --documents 12000 --pairs 600 --steps 1500 --scratch runs/retrofit --out "$results"/retrofit.json
+$retrofit --documents 50000 --pairs 2000 --contexts none --scratch runs/retrofit-50000 \
+  --out "$results"/retrofit_50000.json
+[ -d runs/retrofit/none-50000 ] || cp -r runs/retrofit-50000/none runs/retrofit/none-50000
 python -m benchmarks.quality.checkpoints --data data/eval \
-  --checkpoints runs/retrofit/none,runs/retrofit/none-untrained,runs/retrofit/both,runs/retrofit/both-untrained,runs/retrofit/untrained,fastlane-minilm \
+  --checkpoints runs/retrofit/none,runs/retrofit/none-untrained,runs/retrofit/none-50000,runs/retrofit/both,runs/retrofit/both-untrained,runs/retrofit/untrained,fastlane-minilm \
   --sets mlquestions:dev,scitldr:dev,stackexchange:dev,wikiqa:dev --limit-queries 300 --limit-documents 3000 \
   --states runs/states --out "$results"/retrofit_quality.json
 python -m benchmarks.quality.checkpoints --data data/eval --checkpoints runs/retrofit/untrained,fastlane-minilm \

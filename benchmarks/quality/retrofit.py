@@ -53,6 +53,7 @@ def main() -> None:
     parser.add_argument("--documents", type=int, default=50_000)
     parser.add_argument("--pairs", type=int, default=2_000, help="drawn from each source")
     parser.add_argument("--steps", type=int, default=RouteTraining.steps)
+    parser.add_argument("--contexts", nargs="+", choices=CONTEXTS, default=list(CONTEXTS))
     parser.add_argument("--scratch", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
     options = parser.parse_args()
@@ -71,7 +72,8 @@ def main() -> None:
     folder = options.scratch / "index"
     texts = documents_of(sources, pairs, options.documents)
     encode_rest(model, texts, folder, found["encoding"], lambda: write_results(options.out, found))
-    for name, context in CONTEXTS.items():
+    for name in options.contexts:
+        context = CONTEXTS[name]
         untrained = options.scratch / f"{name}-untrained"
         if not untrained.exists():
             read = read_late_interaction(model, context=context, query_num_routes=1)

@@ -331,6 +331,7 @@ def domain_section(found: dict[str, Any]) -> str:
 MIXED = {
     "none": "untouched",
     "none-untrained": "untouched, routes untrained",
+    "none-50000": "untouched, routes trained over 50,000 documents",
     "both": "with context mixed in",
     "both-untrained": "with context mixed in, routes untrained",
     "untrained": "a new FastLane model, untrained",
@@ -411,7 +412,7 @@ def retrofit_quality_section(found: dict[str, Any]) -> str:
             "",
             *markdown_table(("documents' vectors", *ROUTE_COLUMNS.values()), rows),
             "",
-            "The last two rows are no retrofits: the untrained model has the same backbone, and the released "
-            "one was trained from it.",
+            "A new FastLane model and the released one are no retrofits: the one has the same backbone, and "
+            "the other was trained from it.",
         ]
     )

@@ -294,7 +294,9 @@ def serve_tables(found: dict[str, Any]) -> Iterator[Numbers]:
         ("backends_quality", gains_tables),
         ("trained", gains_tables),
         ("commands", commands_tables),
+        ("commands_nqgold", commands_tables),
         ("retrofit", retrofit_tables),
+        ("retrofit_50000", retrofit_tables),
         ("retrofit_quality", retrofit_quality_tables),
         ("backends", backends_tables),
         ("speed", speed_tables),
@@ -308,7 +310,7 @@ def test_the_numbers_of_a_table_are_those_of_its_json(
     found, expected = tables_of(sections_of(committed)[title]), list(numbers(results[name]))
     assert len(found) == len(expected)
     for table, wanted in zip(found, expected, strict=True):
-        assert len(table) == len(wanted) > 1
+        assert len(table) == len(wanted) > 0
         for cells, values in zip(table, wanted, strict=True):
             # Of two label columns the second may be a setting's name, which has no number of its own.
             assert agree([cell for cell in cells if "_" not in cell], values), (cells, values)

@@ -53,7 +53,13 @@ def main() -> None:
     parser.add_argument("--documents", type=int, default=50_000)
     parser.add_argument("--pairs", type=int, default=2_000, help="drawn from each source")
     parser.add_argument("--steps", type=int, default=RouteTraining.steps)
-    parser.add_argument("--contexts", nargs="+", choices=CONTEXTS, default=list(CONTEXTS))
+    parser.add_argument(
+        "--contexts",
+        nargs="+",
+        choices=CONTEXTS,
+        default=list(CONTEXTS),
+        help="mixed into the index",
+    )
     parser.add_argument("--scratch", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
     options = parser.parse_args()

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 from typing import Any, ClassVar
@@ -158,6 +159,9 @@ class MilvusStore(Store):
             found = asked_again(read, *errors_at(address, retries))
             kept = found.get("properties", {}).get(SETTINGS) or found.get("description") or None
             settings = StoreSettings.from_json(kept, address)
+            # A file's collections aren't loaded when it is opened, and a server's may have been released.
+            load = partial(client.load_collection, name, timeout=timeout)
+            asked_again(load, *errors_at(address, retries))
             return cls(client, name, address, settings, encoder, retries, timeout)
         except (OSError, ValueError):
             client.close()

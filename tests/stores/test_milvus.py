@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -53,6 +55,18 @@ def test_a_document_without_its_row_0_is_not_there(store: MilvusStore) -> None:
     assert store.digests(["half", "whole"]).keys() == {"whole"}
     store.upsert([units(1, 5)], ["half"])
     assert [len(one.views.vectors) for one in store._read(["half", "whole"])] == [1, 2]
+
+
+def test_a_file_is_opened_after_its_process_ended(tmp_path: Path) -> None:
+    """The engine of a process keeps a file, and what is loaded, until it ends."""
+    file = str(tmp_path / "m.db")
+    begin = "from fastlane_st.stores import MilvusStore; import numpy as np; "
+    write = f"MilvusStore.create({file!r}, 2).upsert([np.eye(2), np.eye(2)], ['a', 'b'])"
+    read = f"print(MilvusStore.open({file!r}).count())"
+    for code, printed in ((write, ""), (read, "2")):
+        process = [sys.executable, "-c", begin + code]
+        done = subprocess.run(process, capture_output=True, text=True, check=False)
+        assert done.stdout.strip() == printed, done.stderr
 
 
 def test_old_rows_go_whatever_a_call_may_give(

@@ -21,7 +21,8 @@ from ..index.encoding import Encoding
 from ..index.incoming import Incoming
 from ..index.segment import Document
 from ..stores.arrow import arrow_table, read_rows, schema_of
-from ..stores.export import blocks, text_digest
+from ..stores.base import blocks
+from ..stores.export import text_digest
 from ..stores.parquet import import_parquet
 from ..stores.records import Record
 from ..stores.settings import StoreSettings

@@ -9,7 +9,8 @@ from __future__ import annotations
 import logging
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from itertools import islice
 from typing import Any, ClassVar, NamedTuple, TypeVar, overload
 
 import numpy as np
@@ -46,6 +47,7 @@ from .settings import StoreSettings
 logger = logging.getLogger(__name__)
 
 Answer = TypeVar("Answer")
+Item = TypeVar("Item")
 
 RETRIES = 2
 LONGEST_MESSAGE = 400
@@ -515,3 +517,10 @@ def said(error: Exception) -> str:
     """What an engine says, without the pages that some add."""
     text = str(error)
     return text if len(text) <= LONGEST_MESSAGE else f"{text[:LONGEST_MESSAGE]}…"
+
+
+def blocks(items: Iterable[Item], count: int) -> Iterator[list[Item]]:
+    """Some of the items at a time."""
+    rest = iter(items)
+    while some := list(islice(rest, count)):
+        yield some

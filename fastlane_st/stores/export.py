@@ -10,9 +10,9 @@ import hashlib
 import json
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import chain, islice
+from itertools import chain
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol, TypeVar
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from tqdm.auto import tqdm
@@ -28,12 +28,10 @@ from ..index.storage.manifest import MANIFEST
 from ..modeling.fingerprint_fastlane import fastlane_model
 from ..modeling.search_fastlane import Encoder, FloatArray, check_counts
 from .addresses import create_store, open_store
-from .base import RETRIES, Store
+from .base import RETRIES, Store, blocks
 from .parquet import ParquetFolder
 from .records import Record, key_of
 from .settings import StoreSettings, StoreStorage
-
-Item = TypeVar("Item")
 
 AT_ONCE = 1_000  # documents between two writes to a store
 SAMPLE = 1_000  # vectors that are looked at to see whether all are of unit length
@@ -343,10 +341,3 @@ def text_digest(document: CorpusDocument, settings: str) -> str:
     about = [document.id, document.content, document.metadata, settings]
     content = json.dumps(about, sort_keys=True).encode()
     return hashlib.blake2b(content, digest_size=16).hexdigest()
-
-
-def blocks(items: Iterable[Item], count: int) -> Iterator[list[Item]]:
-    """Some of the items at a time."""
-    rest = iter(items)
-    while some := list(islice(rest, count)):
-        yield some

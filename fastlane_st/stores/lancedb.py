@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -21,7 +21,7 @@ from ..index.filters import kind_of
 from ..index.segment import Document
 from ..modeling.search_fastlane import Encoder, FloatArray, check_counts
 from .arrow import READ, SETTINGS, arrow_table, range_column, read_rows, schema_of
-from .base import RETRIES, Store, asked_again, check_retries, not_there
+from .base import RETRIES, Store, asked_again, blocks, check_retries, not_there
 from .lance_filters import LanceDialect
 from .records import Record
 from .settings import StoreSettings
@@ -280,14 +280,14 @@ class LanceStore(Store):
 
     def _documents(self, keys: Sequence[str]) -> dict[str, Document]:
         found: dict[str, Document] = {}
-        for some in blocks(keys):
+        for some in blocks(keys, KEYS_AT_ONCE):
             rows = self.table.search().where(LanceDialect.keys(some)).limit(len(some)).to_arrow()
             found |= dict(read_rows(rows))
         return found
 
     def _digests(self, keys: Sequence[str]) -> dict[str, str]:
         found: dict[str, str] = {}
-        for some in blocks(keys):
+        for some in blocks(keys, KEYS_AT_ONCE):
             query = self.table.search().where(LanceDialect.keys(some)).select(["id", "digest"])
             rows = query.limit(len(some)).to_arrow()
             found |= dict(zip(rows["id"].to_pylist(), rows["digest"].to_pylist(), strict=True))
@@ -335,12 +335,6 @@ def table_names(database: Any) -> list[str]:
         token = page.page_token
         if not token:
             return names
-
-
-def blocks(keys: Sequence[str]) -> Iterator[Sequence[str]]:
-    """Some of the keys at a time."""
-    for start in range(0, len(keys), KEYS_AT_ONCE):
-        yield keys[start : start + KEYS_AT_ONCE]
 
 
 def connect(uri: str, options: dict[str, Any]) -> Any:

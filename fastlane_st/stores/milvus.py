@@ -20,7 +20,7 @@ from typing_extensions import Self
 
 from ..index.segment import Document
 from ..modeling.search_fastlane import FETCHED, Encoder, FloatArray, Views
-from .base import RETRIES, Store, asked_again, check_retries, not_there
+from .base import RETRIES, Store, asked_again, blocks, check_retries, not_there
 from .milvus_filters import MilvusDialect, quoted
 from .records import Record, id_of, windows_from_json, windows_to_json
 from .settings import StoreSettings
@@ -209,13 +209,11 @@ class MilvusStore(Store):
             self._upsert([row for row in rows if row["row"] == 0])
 
     def _upsert(self, rows: list[dict[str, Any]]) -> None:
-        for start in range(0, len(rows), ROWS_AT_ONCE):
-            some = rows[start : start + ROWS_AT_ONCE]
+        for some in blocks(rows, ROWS_AT_ONCE):
             self.client.upsert(self.name, some, timeout=self._timeout)
 
     def _delete(self, primary_keys: Sequence[str]) -> None:
-        for start in range(0, len(primary_keys), ROWS_AT_ONCE):
-            some = list(primary_keys[start : start + ROWS_AT_ONCE])
+        for some in blocks(primary_keys, ROWS_AT_ONCE):
             self.client.delete(self.name, ids=some, timeout=self._timeout)
 
     def _remove(self, keys: Sequence[str]) -> None:
@@ -226,8 +224,8 @@ class MilvusStore(Store):
     def _primary_keys(self, keys: Sequence[str]) -> list[str]:
         """Of all rows of these documents, also of those that are half-written."""
         found: list[str] = []
-        for start in range(0, len(keys), KEYS_AT_ONCE):
-            found += self._rows_of_all(list(keys[start : start + KEYS_AT_ONCE]))
+        for some in blocks(keys, KEYS_AT_ONCE):
+            found += self._rows_of_all(some)
         return found
 
     def _rows_of_all(self, keys: list[str]) -> list[str]:
@@ -262,8 +260,8 @@ class MilvusStore(Store):
     def _first_rows(self, keys: Sequence[str], fields: list[str]) -> dict[str, dict[str, Any]]:
         """Row 0 of those of these documents that are there."""
         found: dict[str, dict[str, Any]] = {}
-        for start in range(0, len(keys), KEYS_AT_ONCE):
-            firsts = [primary_key(key, 0) for key in keys[start : start + KEYS_AT_ONCE]]
+        for some in blocks(keys, KEYS_AT_ONCE):
+            firsts = [primary_key(key, 0) for key in some]
             found |= {row["doc"]: row for row in self._query(f"pk in {quoted(firsts)}", fields)}
         return found
 
@@ -299,10 +297,8 @@ class MilvusStore(Store):
             return [whole[key] for key in best if key in whole]
         about = self._first_rows(list(best), ABOUT)
         vectors: dict[str, dict[str, Any]] = {}
-        chosen = list(best.values())
-        for start in range(0, len(chosen), KEYS_AT_ONCE):
-            some = quoted(chosen[start : start + KEYS_AT_ONCE])
-            for row in self._query(f"pk in {some}", ["doc", "position", "vector"]):
+        for some in blocks(best.values(), KEYS_AT_ONCE):
+            for row in self._query(f"pk in {quoted(some)}", ["doc", "position", "vector"]):
                 vectors[row["doc"]] = row
         there = [key for key in best if key in about and key in vectors]
         return [document_of(about[key], [vectors[key]]) for key in there]

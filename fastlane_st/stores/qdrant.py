@@ -20,7 +20,7 @@ from typing_extensions import Self
 
 from ..index.segment import Document
 from ..modeling.search_fastlane import Encoder, FloatArray, Views
-from .base import RETRIES, Asked, Store, asked_again, check_retries, not_there, ranked
+from .base import RETRIES, Asked, Store, asked_again, blocks, check_retries, not_there, ranked
 from .qdrant_filters import QdrantDialect
 from .records import Record, id_of, windows_from_json, windows_to_json
 from .settings import StoreSettings
@@ -206,8 +206,7 @@ class QdrantStore(Store):
         self.client.delete(self.name, points_selector=ids, wait=True)
 
     def _points(self, keys: Sequence[str], payload: Any, vectors: Any) -> Iterator[Any]:
-        for start in range(0, len(keys), KEYS_AT_ONCE):
-            ids = list(map(point_id, keys[start : start + KEYS_AT_ONCE]))
+        for ids in blocks(map(point_id, keys), KEYS_AT_ONCE):
             yield from self.client.retrieve(
                 self.name, ids, with_payload=payload, with_vectors=vectors
             )

@@ -1,14 +1,15 @@
 """Routes for a late-interaction model without any: the time of each phase, memory, and what they keep.
 
-    python -m benchmarks.quality.retrofit --config training/fastlane-minilm.yaml --documents 50000 \\
-        --pairs 2000 --scratch runs/retrofit --out benchmarks/results/retrofit.json
+    python -m benchmarks.quality.retrofit --config training/fastlane-minilm.yaml --documents 12000 \\
+        --pairs 600 --steps 1500 --scratch runs/retrofit --out benchmarks/results/retrofit.json
 
 The model is plain late interaction over the untouched backbone of the configuration, as one builds it with
 Sentence Transformers. Its index of the configuration's documents is built first; then it gets routes without
-context and with both contexts, over the vectors of that index. `benchmarks.quality.checkpoints` over
-SCRATCH/none, SCRATCH/both and the same without training, SCRATCH/none-untrained and SCRATCH/both-untrained,
-measures them on judged collections: all views of `none` are its own MaxSim. SCRATCH/untrained is a new
-FastLane model over the backbone with the released one's lengths, to compare that with.
+context and with both contexts, or with what `--contexts` names, over the vectors of that index.
+`benchmarks.quality.checkpoints` over SCRATCH/none, SCRATCH/both and the same without training,
+SCRATCH/none-untrained and SCRATCH/both-untrained, measures them on judged collections: all views of `none`
+are its own MaxSim. SCRATCH/untrained is a new FastLane model over the backbone with the released one's
+lengths, to compare that with.
 What is in the index or in the JSON isn't computed again. A retrofit that was stopped goes on, and its report
 then has the seconds of the last part alone.
 """

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import islice
+from textwrap import shorten
 
 import numpy as np
 import numpy.typing as npt
@@ -82,13 +83,13 @@ class StoredDocuments:
             if found.shape != expected.shape:
                 raise ValueError(
                     f"the index holds {found.shape[0]} vectors of {found.shape[1]} dimensions for "
-                    f"{text!r:.60}, and the checkpoint gives {expected.shape[0]} of {expected.shape[1]}: "
-                    "they are of another checkpoint or tokenizer, or they were pooled"
+                    f"{shortened(text)}, and the checkpoint gives {expected.shape[0]} of "
+                    f"{expected.shape[1]}: they are of another checkpoint or tokenizer, or they were pooled"
                 )
             lengths = np.linalg.norm(found, axis=1)
             if np.abs(lengths - 1).max() > unit_slack(self._storage):
                 raise ValueError(
-                    f"the index's vectors aren't of unit length: {text!r:.60} has one of "
+                    f"the index's vectors aren't of unit length: {shortened(text)} has one of "
                     f"{lengths[np.abs(lengths - 1).argmax()]:.3g}"
                 )
             cosines.append((found * expected).sum(axis=1) / lengths)
@@ -98,6 +99,11 @@ class StoredDocuments:
                 f"the index's vectors aren't this checkpoint's: their mean cosine with what it gives is "
                 f"{cosine:.2f}"
             )
+
+
+def shortened(text: str) -> str:
+    """A text in quotes, cut at a word for a message."""
+    return repr(shorten(text, 60, placeholder=" …"))
 
 
 def adopt(index: FastLaneIndex, encoder: Encoder, context: Context | None) -> FastLaneIndex:

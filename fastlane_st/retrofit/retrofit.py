@@ -12,6 +12,7 @@ import resource
 import shutil
 import sys
 from collections.abc import Iterable, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -117,7 +118,7 @@ def retrofit(
             "name": str(name_or_path),
             "context": context,
             "num_route_layers": num_route_layers,
-            "training": settings.steps > 0,
+            **asdict(settings),
         }
         check_run(work, texts, queries, asked)
         with timed(seconds, "documents"):

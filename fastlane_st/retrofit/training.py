@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
@@ -107,12 +107,12 @@ def train_routes(
         A line for every 50 steps: the step, the mean loss and its parts.
 
     Raises:
-        ValueError: The folder holds a run with other settings, or the loss is not finite.
+        ValueError: The loss is not finite.
     """
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(name.startswith(QUERY_PARTS))
     optimizer = make_optimizer(model, settings)
-    run = RunState(folder, settings)
+    run = RunState(folder)
     first = run.load(model, optimizer)
     model.eval()  # no dropout
     lines = run.lines
@@ -254,29 +254,19 @@ def make_optimizer(model: FastLaneModel, settings: RouteTraining) -> torch.optim
 
 
 class RunState:
-    """A run's files: its settings, its log, and the newest state of the parameters and the optimiser."""
+    """A run's files: its log, and the newest state of the parameters and the optimiser."""
 
-    def __init__(self, folder: Path, settings: RouteTraining) -> None:
-        self._settings, self._state = folder / "training.json", folder / "training.safetensors"
-        self._asked = json.loads(json.dumps(asdict(settings)))
+    def __init__(self, folder: Path) -> None:
+        self._log, self._state = folder / "training.json", folder / "training.safetensors"
         self.lines: list[dict[str, float]] = []
 
     def load(self, model: FastLaneModel, optimizer: torch.optim.Optimizer) -> int:
         """Puts back what was saved last, and gives the step that comes next; 0 if nothing was saved."""
         if not self._state.exists():
             return 0
-        saved = json.loads(self._settings.read_text("utf-8"))
-        differing = sorted(
-            name for name, value in self._asked.items() if saved["settings"].get(name) != value
-        )
-        if differing:
-            name = differing[0]
-            raise ValueError(
-                f"{self._state.parent} holds a run with {name}={saved['settings'].get(name)}, got "
-                f"{self._asked[name]}: go on with that, or name another folder"
-            )
+        self.lines = json.loads(self._log.read_text("utf-8"))
         tensors = load_file(self._state)
-        step, self.lines = int(tensors.pop("step")), saved["lines"]
+        step = int(tensors.pop("step"))
         trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
         for name, parameter in trained.items():
             parameter.data.copy_(tensors[f"parameter.{name}"])
@@ -294,8 +284,8 @@ class RunState:
                 tensors[f"parameter.{name}"] = parameter.data
                 for key, value in optimizer.state[parameter].items():
                     tensors[f"{key}.{name}"] = value
-        content = json.dumps({"settings": self._asked, "lines": self.lines}) + "\n"
-        replace_file(self._settings, lambda path: path.write_text(content, "utf-8"))
+        content = json.dumps(self.lines) + "\n"
+        replace_file(self._log, lambda path: path.write_text(content, "utf-8"))
         contiguous = {name: value.contiguous() for name, value in tensors.items()}
         replace_file(self._state, lambda path: save_file(contiguous, path))
 

@@ -47,7 +47,7 @@ def check_run(
     digest = hashlib.sha256()
     for text in (*texts, *(query.text for query in queries)):
         digest.update(hashlib.sha256(text.encode()).digest())
-    asked = {**settings, "documents and queries": digest.hexdigest()}
+    asked = json.loads(json.dumps({**settings, "documents and queries": digest.hexdigest()}))
     path = work / "run.json"
     if not path.exists():
         work.mkdir(parents=True, exist_ok=True)

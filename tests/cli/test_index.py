@@ -87,7 +87,7 @@ def test_kind_and_storage_are_chosen_and_told(
 ) -> None:
     options = ["--model", str(checkpoint), "--kind", "ivf", "--storage", "float16"]
     assert cli.main(["index", str(corpus), "--out", str(tmp_path / "index"), *options]) == 0
-    assert "ivf index in float16: 39 vectors of 4 dimensions, about 0 MB" in caplog.text
+    assert "ivf index in float16 for about 39 vectors of 4 dimensions: 0 MB" in caplog.text
     assert cli.main(["info", str(tmp_path / "index")]) == 0
     assert "ivf, float16" in capsys.readouterr().out
 

@@ -312,7 +312,9 @@ def test_the_size_is_said_after_the_first_piece(
     caplog.set_level("INFO", "fastlane_st.index.building")
     with pytest.raises(KeyboardInterrupt):
         build(tmp_path, _until(4))
-    said = "flat index in float32: 180 vectors of 3 dimensions, about 0 MB, expected recall@10 1.00"
+    said = (
+        "flat index in float32 for about 180 vectors of 3 dimensions: 0 MB, expected recall@10 1.00"
+    )
     assert caplog.messages == [said]
     caplog.clear()
     build(tmp_path)
@@ -326,7 +328,7 @@ def test_an_index_is_described_alike_in_memory_and_in_a_folder(
     build(tmp_path)
     at_once()
     said = VectorSettings().describe(180, 3)
-    assert said.startswith("flat index in float32: 180 vectors of 3 dimensions")
+    assert said.startswith("flat index in float32 for about 180 vectors of 3 dimensions")
     assert caplog.messages == [said, said]
 
 

@@ -83,10 +83,10 @@ class VectorSettings:
         """What an index of so many vectors is, takes and finds, for whoever builds it.
 
         >>> VectorSettings("ivf", "int8").describe(1_000_000, 384)
-        'ivf index in int8: 1,000,000 vectors of 384 dimensions, about 440 MB, expected recall@10 0.97'
+        'ivf index in int8 for about 1,000,000 vectors of 384 dimensions: 440 MB, expected recall@10 0.97'
         """
         return (
-            f"{self.kind} index in {self.storage}: {num_vectors:,} vectors of {dim} dimensions, about "
+            f"{self.kind} index in {self.storage} for about {num_vectors:,} vectors of {dim} dimensions: "
             f"{self.num_bytes(num_vectors, dim) / 1e6:.0f} MB, expected recall@10 "
             f"{self.expected_recall:.2f}"
         )

@@ -206,7 +206,9 @@ def export_vectors(
     files.
 
     Documents that the target holds already, and the same, are passed over, and others of the same ids are
-    replaced. Documents that only a store has stay there; Parquet files become those of the source.
+    replaced. An index's documents are the same if their vectors are, a corpus's if their texts and how they
+    are encoded are; a target that was filled from one is written anew from the other. Documents that only a
+    store has stay there; Parquet files become those of the source.
 
     Args:
         source: An index, or documents to encode.

@@ -116,6 +116,8 @@ def test_a_corpus_is_encoded_once(target: str) -> None:
     changed = [CORPUS[0], CorpusDocument("d1", "blue bus", metadata={"n": 1})]
     assert export_vectors(changed, target, **options) == Exported(1, 1, 0)
     assert encoder.calls[-1]["texts"] == ["blue bus"]
+    index = FastLaneIndex.build(encoder, [one.text for one in CORPUS], ["d0", "d1"])
+    assert export_vectors(index, target) == Exported(2, 0, 0)  # the vectors are now the index's
     store = open_store(target, encoder=encoder)
     assert [hit.text for hit in store.search("red", 1)] == ["red car"]
     store.close()
@@ -255,3 +257,14 @@ def test_the_command_exports_an_index_or_a_corpus(
     ):
         assert cli.main(wrong) == 1
         assert message in capsys.readouterr().err
+
+
+def test_the_command_shows_no_tracebacks_of_milvus_lite(
+    checkpoint: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    pytest.importorskip("milvus_lite")
+    corpus, target = tmp_path / "c.jsonl", f"milvus:{tmp_path / 'target.db'}"
+    corpus.write_text(json.dumps({"_id": "d1", "text": DOCUMENTS[0]}))
+    command = ["export-vectors", str(corpus), "--to", target, "--model", str(checkpoint)]
+    assert cli.main(command) == 0
+    assert "Traceback" not in caplog.text

@@ -4,8 +4,9 @@
         --out benchmarks/results/serve.json
 
 Each setting has a server of its own. Clients ask one query after another over kept connections, on
-loopback; the library's own call for one query is measured in this process in the same run, before the servers
-and after. The clients share the processor with the server, which a server elsewhere has for itself.
+loopback, and share the processor with the server, which a server elsewhere has for itself. What a server
+adds to the library's call is measured query by query: this process asks the server and then searches
+itself, or the other way round, so that both meet the same load of the machine.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ import numpy as np
 
 from fastlane_st import FastLaneIndex
 from fastlane_st.loading import load_model
-from fastlane_st.serve import AsyncFastLaneClient
+from fastlane_st.serve import AsyncFastLaneClient, FastLaneClient
 
 from ..common.environment import command, environment
 from ..common.results import write_results
@@ -44,6 +45,9 @@ def main() -> None:
         "--seconds", type=float, default=20.0, help="of each setting, after a tenth more"
     )
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument(
+        "--pairs", type=int, default=200, help="queries that the library and the server answer"
+    )
     parser.add_argument("--clients", type=int, nargs="+", default=list(CLIENTS))
     parser.add_argument("--out", type=Path, required=True)
     options = parser.parse_args()
@@ -58,31 +62,44 @@ def main() -> None:
         "rounds": [],
     }
     for number in range(options.rounds):
-        measured: dict[str, Any] = {"library": [library_milliseconds(index, queries)], "server": {}}
+        measured: dict[str, Any] = {"server": {}}
         for name, size in BATCHES.items():
             measured["server"][name] = {}
             with server(options.index, options.model, "--read-only", "--max-batch", size) as (
                 url,
                 _,
             ):
+                if size > 1:
+                    measured["pairs"] = pairs(index, url, queries[: options.pairs])
+                    print(f"round {number}, pairs: {measured['pairs']}", flush=True)
                 for clients in options.clients:
                     load = asyncio.run(measure(url, queries, clients, options.seconds))
                     measured["server"][name][str(clients)] = load
                     print(f"round {number}, {name}, {clients} clients: {load}", flush=True)
-        measured["library"].append(library_milliseconds(index, queries))
         found["rounds"].append(measured)
         found["ratios"] = ratios(found["rounds"])
         write_results(options.out, found)
 
 
-def library_milliseconds(index: FastLaneIndex, queries: Sequence[str]) -> float:
-    """The median of `index.search` for one query, once warm."""
+def pairs(index: FastLaneIndex, url: str, queries: Sequence[str]) -> dict[str, float]:
+    """Medians over queries, once warm: of the library's call, of the server's, and of their difference."""
+    warm_up = queries[:20]
     taken = []
-    for query in [*queries[:20], *queries[:200]]:
-        begun = time.perf_counter()
-        index.search(query)
-        taken.append(time.perf_counter() - begun)
-    return 1e3 * float(np.median(taken[len(queries[:20]) :]))
+    with FastLaneClient(url) as client:
+        ways = (index.search, client.search)
+        for number, query in enumerate([*warm_up, *queries]):
+            seconds = [0.0, 0.0]
+            for way in (number % 2, 1 - number % 2):  # each goes first every other time
+                begun = time.perf_counter()
+                ways[way](query)
+                seconds[way] = time.perf_counter() - begun
+            taken.append(seconds)
+    library, server = 1e3 * np.array(taken[len(warm_up) :]).T
+    return {
+        "library_ms": float(np.median(library)),
+        "server_ms": float(np.median(server)),
+        "added_ms": float(np.median(server - library)),
+    }
 
 
 @contextmanager
@@ -126,12 +143,9 @@ async def measure(
 
 
 def ratios(rounds: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """What the server adds to the library's call at one client, and what batches gain, over the rounds."""
+    """What the server adds to the library's call, and what batches gain, over the rounds."""
     batched, single = BATCHES
     clients = list(rounds[0]["server"][batched])
-    added = [
-        one["server"][batched][clients[0]]["p50_ms"] - np.mean(one["library"]) for one in rounds
-    ]
     gains = {
         number: [
             one["server"][batched][number]["per_second"]
@@ -141,7 +155,7 @@ def ratios(rounds: Sequence[dict[str, Any]]) -> dict[str, Any]:
         for number in clients
     }
     return {
-        f"ms_over_library_at_{clients[0]}": spread(added),
+        "ms_over_library": spread([one["pairs"]["added_ms"] for one in rounds]),
         "throughput_of_batches": {number: spread(values) for number, values in gains.items()},
     }
 

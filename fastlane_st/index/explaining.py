@@ -19,6 +19,7 @@ from ..modeling.search_fastlane import (
     Views,
     check_queries,
     exact_matches,
+    inner_products,
     listed,
     query_views,
 )
@@ -165,7 +166,7 @@ class Explainer:
         )
         met = positions[matched].tolist()
         spans = document_spans(self._side, stored.text, stored.windows, met)
-        gains = particular(self._views.vectors @ vectors.T, matched)
+        gains = particular(inner_products(self._views.vectors, vectors), matched)
         words = word_matches(
             self._query, self._spans, stored.text, spans, similarities.tolist(), gains
         )

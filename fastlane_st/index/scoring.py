@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ..modeling.search_fastlane import Hit, Match, Views, exact_matches
+from ..modeling.search_fastlane import Hit, Match, Views, exact_matches, inner_products
 from .contents import Part
 from .segment import expanded
 from .vectors.settings import FloatArray, IntArray
@@ -41,9 +41,8 @@ class PartScorer:
         """(documents, views) float32: each view's best similarity in each document."""
         best = [np.empty((0, len(views)), dtype=np.float32)]
         for _, firsts, rows in self._blocks(documents):
-            best.append(
-                np.maximum.reduceat(self.segment.vectors.rows(rows) @ views.T, firsts, axis=0)
-            )
+            similarities = inner_products(self.segment.vectors.rows(rows), views)
+            best.append(np.maximum.reduceat(similarities, firsts, axis=0))
         return np.concatenate(best)
 
     def score(self, query: Views, documents: IntArray) -> list[ScoredDocument]:

@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from ...modeling.search_fastlane import inner_products
 from . import clusters
 from .gpu import MOST_FOUND, GpuVectors
 from .settings import FloatArray, IntArray, VectorSettings
@@ -143,5 +144,6 @@ def _with_similarities(coded: Nearest, stores: Sequence[VectorStore], views: Flo
         is_here = is_there & (coded.stores == place)
         for number, view in enumerate(views):
             rows = coded.rows[number, is_here[number]]
-            similarities[number, is_here[number]] = stores[place].rows(rows) @ view
+            products = inner_products(stores[place].rows(rows), view[None])
+            similarities[number, is_here[number]] = products[:, 0]
     return coded._replace(similarities=similarities)

@@ -6,7 +6,8 @@ shares: hits, token views, the comparison that decides a ranking, and checks of 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from types import ModuleType
 from typing import Any, Literal, NamedTuple, Protocol, TypeAlias, TypeGuard, overload
@@ -433,13 +434,14 @@ class ExactIndex:
         One document can hold all of the N best vectors. So FAISS is asked for more vectors until they belong
         to enough documents, and none beyond could tie with the last of these.
         """
-        faiss, total, fetch = import_faiss(), len(self._vectors), FETCHED * max(8, top_k)
+        total, fetch = len(self._vectors), FETCHED * max(8, top_k)
         [slack] = rounding_slack(view, self._longest)
         while True:
             fetch = min(fetch, total)
-            [near], [rows] = faiss.knn(
-                view, self._vectors, fetch, metric=faiss.METRIC_INNER_PRODUCT
-            )
+            with faiss_threads(1) as faiss:
+                [near], [rows] = faiss.knn(
+                    view, self._vectors, fetch, metric=faiss.METRIC_INNER_PRODUCT
+                )
             documents, first = np.unique(self._owners[rows], return_index=True)
             best = near[first]  # the rows come best first
             if len(documents) >= top_k:
@@ -561,6 +563,22 @@ def check_queries(queries: Sequence[Any]) -> None:
         if not query.strip():
             raise ValueError(f"query {number} is empty, got {query!r}: leave it out")
     check_unicode(queries, "query")
+
+
+@contextmanager
+def faiss_threads(most: int) -> Iterator[ModuleType]:
+    """FAISS with at most so many threads, at least one, in the calling thread.
+
+    Its threads spin for a while after each call, as torch's do: where both have as many as there are cores,
+    each holds the other up, and a search of one view, which FAISS doesn't share among threads, takes longer.
+    """
+    faiss = import_faiss()
+    before = faiss.omp_get_max_threads()
+    faiss.omp_set_num_threads(max(1, min(before, most)))
+    try:
+        yield faiss
+    finally:
+        faiss.omp_set_num_threads(before)
 
 
 def import_faiss() -> ModuleType:

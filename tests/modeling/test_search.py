@@ -11,7 +11,12 @@ from hypothesis import strategies as st
 
 from fastlane_st import FastLaneIndex
 from fastlane_st.modeling import search_fastlane
-from fastlane_st.modeling.search_fastlane import ExactIndex, exact_matches
+from fastlane_st.modeling.search_fastlane import (
+    ExactIndex,
+    exact_matches,
+    faiss_threads,
+    inner_products,
+)
 from tests.index.test_ranking import Matrix, brute_force, collections, matrices, pairs
 from tests.support.encoders import WordEncoder
 
@@ -144,3 +149,24 @@ def test_searches_that_cannot_be_are_refused(
 def test_texts_need_an_encoder() -> None:
     with pytest.raises(ValueError, match="text queries need an encoder"):
         ExactIndex.from_embeddings([[[1.0]]]).search("sky")
+
+
+def test_faiss_has_fewer_threads_for_a_while() -> None:
+    faiss = pytest.importorskip("faiss")
+    before = faiss.omp_get_max_threads()
+    with faiss_threads(0) as module:
+        assert module.omp_get_max_threads() == 1
+        with faiss_threads(before + 1):  # no more than there were
+            assert module.omp_get_max_threads() == 1
+    assert faiss.omp_get_max_threads() == before
+    with pytest.raises(KeyError), faiss_threads(1):
+        raise KeyError
+    assert faiss.omp_get_max_threads() == before
+
+
+def test_products_take_vectors_that_can_not_be_written() -> None:
+    vectors = np.float32([[1, 0], [0, 2]])
+    vectors.flags.writeable = False
+    products = inner_products(vectors, vectors[:1])
+    assert products.tolist() == [[1], [0]]
+    assert products.dtype == np.float32

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from ...modeling.search_fastlane import import_faiss
+from ...modeling.search_fastlane import faiss_threads, import_faiss
 from . import clusters
 from .settings import (
     CODE_DIMENSIONS,
@@ -27,6 +27,7 @@ from .settings import (
 )
 
 BLOCK = 65_536  # vectors at a time, where all are read or added
+DECODED_BY_THREAD = 16_384  # vectors that a thread of decoding is worth
 PLAIN_UP_TO = 8_192  # vectors: scanning so few is faster than probing clusters
 FEWEST_TO_FIT = {"float32": 0, "float16": 0, "int8": 1, "int4": 1, "pq": 256}
 
@@ -167,7 +168,8 @@ class VectorStore:
         codes = self.codes[numbers]
         if isinstance(self._stored, import_faiss().IndexFlat):
             return codes.view(np.float32)
-        decoded: FloatArray = self._stored.sa_decode(np.ascontiguousarray(codes))
+        with faiss_threads(len(codes) // DECODED_BY_THREAD):
+            decoded: FloatArray = self._stored.sa_decode(np.ascontiguousarray(codes))
         return decoded
 
     def blocks(self) -> Iterator[FloatArray]:
@@ -199,7 +201,8 @@ class VectorStore:
             Both (n, count). A clustered store is searched by `nearest.nearest_vectors`.
         """
         assert not self.is_clustered
-        found: tuple[FloatArray, IntArray] = self._index.search(views, count)
+        with faiss_threads(len(views) // clusters.VIEWS_BY_THREAD):
+            found: tuple[FloatArray, IntArray] = self._index.search(views, count)
         return found
 
     def for_gpu(self) -> Any:

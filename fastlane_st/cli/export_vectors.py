@@ -70,7 +70,7 @@ def export_vectors(
     log_to_stderr()
     logging.getLogger(windows.__name__).setLevel(logging.INFO)  # logs long documents
     # gRPC is silent unless a program logs, and would show a traceback for what milvus-lite doesn't have.
-    logging.getLogger("grpc").propagate = False
+    logging.getLogger("grpc").setLevel(logging.CRITICAL)
     options: dict[str, Any] = {"storage": storage, "show_progress_bar": True}
     given: FastLaneIndex | Iterable[CorpusDocument]
     if (Path(source) / MANIFEST).is_file():

@@ -35,8 +35,8 @@ python -m benchmarks.quality.checkpoints --data data/eval --checkpoints runs/ret
   --out "$results"/trained.json
 dev=eval/mlquestions:dev,eval/scitldr:dev,eval/stackexchange:dev,eval/wikiqa:dev
 dev=$dev,train/news.jsonl.gz,train/checkthat2020.jsonl.gz,train/wikiqa.jsonl.gz
-python -m benchmarks.quality.variants --config training/fastlane-minilm.yaml --steps 64 --data data --sets "$dev" \
-  --limit-queries 300 --limit-documents 2000 --dtype bfloat16 --scratch runs/variants --out "$results"/variants.json
+python -m benchmarks.quality.variants --config training/fastlane-minilm.yaml --steps 128 --data data --sets "$dev" \
+  --limit-queries 800 --limit-documents 2500 --dtype bfloat16 --scratch runs/variants --out "$results"/variants.json
 python -m benchmarks.quality.long_documents --data data/eval --sets cranfield,wikiqa:dev,nqgold --dtype bfloat16 \
   --out "$results"/long_documents.json
 fastlane diagnose fastlane-minilm data/eval/wikiqa --split dev --limit-documents 2000 --json "$results"/diagnostics.json

@@ -1,7 +1,7 @@
 """Changes to the released recipe, one at a time, in short runs that are judged on dev queries.
 
-    python -m benchmarks.quality.variants --config training/fastlane-minilm.yaml --steps 64 \\
-        --data data --limit-queries 300 --limit-documents 2000 --dtype bfloat16 \\
+    python -m benchmarks.quality.variants --config training/fastlane-minilm.yaml --steps 128 \\
+        --data data --limit-queries 800 --limit-documents 2500 --dtype bfloat16 \\
         --sets eval/mlquestions:dev,eval/scitldr:dev,eval/stackexchange:dev,eval/wikiqa:dev,\\
     train/news.jsonl.gz,train/checkthat2020.jsonl.gz,train/wikiqa.jsonl.gz \\
         --scratch runs/variants --out benchmarks/results/variants.json

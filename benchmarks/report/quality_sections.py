@@ -104,7 +104,13 @@ def seed_section(found: dict[str, Any]) -> str:
     return "\n".join(markdown_table(columns, rows))
 
 
-def variants_section(found: dict[str, Any]) -> str:
+VARIED = "Mined negatives are two a row of the sources whose passages aren't joined."
+VARIED_BEFORE = (
+    "Of when documents had a router of their own; mined negatives are one a row of four sources."
+)
+
+
+def variants_section(found: dict[str, Any], remark: str = VARIED) -> str:
     """Changes to the recipe, in short runs."""
     asked = found["settings"]
     rows = (
@@ -122,8 +128,7 @@ def variants_section(found: dict[str, Any]) -> str:
             f"{asked['steps']} steps with the released recipe, and with one change to it: mean nDCG@10 over "
             f"{asked['sets'].replace(',', ', ')}, {asked['limit_queries']} queries and "
             f"{asked['limit_documents']:,} documents of each at most, and how much better one route is than "
-            "in the first run. Of when documents had a router of their own; mined negatives are one a row of "
-            "four sources. `benchmarks/quality/variants.py` says what the other changes are.",
+            f"in the first run. {remark} `benchmarks/quality/variants.py` says what the changes are.",
             "",
             *markdown_table((*columns, "one route's gain", "interval"), rows),
         ]

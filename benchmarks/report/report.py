@@ -16,6 +16,7 @@ from ..common.environment import ROOT
 from .plots import PLOTS
 from .quality_sections import (
     BEFORE,
+    VARIED_BEFORE,
     ablation_section,
     backends_quality_section,
     domain_section,
@@ -141,7 +142,11 @@ SECTIONS: dict[str, tuple[str, Callable[[dict[str, Any]], str]]] = {
     "serve_memory": ("A server's memory", serve_memory_section),
     "stores": ("Vector stores", stores_section),
     "seed": ("Another seed", seed_section),
-    "variants_before": ("What was tried of the recipe", variants_section),
+    "variants": ("What was tried of the recipe since", variants_section),
+    "variants_before": (
+        "What was tried of the recipe",
+        partial(variants_section, remark=VARIED_BEFORE),
+    ),
     "ablation_before": (
         "What each mechanism was worth",
         partial(ablation_section, what=BEFORE),

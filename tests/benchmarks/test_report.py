@@ -280,6 +280,7 @@ def serve_tables(found: dict[str, Any]) -> Iterator[Numbers]:
     [
         ("quality", quality_tables),
         ("seed", seed_tables),
+        ("variants", variants_tables),
         ("variants_before", variants_tables),
         ("scale", scale_tables),
         ("recall", recall_tables),

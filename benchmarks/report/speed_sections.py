@@ -127,8 +127,7 @@ def serve_section(found: dict[str, Any]) -> str:
             "",
             f"The library's own call takes {library:.1f} ms. Where it and the server answer the same query "
             f"in turn, the server takes {added['median']:.1f} ms more ({added['least']:.1f} to "
-            f"{added['greatest']:.1f}). "
-            "Batches answer so "
+            f"{added['greatest']:.1f}). Batches answer so "
             f"many times as many queries a second as no batches: {gains}.",
         ]
     )

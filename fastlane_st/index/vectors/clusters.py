@@ -11,11 +11,10 @@ from typing import Any
 
 import numpy as np
 
-from ...modeling.search_fastlane import faiss_threads, import_faiss
+from ...modeling.search_fastlane import import_faiss
 from .settings import FloatArray, IntArray
 
 MANY_CLUSTERS = 1_024  # from so many on, centroids are in clusters of their own
-VIEWS_BY_THREAD = 8  # that a thread of a search is worth
 GONE = -1
 """The row of a vector that is not to be in a merged store."""
 
@@ -93,8 +92,7 @@ def rescaled(views: FloatArray, length: float) -> tuple[FloatArray, FloatArray]:
 
 def nearest_clusters(index: Any, views: FloatArray, num_probed: int) -> tuple[FloatArray, IntArray]:
     """The clusters to probe for views of `view_length`: L2 distances and numbers, (n, num_probed)."""
-    with faiss_threads(len(views) // VIEWS_BY_THREAD):
-        found: tuple[FloatArray, IntArray] = index.quantizer.search(views, num_probed)
+    found: tuple[FloatArray, IntArray] = index.quantizer.search(views, num_probed)
     return found
 
 
@@ -109,20 +107,20 @@ def search_clusters(
         count: How many vectors to find for each.
         distances, clusters: What `nearest_clusters` gives.
     """
+    faiss = import_faiss()
     views = np.ascontiguousarray(views, dtype=np.float32)
     similarities = np.empty((len(views), count), dtype=np.float32)
     rows = np.empty((len(views), count), dtype=np.int64)
     given = (clusters, distances, similarities, rows)
     # FAISS's `search_preassigned` in Python takes no parameters, and so no number of clusters.
-    with faiss_threads(len(views) // VIEWS_BY_THREAD) as faiss:
-        index.search_preassigned_c(
-            len(views),
-            faiss.swig_ptr(views),
-            count,
-            *map(faiss.swig_ptr, given),
-            False,
-            faiss.SearchParametersIVF(nprobe=clusters.shape[1]),
-        )
+    index.search_preassigned_c(
+        len(views),
+        faiss.swig_ptr(views),
+        count,
+        *map(faiss.swig_ptr, given),
+        False,
+        faiss.SearchParametersIVF(nprobe=clusters.shape[1]),
+    )
     return similarities, rows
 
 

@@ -7,11 +7,13 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ...modeling.search_fastlane import inner_products
+from ...modeling.search_fastlane import faiss_threads, inner_products
 from . import clusters
 from .gpu import MOST_FOUND, GpuVectors
 from .settings import FloatArray, IntArray, VectorSettings
 from .store import VectorStore
+
+VIEWS_BY_THREAD = 8  # that a thread of a search is worth
 
 
 class Nearest(NamedTuple):
@@ -83,18 +85,19 @@ def nearest_vectors(
         gpu: Where FAISS looks, if not on the CPU.
     """
     found, clustered = [], []
-    for place, store in enumerate(stores):
-        if gpu is not None and count <= MOST_FOUND:
-            near = gpu.search(store, settings, views, count, reach)
-        elif store.is_clustered:
-            clustered.append(place)
-            continue
-        else:
-            near = store.search(views, min(count, len(store)))
-        found.append(Nearest.in_store(*near, place))
-    if clustered:
-        coded = _nearest_codes(stores, clustered, settings, views, count, reach)
-        found.append(_with_similarities(coded, stores, views))
+    with faiss_threads(len(views) // VIEWS_BY_THREAD):
+        for place, store in enumerate(stores):
+            if gpu is not None and count <= MOST_FOUND:
+                near = gpu.search(store, settings, views, count, reach)
+            elif store.is_clustered:
+                clustered.append(place)
+                continue
+            else:
+                near = store.search(views, min(count, len(store)))
+            found.append(Nearest.in_store(*near, place))
+        if clustered:
+            coded = _nearest_codes(stores, clustered, settings, views, count, reach)
+            found.append(_with_similarities(coded, stores, views))
     return Nearest.joined(found).best(count).ordered()
 
 

@@ -201,8 +201,7 @@ class VectorStore:
             Both (n, count). A clustered store is searched by `nearest.nearest_vectors`.
         """
         assert not self.is_clustered
-        with faiss_threads(len(views) // clusters.VIEWS_BY_THREAD):
-            found: tuple[FloatArray, IntArray] = self._index.search(views, count)
+        found: tuple[FloatArray, IntArray] = self._index.search(views, count)
         return found
 
     def for_gpu(self) -> Any:

@@ -248,7 +248,7 @@ def train_variant(
     set_seed(config.seed)
     untrained = train.build_encoder(config)  # with the same seed as in training.train
     if not (folder / "model.safetensors").exists():
-        rmtree(folder, ignore_errors=True)  # of a run that was stopped before its first checkpoint
+        rmtree(folder, ignore_errors=True)  # of a run that was stopped midway
         with ExitStack() as patches:
             patches.enter_context(patch.object(train, "load_dataset", load))
             patches.enter_context(patch.object(train, "RoutedContrastiveLoss", variant.loss))
